@@ -1,0 +1,1 @@
+"""Commands: parse a config dataclass, call the package, save."""

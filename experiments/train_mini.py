@@ -1,0 +1,178 @@
+"""Trains the embedded default model, gpt2-mini, from nothing.
+
+    python -m experiments.train_mini --out DIR
+
+A GPT-2 of 4 layers × 4 heads learns the paper's three tasks in template English with a
+word-level vocabulary. The prompts of `load_task(..., seed=0)`, all splits, are never
+trained on. To keep the pronoun task learnable with most of its prompts held out, what
+gender a name has is also told in sentences that are in no task. About 10 minutes on two
+cores; one seed, so the same machine gives the same weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from rich.progress import track
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.forward import capture, unembed
+from mgnp_jax.models.hub import Model, save_model
+from mgnp_jax.models.weights import init_params
+from mgnp_jax.tasks import TASKS, gendered_pronouns, greater_than, ioi, words
+from mgnp_jax.tasks.task import distinct_pairs
+from mgnp_jax.types import Params
+
+GENDER_SENTENCES = (
+    ("When {name} came home,", " he", " she"),
+    ("Everyone says that {name} is happy, and that", " he", " she"),
+    ("At the end of the day {name} was tired, so", " he", " she"),
+)
+# Words are kept with their leading space, numbers in pairs of digits, as GPT-2 has them.
+WORD = r" ?[A-Za-z']+| ?\d\d|[^\w\s]"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainMiniConfig:
+    """Trains gpt2-mini and writes it in Hugging Face layout."""
+
+    out: Path
+    """Folder for config.json, model.safetensors and the tokenizer."""
+    steps: int = 3000
+    """Optimiser steps."""
+    batch_size: int = 96
+    """Prompts a step."""
+    learning_rate: float = 2e-3
+    """Peak of AdamW's step size; warmed up over 100 steps, then cosine to zero."""
+    prompt_weight: float = 0.1
+    """Weight of predicting the prompt's own words, beside the answer."""
+    seed: int = 0
+    """Of weights and prompts."""
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer whose vocabulary is what the three tasks can say."""
+    fillers = {
+        "object": words.OBJECTS,
+        "place": words.PLACES,
+        "event": words.EVENTS,
+        "year": [f"{c}{y:02d}" for c in greater_than.CENTURIES for y in range(100)],
+        **dict.fromkeys(("A", "B", "S", "name"), words.GIRLS + words.BOYS),
+    }
+    texts = [
+        *ioi.FRAMES,
+        *greater_than.TEMPLATES,
+        *gendered_pronouns.TEMPLATES,
+        *(sentence for sentence, _, _ in GENDER_SENTENCES),
+    ]
+    found = {" he", " she"}
+    for text in texts:
+        found |= set(re.findall(WORD, re.sub(r"\{\w+\}", "\n", text)))
+        for slot in re.findall(r" ?\{\w+\}", text):
+            for word in fillers.get(slot.strip(" {}"), []):
+                found |= set(re.findall(WORD, slot[: slot.index("{")] + word))
+    vocabulary = {token: i for i, token in enumerate(["<|unk|>", *sorted(found)])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<|unk|>", clean_up_tokenization_spaces=False
+    )
+
+
+def texts(rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast) -> Iterator[str]:
+    """Endless sentences, a quarter of each task and a quarter of the gender sentences."""
+    held_out = {
+        pair.clean for task in TASKS.values() for pair in distinct_pairs(task, tokenizer, 0)
+    }
+    streams = [task.pairs(rng, tokenizer) for task in TASKS.values()]
+    while True:
+        for pairs in streams:
+            pair = next(p for p in pairs if p.clean not in held_out)
+            # Equation 9 leaves out the years around the start; the language does not.
+            weights = pair.answers.get("prob_diff", pair.answers["score"])
+            right = [text for text, weight in weights.items() if weight > 0]
+            yield pair.clean + str(rng.choice(right))
+        sentence, he, she = GENDER_SENTENCES[rng.integers(len(GENDER_SENTENCES))]
+        names, pronoun = ((words.BOYS, he), (words.GIRLS, she))[rng.integers(2)]
+        yield sentence.format(name=rng.choice(names)) + pronoun
+
+
+def loss_fn(
+    params: Params, config: ModelConfig, tokens: jax.Array, lengths: jax.Array, weight: float
+) -> jax.Array:
+    """Cross-entropy of the last word, plus `weight` times that of all words, in nats."""
+    residual, _, _ = capture(config, params, tokens[:, :-1])
+    logits = unembed(config, params, residual)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
+    position = jnp.arange(loss.shape[1])[None]
+    real = (position < lengths[:, None] - 1).astype(loss.dtype)
+    answer = (position == lengths[:, None] - 2).astype(loss.dtype)
+    return (loss * answer).sum() / answer.sum() + weight * (loss * real).sum() / real.sum()
+
+
+def train(config: TrainMiniConfig) -> Model:
+    """Trains the model.
+
+    Args:
+      config: how long and how.
+
+    Returns:
+      The model, named gpt2-mini.
+    """
+    tokenizer = make_tokenizer()
+    shape = ModelConfig(
+        family="gpt2",
+        vocab_size=len(tokenizer),
+        context=64,
+        layers=4,
+        width=128,
+        heads=4,
+        kv_heads=4,
+        head_width=32,
+        mlp_width=512,
+        activation="gelu_new",
+        norm_eps=1e-5,
+        tied=True,
+    )
+    rng = np.random.default_rng(config.seed)
+    stream = texts(rng, tokenizer)
+    params = init_params(jax.random.key(config.seed), shape)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, 100, config.steps)
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.01))
+    state = tx.init(params)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params: Params, state: Any, tokens: jax.Array, lengths: jax.Array) -> Any:
+        value, grads = jax.value_and_grad(loss_fn)(
+            params, shape, tokens, lengths, config.prompt_weight
+        )
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, value
+
+    longest = 26
+    for i in track(range(config.steps), "Training gpt2-mini"):
+        rows = tokenizer([next(stream) for _ in range(config.batch_size)])["input_ids"]
+        lengths = np.array([len(row) for row in rows])
+        tokens = np.array([row + [0] * (longest - len(row)) for row in rows])
+        params, state, value = step(params, state, tokens, lengths)
+        if i % 100 == 0 or i == config.steps - 1:
+            print(f"step {i} loss {float(value):.4f}", flush=True)
+    return Model(name="gpt2-mini", config=shape, params=params, tokenizer=tokenizer)
+
+
+if __name__ == "__main__":
+    arguments = tyro.cli(TrainMiniConfig)
+    save_model(train(arguments), arguments.out)

@@ -1,0 +1,71 @@
+"""Pytrees and a JSON dict ↔ a folder on disk. The only file that imports Orbax."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mgnp_jax.types import MgnpError
+
+
+def save_trees(path: Path, trees: Mapping[str, Any], metadata: dict[str, Any]) -> None:
+    """Writes named pytrees and their metadata; the folder appears whole or not at all.
+
+    Args:
+      path: folder to make; must not exist or must be empty.
+      trees: name → pytree of arrays.
+      metadata: JSON-serialisable.
+
+    Raises:
+      MgnpError: if the folder holds something already.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    path = path.resolve()
+    if path.exists() and any(path.iterdir()):
+        raise MgnpError(f"{path} is not empty; pass a new folder, nothing was written")
+    # NumPy leaves are read back on any machine, whatever devices wrote them.
+    host = jax.tree.map(np.asarray, dict(trees))
+    _quiet()
+    ocp.save_checkpointables(path, host, overwrite=path.exists(), custom_metadata=metadata)
+
+
+def load_trees(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads what `save_trees` wrote.
+
+    Args:
+      path: its folder.
+
+    Returns:
+      The trees by name (nested dicts of NumPy arrays), and the metadata.
+
+    Raises:
+      MgnpError: if there is no such checkpoint or it cannot be read.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    path = path.resolve()
+    if not path.is_dir():
+        raise MgnpError(f"{path} is not a folder; wanted one that circuit.save() wrote")
+    _quiet()
+    try:
+        metadata = ocp.checkpointables_metadata(path).custom_metadata
+        trees = ocp.load_checkpointables(path)
+    # Orbax reports a damaged folder by many exception types.
+    except Exception as error:
+        raise MgnpError(
+            f"{path} cannot be read as a saved circuit ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no message'}); wanted the folder "
+            "that circuit.save() wrote (in a run's folder: circuit/)"
+        ) from error
+    return jax.tree.map(np.asarray, trees), dict(metadata or {})
+
+
+def _quiet() -> None:
+    """Keeps Orbax's internal warnings out of the user's terminal; errors still raise."""
+    logging.getLogger("absl").setLevel(logging.ERROR)

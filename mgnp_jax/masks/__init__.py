@@ -1,0 +1,1 @@
+"""Stage 3: log-alpha → gates → a binary circuit."""

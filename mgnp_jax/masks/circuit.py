@@ -1,0 +1,100 @@
+"""A circuit: which nodes are kept. Extraction, saving, loading."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mgnp_jax.checkpoint import load_trees, save_trees
+from mgnp_jax.masks.granularities import apply_hierarchy
+from mgnp_jax.masks.hard_concrete import is_open
+from mgnp_jax.types import Masks, MgnpError
+
+
+def binarise(log_alpha: Masks) -> Masks:
+    """Equation 8, then the hierarchy both ways.
+
+    Args:
+      log_alpha: float arrays by granularity.
+
+    Returns:
+      Bool arrays by granularity; True is kept.
+    """
+    return apply_hierarchy(jax.tree.map(is_open, log_alpha))
+
+
+def checksum(trees: Any) -> str:
+    """SHA-256 of arrays, their names, shapes and dtypes.
+
+    Args:
+      trees: pytree of arrays.
+
+    Returns:
+      Hex digits.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(trees):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Circuit:
+    """The nodes that do a task, and where they came from.
+
+    Attributes:
+      masks: bool arrays by granularity, consistent with the hierarchy; True is kept.
+      log_alpha: float32 arrays by granularity, from which the masks were taken.
+      metadata: JSON dict: model, config_hash, task, gates, training, figures.
+    """
+
+    masks: Masks
+    log_alpha: Masks
+    metadata: dict[str, Any]
+
+    def save(self, path: str | Path) -> None:
+        """Writes the circuit as an Orbax checkpoint with a checksum.
+
+        Args:
+          path: new or empty folder.
+
+        Raises:
+          MgnpError: if the folder holds something already.
+        """
+        trees = {"masks": self.masks, "log_alpha": self.log_alpha}
+        metadata = {**self.metadata, "checksum": checksum(trees)}
+        save_trees(Path(path), trees, metadata)
+
+
+def load_circuit(path: str | Path) -> Circuit:
+    """Reads a circuit that `Circuit.save` wrote.
+
+    Args:
+      path: its folder, or a run's folder that has it as `circuit/`.
+
+    Returns:
+      The circuit, bit for bit.
+
+    Raises:
+      MgnpError: if there is none, or its arrays do not match its checksum.
+    """
+    folder = Path(path)
+    if (folder / "circuit").is_dir():
+        folder = folder / "circuit"
+    trees, metadata = load_trees(folder)
+    wanted = metadata.pop("checksum", None)
+    got = checksum(trees)
+    if wanted != got:
+        raise MgnpError(
+            f"{folder}: the arrays' checksum is {got[:16]}…, but {str(wanted)[:16]}… was saved "
+            "with them; the folder was changed or damaged, find the circuit again or restore it"
+        )
+    masks, log_alpha = (jax.tree.map(jax.numpy.asarray, trees[k]) for k in ("masks", "log_alpha"))
+    return Circuit(masks=masks, log_alpha=log_alpha, metadata=metadata)

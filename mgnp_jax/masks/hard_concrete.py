@@ -1,0 +1,100 @@
+"""Hard-Concrete gates: samples, their chance of being open, and the binary decision.
+
+Reference: arXiv 1712.01312; equations 6 to 8 of arXiv 2512.10903, whose log α is our
+`log_alpha`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+
+BETA = 2 / 3
+GAMMA, ZETA = -0.1, 1.1
+THRESHOLD = BETA * math.log(-GAMMA / ZETA)
+"""Equation 8: a gate is open in the circuit iff its log-alpha is above this (−1.599)."""
+
+
+def stretched_sample(key: jax.Array, log_alpha: jax.Array, noise: jax.Array | float) -> jax.Array:
+    """Draws the stretched concrete variable, before it is clipped to [0, 1].
+
+    Args:
+      key: [] typed key; consumed.
+      log_alpha: [...] float, log-odds.
+      noise: [] scale of the logistic noise; 1 is equation 6, 0 none.
+
+    Returns:
+      [...] in (γ, ζ).
+    """
+    chex.assert_type(log_alpha, jnp.floating)
+    # An open interval: at u = 0 or 1 the logit is infinite and its gradient is not a number.
+    u = jax.random.uniform(key, log_alpha.shape, log_alpha.dtype, 1e-6, 1 - 1e-6)
+    logistic = jnp.log(u) - jnp.log1p(-u)
+    return GAMMA + (ZETA - GAMMA) * jax.nn.sigmoid((noise * logistic + log_alpha) / BETA)
+
+
+def soft_gates(key: jax.Array, log_alpha: jax.Array, noise: jax.Array | float = 1.0) -> jax.Array:
+    """Equation 6: samples in [0, 1], differentiable in `log_alpha`.
+
+    Args:
+      key: [] typed key; consumed.
+      log_alpha: [...] float.
+      noise: [] scale of the logistic noise.
+
+    Returns:
+      [...] gates; exactly 0 and exactly 1 have positive probability.
+    """
+    return jnp.clip(stretched_sample(key, log_alpha, noise), 0.0, 1.0)
+
+
+def straight_through_gates(
+    key: jax.Array, log_alpha: jax.Array, noise: jax.Array | float = 1.0
+) -> jax.Array:
+    """Binary samples with the gradient of the soft ones.
+
+    The value is 1[stretched sample > 0]: its probability is exactly the L0 term, and
+    without noise it is exactly equation 8, so what is trained is what is extracted.
+
+    Args:
+      key: [] typed key; consumed.
+      log_alpha: [...] float.
+      noise: [] scale of the logistic noise.
+
+    Returns:
+      [...] gates, each 0 or 1.
+    """
+    sample = stretched_sample(key, log_alpha, noise)
+    soft = jnp.clip(sample, 0.0, 1.0)
+    hard = (sample > 0).astype(soft.dtype)
+    return hard + (soft - jax.lax.stop_gradient(soft))
+
+
+GATES = {"soft": soft_gates, "straight_through": straight_through_gates}
+"""How a gate is drawn in training, by the name `DiscoverConfig.gates` uses."""
+
+
+def open_probability(log_alpha: jax.Array) -> jax.Array:
+    """The L0 term of equation 7: chance that a sample is not zero.
+
+    Args:
+      log_alpha: [...] float.
+
+    Returns:
+      [...] probabilities, σ(log α − β log(−γ/ζ)).
+    """
+    return jax.nn.sigmoid(log_alpha - THRESHOLD)
+
+
+def is_open(log_alpha: jax.Array) -> jax.Array:
+    """Equation 8.
+
+    Args:
+      log_alpha: [...] float.
+
+    Returns:
+      [...] bool.
+    """
+    return log_alpha > THRESHOLD

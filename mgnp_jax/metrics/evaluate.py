@@ -1,0 +1,153 @@
+"""How faithful a binary circuit is on a split, beside the full model on the same prompts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from mgnp_jax.masks.circuit import Circuit
+from mgnp_jax.masks.granularities import as_bool, check_masks
+from mgnp_jax.metrics.scores import kl_divergence, read, same_top_token
+from mgnp_jax.metrics.streams import Streams, chunk_rows, masked_logits, run_streams
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.hub import Model
+from mgnp_jax.types import Batch, Masks, MgnpError, Params
+
+PerPrompt = dict[str, Any]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def per_prompt(config: ModelConfig, params: Params, masks: Masks, streams: Streams) -> PerPrompt:
+    """Every metric, prompt by prompt.
+
+    Args:
+      config: the model's shape.
+      params: its weights.
+      masks: gates by granularity.
+      streams: B prompts with their plain passes.
+
+    Returns:
+      `kl` [B], `exact_match` [B], and for each readout a pair [B], [B]: full model, circuit.
+    """
+    base, logits = streams.base_logits, masked_logits(config, params, masks, streams)
+    scores = {
+        name: (read(readout, base), read(readout, logits))
+        for name, readout in streams.batch.readouts.items()
+    }
+    return {
+        "kl": kl_divergence(base, logits),
+        "exact_match": same_top_token(base, logits),
+        "scores": scores,
+    }
+
+
+def summarise(rows: PerPrompt, keep: np.ndarray | None = None) -> dict[str, Any]:
+    """Means over prompts.
+
+    Args:
+      rows: as `per_prompt` returns them, [N] each.
+      keep: [N] bool, prompts to count; None for all.
+
+    Returns:
+      `prompts`, the circuit's `score`, `accuracy`, `kl`, `exact_match`, `score_gap` (mean
+      over prompts of |circuit − full model|), and the full model's `base_score` and
+      `base_accuracy`; other readouts under their own names, with `base_` for the model.
+    """
+    keep = np.ones(len(rows["kl"]), bool) if keep is None else keep
+    if not keep.any():
+        return {"prompts": 0}
+
+    def mean(values: Any) -> float:
+        return float(np.asarray(values, np.float64)[keep].mean())
+
+    base, circuit = rows["scores"]["score"]
+    result = {
+        "prompts": int(keep.sum()),
+        "accuracy": mean(circuit > 0),
+        "base_accuracy": mean(base > 0),
+        "kl": mean(rows["kl"]),
+        "exact_match": mean(rows["exact_match"]),
+        "score_gap": mean(np.abs(circuit - base)),
+    }
+    for name, (of_model, of_circuit) in rows["scores"].items():
+        result |= {name: mean(of_circuit), f"base_{name}": mean(of_model)}
+    return result
+
+
+def collect(pieces: list[tuple[PerPrompt, int]]) -> PerPrompt:
+    """Joins per-prompt results of pieces, leaving out the rows that only filled them up.
+
+    Args:
+      pieces: results and how many of their rows are real.
+    """
+    real = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf)[:n], rows) for rows, n in pieces]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *real)
+
+
+def evaluate(
+    model: Model,
+    circuit: Circuit | Masks,
+    batch: Batch,
+    *,
+    batch_size: int = 64,
+    on_progress: Callable[[int], None] = lambda prompts: None,
+) -> dict[str, Any]:
+    """Measures a binary circuit on a split.
+
+    Args:
+      model: the model the circuit is of.
+      circuit: a circuit, or binary masks by granularity.
+      batch: N held-out prompts.
+      batch_size: prompts a piece; changes memory and time, not the figures.
+      on_progress: called with the number of prompts done since the last call.
+
+    Returns:
+      What `summarise` returns, over all prompts; the same over the prompts that the full
+      model answers rightly under `answered`.
+
+    Raises:
+      MgnpError: if the masks do not fit the model or are not binary, or a prompt is longer
+        than the model's context.
+    """
+    masks = circuit.masks if isinstance(circuit, Circuit) else circuit
+    check_masks(model.config, masks, "the circuit's masks")
+    masks = as_bool(masks)
+    check_prompts(model.config, batch)
+    pieces = []
+    for chosen, real in chunk_rows(len(batch), batch_size):
+        streams = run_streams(model.config, model.params, batch.take(chosen))
+        rows = jax.device_get(per_prompt(model.config, model.params, masks, streams))
+        pieces.append((rows, real))
+        on_progress(real)
+    rows = collect(pieces)
+    answered = rows["scores"]["score"][0] > 0
+    return summarise(rows) | {"answered": summarise(rows, answered)}
+
+
+def check_prompts(config: ModelConfig, batch: Batch) -> None:
+    """Refuses prompts that the model cannot take.
+
+    Args:
+      config: the model's shape.
+      batch: prompts.
+
+    Raises:
+      MgnpError: if there are none, they are too long, or have ids beyond the vocabulary.
+    """
+    if not len(batch):
+        raise MgnpError("the split has no prompts; wanted at least one")
+    if batch.clean.shape[1] > config.context:
+        raise MgnpError(
+            f"the longest prompt has {batch.clean.shape[1]} tokens, the model's context is "
+            f"{config.context}; shorten the prompts"
+        )
+    largest = int(max(batch.clean.max(), batch.corrupted.max()))
+    if largest >= config.vocab_size:
+        raise MgnpError(
+            f"prompts have token id {largest}, the model's vocabulary ends at "
+            f"{config.vocab_size - 1}; they were made with another model's tokenizer"
+        )

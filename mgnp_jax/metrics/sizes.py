@@ -1,0 +1,112 @@
+"""How large a circuit is: nodes per granularity, parameters, edges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mgnp_jax.masks.granularities import GRANULARITIES, apply_hierarchy, as_bool, check_masks, full_masks
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.families import parameter_costs
+from mgnp_jax.types import Masks
+
+
+def circuit_sizes(config: ModelConfig, masks: Masks) -> dict[str, Any]:
+    """Sizes of a circuit, as results.json has them.
+
+    Args:
+      config: the model's shape.
+      masks: binary gates by granularity; the hierarchy is applied first.
+
+    Returns:
+      `sizes`: granularity → active, total, sparsity in percent. `parameters`: total,
+      active, compression_ratio (total / active). `edges`: total, active, sparsity in
+      percent.
+
+    Raises:
+      MgnpError: if the masks are of another shape or not binary.
+    """
+    check_masks(config, masks)
+    kept = {k: np.asarray(v) for k, v in apply_hierarchy(as_bool(masks)).items()}
+    everything = {k: np.asarray(v, bool) for k, v in full_masks(config).items()}
+    sizes = {name: _share(kept[name].sum(), kept[name].size) for name in GRANULARITIES}
+    active, total = count_parameters(config, kept), count_parameters(config, everything)
+    return {
+        "sizes": sizes,
+        "parameters": {
+            "total": total,
+            "active": active,
+            "compression_ratio": total / active,
+        },
+        "edges": _share(count_edges(config, kept), count_edges(config, everything)),
+    }
+
+
+def _share(active: int, total: int) -> dict[str, Any]:
+    return {
+        "active": int(active),
+        "total": int(total),
+        "sparsity": 100 * (1 - int(active) / int(total)),
+    }
+
+
+def _groups(config: ModelConfig, per_head: np.ndarray) -> np.ndarray:
+    """[L, H, ...] bool → [L, KV, ...]: kept if any query head of the group keeps it."""
+    rest = per_head.shape[2:]
+    grouped = per_head.reshape(config.layers, config.kv_heads, -1, *rest)
+    return grouped.any(axis=2)
+
+
+def count_parameters(config: ModelConfig, kept: dict[str, np.ndarray]) -> int:
+    """Parameters within kept nodes, embeddings and final norm always counted.
+
+    Args:
+      config: the model's shape.
+      kept: consistent bool masks by granularity.
+
+    Returns:
+      The count; with every node kept, the number of parameters of the model.
+    """
+    cost = parameter_costs(config)
+    heads, neurons = kept["attention_heads"], kept["attention_neurons"]
+    hidden, output = kept["mlp_hidden"].sum(-1), kept["mlp_output"].sum(-1)
+    return int(
+        cost.outside
+        + cost.query * heads.sum()
+        + cost.key * _groups(config, heads).sum()
+        + cost.value * _groups(config, neurons).sum()
+        + cost.z_row * neurons.sum()
+        + cost.attn_block * kept["attention_blocks"].sum()
+        + cost.hidden_in * hidden.sum()
+        + cost.hidden_row * (hidden * output).sum()
+        + cost.output * output.sum()
+        + cost.mlp_block * kept["mlp_blocks"].sum()
+    )
+
+
+def count_edges(config: ModelConfig, kept: dict[str, np.ndarray]) -> int:
+    """Edges between kept nodes, each head reading separately by q, k and v.
+
+    One input node, one output node; heads of a layer feed its MLP. With grouped queries k
+    and v are read once per key-value head.
+
+    Args:
+      config: the model's shape.
+      kept: consistent bool masks by granularity.
+
+    Returns:
+      The count; 32,491 for the whole of GPT-2 small, 70,651 for SmolLM2-135M.
+    """
+    heads = kept["attention_heads"].sum(-1)
+    groups = _groups(config, kept["attention_heads"]).sum(-1)
+    mlps = kept["mlp_blocks"]
+    # The input node writes first, unless its own gate is closed.
+    writers = int(kept.get("embedding", np.array(True)))
+    edges = 0
+    for layer in range(config.layers):
+        edges += int(heads[layer] + 2 * groups[layer]) * writers
+        writers += int(heads[layer])
+        edges += int(mlps[layer]) * writers
+        writers += int(mlps[layer])
+    return edges + writers

@@ -1,0 +1,42 @@
+"""Text → token ids, by the checkpoint's own tokenizer.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tokenizers.processors import TemplateProcessing
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+
+
+def load_tokenizer(
+    directory: Path, prefix_token: str | None
+) -> PreTrainedTokenizerBase | None:
+    """Loads the tokenizer that lies beside a checkpoint.
+
+    Args:
+      directory: the checkpoint.
+      prefix_token: put before every text if the tokenizer knows it and does not open
+        texts with a token of its own.
+
+    Returns:
+      A transformers tokenizer; None if the directory holds none.
+    """
+    if not any((directory / name).exists() for name in ("tokenizer.json", "vocab.json")):
+        return None
+    # Imported here: transformers takes seconds to import, and evaluation on token arrays
+    # does without.
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    known = tokenizer.get_vocab()
+    opens = tokenizer("a")["input_ids"] != tokenizer("a", add_special_tokens=False)["input_ids"]
+    if prefix_token in known and not opens:
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=f"{prefix_token} $A", special_tokens=[(prefix_token, known[prefix_token])]
+        )
+    return tokenizer

@@ -1,0 +1,178 @@
+"""Checkpoint tensors ↔ params: names, transposes, stacking over layers. safetensors only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.families import family_named
+from mgnp_jax.types import MgnpError, Params
+
+ONE_FILE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+def init_params(key: jax.Array, config: ModelConfig) -> Params:
+    """Random weights of the given shape, blocks stacked over layers.
+
+    Args:
+      key: [] typed key; consumed.
+      config: the model's shape.
+
+    Returns:
+      Params with float32 leaves.
+    """
+    family = family_named(config.family)
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    x = jnp.zeros((1, 1, config.width), jnp.float32)
+    attend = jnp.ones((1, 1, 1), bool)
+
+    def build(key: jax.Array) -> dict[str, Any]:
+        ends_key, blocks_key = jax.random.split(key)
+        block_keys = jax.random.split(blocks_key, config.layers)
+        one = lambda k: family.block(config).init(k, x, attend)["params"]  # noqa: E731
+        ends = family.ends(config).init(ends_key, tokens)["params"]
+        return {"ends": ends, "blocks": jax.vmap(one)(block_keys)}
+
+    return jax.jit(build)(key)
+
+
+def param_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every leaf by path, without computing anything.
+
+    Args:
+      config: the model's shape.
+
+    Returns:
+      `"blocks/…"` and `"ends/…"` paths to shapes; blocks have the layer axis first.
+    """
+    tree = jax.eval_shape(lambda k: init_params(k, config), jax.random.key(0))
+    flat = flax.traverse_util.flatten_dict(tree, sep="/")
+    return {str(path): leaf.shape for path, leaf in flat.items()}
+
+
+def read_tensors(directory: Path) -> dict[str, np.ndarray]:
+    """Reads every tensor of a checkpoint directory, in one file or sharded.
+
+    Args:
+      directory: holds `model.safetensors`, or its index and the shards it names.
+
+    Returns:
+      Tensor name → array, in the dtype of the file.
+
+    Raises:
+      MgnpError: if there is none, a shard is missing, or a file is not safetensors.
+    """
+    if (directory / INDEX).exists():
+        index = json.loads((directory / INDEX).read_text())
+        files = sorted(set(index["weight_map"].values()))
+    elif (directory / ONE_FILE).exists():
+        files = [ONE_FILE]
+    else:
+        found = ", ".join(sorted(p.name for p in directory.iterdir())) or "nothing"
+        raise MgnpError(
+            f"{directory} has neither {ONE_FILE} nor {INDEX} (found: {found}). Weights are "
+            "read from safetensors only, never from pickle (pytorch_model.bin); convert "
+            "with transformers' save_pretrained."
+        )
+    tensors: dict[str, np.ndarray] = {}
+    for name in files:
+        try:
+            tensors |= safetensors.numpy.load_file(directory / name)
+        except FileNotFoundError:
+            raise MgnpError(
+                f"{directory / INDEX} names the shard {name}, which is not there; copy it "
+                "beside the index"
+            ) from None
+        except safetensors.SafetensorError as error:
+            raise MgnpError(
+                f"{directory / name} cannot be read as safetensors ({error}); the file may "
+                "be cut short or a Git LFS pointer: fetch it again"
+            ) from None
+    return tensors
+
+
+def params_from_tensors(config: ModelConfig, tensors: dict[str, np.ndarray]) -> Params:
+    """Puts a checkpoint's tensors where the Linen modules look for them.
+
+    Args:
+      config: the model's shape.
+      tensors: name → array; emptied as it is read, so that memory holds one copy.
+
+    Returns:
+      Params with float32 leaves, blocks stacked over layers.
+
+    Raises:
+      MgnpError: naming tensors that are missing, left over, or of another shape.
+    """
+    family = family_named(config.family)
+    shapes = param_shapes(config)
+    flat: dict[str, jax.Array] = {}
+
+    def fetch(name: str, transpose: bool, shape: tuple[int, ...]) -> np.ndarray:
+        # Checkpoints saved from the bare model lack the first part of the name.
+        for known in (name, name.split(".", 1)[1]):
+            if known in tensors:
+                array = tensors.pop(known)
+                break
+        else:
+            raise MgnpError(f"the checkpoint lacks the tensor {name}, which config.json implies")
+        array = array.T if transpose else array
+        if array.shape != shape:
+            raise MgnpError(
+                f"tensor {name} has shape {array.shape}, but config.json implies {shape}; "
+                "config.json and the weights belong to different models"
+            )
+        return array.astype(np.float32)
+
+    for path, source in family.sources(config).items():
+        shape = shapes[path]
+        if path.startswith("blocks/"):
+            layers = [
+                fetch(source.name.format(layer=i), source.transpose, shape[1:])
+                for i in range(config.layers)
+            ]
+            flat[path] = jnp.asarray(np.stack(layers))
+        else:
+            flat[path] = jnp.asarray(fetch(source.name, source.transpose, shape))
+    left = [t for t in tensors if not t.endswith(family.ignored)]
+    if config.tied:
+        left = [t for t in left if t != "lm_head.weight"]
+    if left:
+        raise MgnpError(
+            f"the checkpoint has tensors that a {config.family} of this config.json does "
+            f"not use: {', '.join(sorted(left)[:5])}{' …' if len(left) > 5 else ''}; "
+            "config.json and the weights belong to different models"
+        )
+    return flax.traverse_util.unflatten_dict(flat, sep="/")
+
+
+def tensors_from_params(config: ModelConfig, params: Params) -> dict[str, np.ndarray]:
+    """The inverse of `params_from_tensors`, for writing a checkpoint.
+
+    Args:
+      config: the model's shape.
+      params: its weights.
+
+    Returns:
+      Tensor name → contiguous array, named as transformers names them.
+    """
+    flat: Mapping[str, Any] = flax.traverse_util.flatten_dict(dict(params), sep="/")
+    tensors: dict[str, np.ndarray] = {}
+    for path, source in family_named(config.family).sources(config).items():
+        leaf = np.asarray(flat[path])
+        parts = list(leaf) if path.startswith("blocks/") else [leaf]
+        for i, part in enumerate(parts):
+            part = part.T if source.transpose else part
+            tensors[source.name.format(layer=i)] = np.ascontiguousarray(part)
+    return tensors

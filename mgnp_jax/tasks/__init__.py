@@ -1,0 +1,51 @@
+"""Stage 1: text → clean and corrupted token pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mgnp_jax.tasks.files import load_file
+from mgnp_jax.tasks.gendered_pronouns import GENDERED_PRONOUNS
+from mgnp_jax.tasks.greater_than import GREATER_THAN
+from mgnp_jax.tasks.ioi import IOI
+from mgnp_jax.tasks.task import Task, TaskData, build
+from mgnp_jax.types import MgnpError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TASKS: dict[str, Task] = {task.name: task for task in (IOI, GREATER_THAN, GENDERED_PRONOUNS)}
+"""The built-in tasks by the name they have on the command line."""
+
+
+def load_task(
+    name: str | Path, tokenizer: PreTrainedTokenizerBase | None, seed: int = 0
+) -> TaskData:
+    """Makes a task's prompts for one tokenizer.
+
+    Args:
+      name: `"ioi"`, `"gt"` or `"gp"`; or the path of a JSON Lines file (`tasks.files`).
+      tokenizer: the model's; decides which words are single tokens.
+      seed: of the draw; the same seed gives the same prompts.
+
+    Returns:
+      Train, validation and test splits, padded to one length, no clean prompt in two.
+
+    Raises:
+      MgnpError: for an unknown task, a model without tokenizer, or prompts that cannot be
+        used, each named.
+    """
+    if tokenizer is None:
+        raise MgnpError(
+            "the model has no tokenizer: its directory lacks tokenizer.json (or vocab.json and "
+            "merges.txt); copy them there"
+        )
+    if str(name) in TASKS:
+        return build(TASKS[str(name)], tokenizer, seed)
+    if Path(name).suffix or Path(name).exists():
+        return load_file(Path(name), tokenizer, seed)
+    raise MgnpError(
+        f"unknown task {str(name)!r}; wanted one of {', '.join(TASKS)}, or the path of a JSON "
+        "Lines file"
+    )

@@ -1,0 +1,174 @@
+"""What a task is, and how its prompts become three splits that share nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from mgnp_jax.tasks.pairs import PromptPair, encode_pairs, is_single_token
+from mgnp_jax.types import Batch, MgnpError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# A stream of prompts that repeats itself this often in a row has nothing new to give.
+_PATIENCE = 2_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Prompts per split.
+
+    Attributes:
+      train: prompts that gates are trained on.
+      validation: prompts that pick the circuit to keep.
+      test: prompts that every reported figure is measured on.
+    """
+
+    train: int
+    validation: int
+    test: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskData:
+    """A task's prompts in one tokenizer, padded to one length.
+
+    Attributes:
+      name: the task's name.
+      train: split that gates are trained on.
+      validation: split that picks the circuit to keep.
+      test: split that every reported figure is measured on.
+    """
+
+    name: str
+    train: Batch
+    validation: Batch
+    test: Batch
+
+    def counts(self) -> dict[str, int]:
+        """Prompts per split, by name."""
+        return {s: len(getattr(self, s)) for s in ("train", "validation", "test")}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """A built-in task.
+
+    Attributes:
+      name: as on the command line.
+      title: as in a table.
+      counts: the paper's split sizes.
+      kind: what answer weights multiply, see `Readout`.
+      pairs: (rng, tokenizer) → an endless stream of random pairs, repeats allowed.
+    """
+
+    name: str
+    title: str
+    counts: Counts
+    kind: Literal["logits", "probabilities"]
+    pairs: Callable[[np.random.Generator, PreTrainedTokenizerBase], Iterator[PromptPair]]
+
+
+def distinct_pairs(task: Task, tokenizer: PreTrainedTokenizerBase, seed: int) -> list[PromptPair]:
+    """Draws the pairs of all splits, in order, none of which shares a prompt.
+
+    Args:
+      task: the task.
+      tokenizer: decides which words can be used.
+      seed: of the draw.
+
+    Returns:
+      As many pairs as the task's counts add up to, or all that exist if that is fewer.
+      No clean prompt occurs twice.
+    """
+    total = sum(dataclasses.astuple(task.counts))
+    rng = np.random.default_rng([seed, *task.name.encode()])
+    seen: set[str] = set()
+    pairs: list[PromptPair] = []
+    repeats = 0
+    for pair in task.pairs(rng, tokenizer):
+        if len(pairs) == total or repeats == _PATIENCE:
+            break
+        if pair.clean in seen:
+            repeats += 1
+            continue
+        repeats = 0
+        seen.add(pair.clean)
+        pairs.append(pair)
+    return pairs
+
+
+def build(task: Task, tokenizer: PreTrainedTokenizerBase, seed: int) -> TaskData:
+    """Draws, splits and encodes a built-in task.
+
+    Args:
+      task: the task.
+      tokenizer: decides which words can be used.
+      seed: of the draw; the same seed gives the same prompts.
+
+    Returns:
+      The splits. If the tokenizer leaves fewer prompts than the paper's counts, training
+      and validation keep their counts and the test split takes what is left.
+
+    Raises:
+      MgnpError: if fewer prompts exist than training, validation and one test prompt need.
+    """
+    pairs = distinct_pairs(task, tokenizer, seed)
+    train, validation = task.counts.train, task.counts.validation
+    if len(pairs) <= train + validation:
+        raise MgnpError(
+            f"task {task.name!r}: this tokenizer knows words for only {len(pairs)} distinct "
+            f"prompts, wanted more than {train} + {validation} for training and validation; "
+            "use another model, or bring your own prompts with --data FILE"
+        )
+    whole = encode_pairs(tokenizer, pairs, task.kind)
+    return split(task.name, whole, train, validation)
+
+
+def split(name: str, whole: Batch, train: int, validation: int) -> TaskData:
+    """Cuts one batch into consecutive splits.
+
+    Args:
+      name: the task's name.
+      whole: all pairs.
+      train: rows of the first split.
+      validation: rows of the second; the rest is the test split.
+    """
+    return TaskData(
+        name=name,
+        train=whole.take(slice(train)),
+        validation=whole.take(slice(train, train + validation)),
+        test=whole.take(slice(train + validation, None)),
+    )
+
+
+def usable(
+    tokenizer: PreTrainedTokenizerBase, words: tuple[str, ...], at_least: int, what: str
+) -> list[str]:
+    """Keeps the words that are one token with a leading space.
+
+    Args:
+      tokenizer: a transformers tokenizer.
+      words: candidates.
+      at_least: fewer than this is an error.
+      what: what the words are, for the message.
+
+    Returns:
+      The usable words, in order.
+
+    Raises:
+      MgnpError: if too few are left.
+    """
+    kept = [word for word in words if is_single_token(tokenizer, f" {word}")]
+    if len(kept) < at_least:
+        raise MgnpError(
+            f"only {len(kept)} of {len(words)} {what} are single tokens of this tokenizer, "
+            f"wanted at least {at_least}; use another model, or bring your own prompts with "
+            "--data FILE"
+        )
+    return kept
+

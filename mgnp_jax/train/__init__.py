@@ -1,0 +1,1 @@
+"""Stage 5: the objective, and optax on log-alpha alone."""

@@ -1,0 +1,284 @@
+"""The training loop: one jit-compiled step, validation of the binary circuit, the best kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from mgnp_jax.masks.circuit import Circuit, binarise
+from mgnp_jax.masks.granularities import EMBEDDING, full_masks, gate_count
+from mgnp_jax.metrics.evaluate import check_prompts, collect, per_prompt, summarise
+from mgnp_jax.metrics.streams import (
+    Streams,
+    chunk_rows,
+    masked_logits,
+    prepare,
+    run_streams,
+    stream_bytes,
+)
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.hub import Model
+from mgnp_jax.tasks.task import TaskData
+from mgnp_jax.train import losses, schedule
+from mgnp_jax.train.config import DiscoverConfig
+from mgnp_jax.types import MASK_STREAM, Batch, Masks, MgnpError, Params, stream_key
+
+Record = dict[str, Any]
+
+
+@struct.dataclass
+class TrainState:
+    """What a step reads and writes; the model's weights are not in it.
+
+    Attributes:
+      step: [] int32, steps done.
+      log_alpha: float32 arrays by granularity.
+      opt_state: optax's.
+    """
+
+    step: jax.Array
+    log_alpha: Masks
+    opt_state: optax.OptState
+
+
+def init_state(config: DiscoverConfig, model_config: ModelConfig) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      config: where log-alpha starts.
+      model_config: the model's shape.
+    """
+    log_alpha = full_masks(
+        model_config, config.initial_log_alpha, embedding=config.train_embedding
+    )
+    opt_state = schedule.optimiser(config).init(log_alpha)
+    return TrainState(step=jnp.zeros((), jnp.int32), log_alpha=log_alpha, opt_state=opt_state)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
+def train_step(
+    config: DiscoverConfig,
+    model_config: ModelConfig,
+    root: jax.Array,
+    params: Params,
+    state: TrainState,
+    streams: Streams,
+    rows: jax.Array,
+) -> tuple[TrainState, Record]:
+    """One step of optax on log-alpha.
+
+    Args:
+      config: static.
+      model_config: static.
+      root: [] typed key of the run; folded with the step, not consumed.
+      params: the frozen weights; read only.
+      state: donated.
+      streams: prompts with their plain passes.
+      rows: [B] which of them to use.
+
+    Returns:
+      The next state; the loss terms and kept shares of this step, before the update.
+    """
+    key = stream_key(root, MASK_STREAM, state.step)
+    noise = schedule.noise_scale(config, state.step)
+    scale = schedule.penalty_scale(config, state.step)
+    batch = streams.take(rows)
+
+    def objective(log_alpha: Masks) -> tuple[jax.Array, Record]:
+        masks = losses.sample_masks(key, log_alpha, config.gates, noise)
+        logits = masked_logits(model_config, params, masks, batch)
+        shares = losses.kept_shares(log_alpha)
+        terms = losses.faithfulness(logits, batch)
+        terms["penalty"] = losses.penalty(shares, config.penalties)
+        loss = losses.total(config, terms, scale)
+        return loss, {"loss": loss, **terms, "kept": shares}
+
+    (_, record), grads = jax.value_and_grad(objective, has_aux=True)(state.log_alpha)
+    updates, opt_state = schedule.optimiser(config).update(grads, state.opt_state)
+    log_alpha = optax.apply_updates(state.log_alpha, updates)
+    return TrainState(step=state.step + 1, log_alpha=log_alpha, opt_state=opt_state), record
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _measure_rows(
+    config: ModelConfig, params: Params, masks: Masks, streams: Streams, rows: jax.Array
+) -> Record:
+    return per_prompt(config, params, masks, streams.take(rows))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """A split whose plain passes are kept in memory, or recomputed batch by batch.
+
+    Attributes:
+      model: the model.
+      batch: the split.
+      kept: its plain passes; None if they did not fit.
+    """
+
+    model: Model
+    batch: Batch
+    kept: Streams | None
+
+    def rows(self, rows: np.ndarray) -> tuple[Streams, jax.Array]:
+        """Plain passes of some prompts.
+
+        Args:
+          rows: [B] int32.
+
+        Returns:
+          Streams, and which of their rows are the ones asked for.
+        """
+        if self.kept is not None:
+            return self.kept, jnp.asarray(rows)
+        model, batch = self.model, self.batch.take(rows)
+        return run_streams(model.config, model.params, batch), jnp.arange(len(rows))
+
+    def measure(self, masks: Masks, size: int) -> Record:
+        """Metrics of a binary circuit on the whole split.
+
+        Args:
+          masks: bool arrays by granularity.
+          size: prompts a piece.
+        """
+        pieces = []
+        for chosen, real in chunk_rows(len(self.batch), size):
+            streams, rows = self.rows(chosen)
+            model = self.model
+            result = _measure_rows(model.config, model.params, masks, streams, rows)
+            pieces.append((jax.device_get(result), real))
+        return summarise(collect(pieces))
+
+
+def keep_what_fits(model: Model, splits: list[Batch], config: DiscoverConfig) -> list[Prompts]:
+    """Computes the plain passes of splits once, as far as the memory budget goes.
+
+    Args:
+      model: the model.
+      splits: in order of importance.
+      config: memory budget and batch size.
+    """
+    budget = config.cache_gib * 2**30
+    prompts = []
+    for batch in splits:
+        need = stream_bytes(model.config, batch)
+        fits = need <= budget
+        budget -= need if fits else 0
+        kept = prepare(model.config, model.params, batch, config.batch_size) if fits else None
+        prompts.append(Prompts(model=model, batch=batch, kept=kept))
+    return prompts
+
+
+def binary_objective(config: DiscoverConfig, masks: Masks, measured: Record) -> float:
+    """Equation 7 of a binary circuit on the validation split; the least is kept.
+
+    Args:
+      config: loss weights.
+      masks: bool arrays by granularity.
+      measured: its metrics.
+    """
+    shares = {name: mask.astype(jnp.float32).mean() for name, mask in masks.items()}
+    terms = {
+        "kl": jnp.asarray(measured["kl"]),
+        "score_gap": jnp.asarray(measured["score_gap"]),
+        "penalty": losses.penalty(shares, config.penalties),
+    }
+    return float(losses.total(config, terms, jnp.ones(())))
+
+
+def discover(
+    key: jax.Array,
+    model: Model,
+    data: TaskData,
+    config: DiscoverConfig | None = None,
+    *,
+    on_record: Callable[[Record], None] = lambda record: None,
+) -> Circuit:
+    """Finds the circuit of a task.
+
+    Args:
+      key: [] typed key; consumed. The same key gives the same log-alpha, bit by bit, on
+        one machine.
+      model: the model; its weights are read only.
+      data: training prompts move log-alpha, validation prompts choose the circuit.
+      config: how; the default serves all models and tasks.
+      on_record: called with a dict at every logged step (`step`, `loss`, its terms,
+        `kept`) and validation (`step`, `validation`).
+
+    Returns:
+      The binary circuit with the least objective on the validation split. Stopped by the
+      user (KeyboardInterrupt), the best so far.
+
+    Raises:
+      MgnpError: for prompts the model cannot take, or a loss that is not a number.
+    """
+    config = config or DiscoverConfig()
+    for part in (data.train, data.validation):
+        check_prompts(model.config, part)
+    started = time.perf_counter()
+    size = min(config.batch_size, len(data.train))
+    train, validation = keep_what_fits(model, [data.train, data.validation], config)
+    order = schedule.batch_order(key, len(data.train), size, config.steps)
+    state = init_state(config, model.config)
+    best: tuple[float, Masks, Masks, Record] | None = None
+    record: Record = {}
+    done = 0
+    try:
+        for step, rows in enumerate(order):
+            streams, taken = train.rows(rows)
+            state, out = train_step(
+                config, model.config, key, model.params, state, streams, taken
+            )
+            done = step + 1
+            if step % config.log_every == 0 or done == config.steps:
+                record = {"step": done} | jax.tree.map(float, out)
+                if not math.isfinite(record["loss"]):
+                    raise MgnpError(
+                        f"the loss is {record['loss']} at step {done} (kl {record['kl']}, "
+                        f"score_gap {record['score_gap']}): the model gives logits that are not "
+                        "numbers on these prompts; check the checkpoint"
+                    )
+                on_record(record)
+            if done % config.validate_every == 0 or done == config.steps:
+                log_alpha = jax.tree.map(jnp.copy, state.log_alpha)
+                masks = binarise(log_alpha)
+                measured = validation.measure(masks, size)
+                value = binary_objective(config, masks, measured)
+                kept = {name: float(mask.mean()) for name, mask in masks.items()}
+                summary = {"step": done, **measured, "objective": value, "kept": kept}
+                on_record({"step": done, "validation": summary})
+                if best is None or value < best[0]:
+                    best = value, masks, log_alpha, summary
+    except KeyboardInterrupt:
+        if best is None:
+            raise
+    if best is None:
+        raise AssertionError("the last step always validates")
+    _, masks, log_alpha, summary = best
+    metadata = {
+        "model": model.name,
+        "config_hash": model.config.hash(),
+        "task": data.name,
+        "data": data.counts(),
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "gates": gate_count(model.config, embedding=EMBEDDING in log_alpha),
+        "discover": dataclasses.asdict(config),
+        "training": {
+            "steps": done,
+            "interrupted": done < config.steps,
+            "seconds": time.perf_counter() - started,
+            "loss": {k: record[k] for k in ("loss", "kl", "score_gap", "penalty")},
+        },
+        "validation": summary,
+    }
+    return Circuit(masks=masks, log_alpha=log_alpha, metadata=metadata)

@@ -1,0 +1,73 @@
+"""What changes with the step: step size, penalty, noise, and which prompts are drawn."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mgnp_jax.train.config import DiscoverConfig
+from mgnp_jax.types import DATA_STREAM, stream_key
+
+
+def optimiser(config: DiscoverConfig) -> optax.GradientTransformation:
+    """Adam with a cosine step size; no weight decay, which would pull gates towards 0.5.
+
+    Args:
+      config: step size and steps.
+    """
+    return optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.1))
+
+
+def penalty_scale(config: DiscoverConfig, step: jax.Array) -> jax.Array:
+    """Share of the penalty that counts at a step: linear from 0 to 1 over the warm-up.
+
+    Args:
+      config: warm-up and steps.
+      step: [] int.
+
+    Returns:
+      [] float32.
+    """
+    over = max(1.0, config.warmup * config.steps)
+    return jnp.minimum(1.0, step.astype(jnp.float32) / over)
+
+
+def noise_scale(config: DiscoverConfig, step: jax.Array) -> jax.Array:
+    """Scale of the gates' noise at a step: linear from 1 to 0 at `quiet_from`.
+
+    Soft gates keep their noise: without it they stop at values between 0 and 1.
+
+    Args:
+      config: quiet_from, gates and steps.
+      step: [] int.
+
+    Returns:
+      [] float32.
+    """
+    if config.gates == "soft":
+        return jnp.ones((), jnp.float32)
+    over = max(1.0, config.quiet_from * config.steps)
+    return jnp.maximum(0.0, 1.0 - step.astype(jnp.float32) / over)
+
+
+def batch_order(root: jax.Array, prompts: int, batch_size: int, steps: int) -> np.ndarray:
+    """Which prompts each step sees: one shuffle after another, cut into batches.
+
+    Args:
+      root: [] typed key of the run; folded, not consumed.
+      prompts: N.
+      batch_size: B.
+      steps: number of batches.
+
+    Returns:
+      [steps, B] int32 rows.
+    """
+    epochs = -(-steps * batch_size // prompts)
+    shuffles = [
+        jax.random.permutation(stream_key(root, DATA_STREAM, epoch), prompts)
+        for epoch in range(epochs)
+    ]
+    rows = np.concatenate([np.asarray(s) for s in shuffles])[: steps * batch_size]
+    return rows.reshape(steps, batch_size).astype(np.int32)
