@@ -15,8 +15,7 @@ from mgnp_jax.tasks import TASKS, TaskData, load_task
 from mgnp_jax.train.config import DiscoverConfig, Penalties
 from mgnp_jax.train.loop import discover
 from mgnp_jax.types import Batch, Masks, MgnpError, Params, Readout
-
-__version__ = "0.1.0"
+from mgnp_jax.version import __version__
 
 __all__ = [
     "GRANULARITIES",
@@ -32,6 +31,7 @@ __all__ = [
     "Penalties",
     "Readout",
     "TaskData",
+    "__version__",
     "binarise",
     "circuit_sizes",
     "discover",

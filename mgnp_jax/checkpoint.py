@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -32,7 +32,7 @@ def save_trees(path: Path, trees: Mapping[str, Any], metadata: dict[str, Any]) -
     # NumPy leaves are read back on any machine, whatever devices wrote them.
     host = jax.tree.map(np.asarray, dict(trees))
     _quiet()
-    ocp.save_checkpointables(path, host, overwrite=path.exists(), custom_metadata=metadata)
+    ocp.save_checkpointables(str(path), host, overwrite=path.exists(), custom_metadata=metadata)
 
 
 def load_trees(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -54,8 +54,8 @@ def load_trees(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise MgnpError(f"{path} is not a folder; wanted one that circuit.save() wrote")
     _quiet()
     try:
-        metadata = ocp.checkpointables_metadata(path).custom_metadata
-        trees = ocp.load_checkpointables(path)
+        metadata = cast(dict[str, Any], ocp.checkpointables_metadata(str(path)).custom_metadata)
+        trees = cast(dict[str, Any], ocp.load_checkpointables(str(path)))
     # Orbax reports a damaged folder by many exception types.
     except Exception as error:
         raise MgnpError(

@@ -72,14 +72,16 @@ class Batch:
       clean: [B, T] int32 token ids.
       corrupted: [B, T] int32 token ids; each row as long as its clean prompt.
       attention_mask: [B, T] bool, True on real tokens; the same for both streams.
-      readouts: scores by name; `"score"` is the task's own (larger is better, and
-        above 0 means the right answer won), the others are reported beside it.
+      readouts: scores by name; `"score"` is the task's own, the others are reported
+        beside it.
+      judge: name of the readout that is above 0 exactly when the right answer won.
     """
 
     clean: Any
     corrupted: Any
     attention_mask: Any
     readouts: dict[str, Readout]
+    judge: str = struct.field(pytree_node=False, default="score")
 
     def __len__(self) -> int:
         """Number of prompt pairs."""

@@ -31,16 +31,19 @@ def per_prompt(config: ModelConfig, params: Params, masks: Masks, streams: Strea
       streams: B prompts with their plain passes.
 
     Returns:
-      `kl` [B], `exact_match` [B], and for each readout a pair [B], [B]: full model, circuit.
+      `kl` [B], `exact_match` [B], `correct` a pair [B], [B] of full model and circuit, and
+      under `scores` such a pair for each readout.
     """
     base, logits = streams.base_logits, masked_logits(config, params, masks, streams)
     scores = {
         name: (read(readout, base), read(readout, logits))
         for name, readout in streams.batch.readouts.items()
     }
+    of_base, of_circuit = scores[streams.batch.judge]
     return {
         "kl": kl_divergence(base, logits),
         "exact_match": same_top_token(base, logits),
+        "correct": (of_base > 0, of_circuit > 0),
         "scores": scores,
     }
 
@@ -54,7 +57,7 @@ def summarise(rows: PerPrompt, keep: np.ndarray | None = None) -> dict[str, Any]
 
     Returns:
       `prompts`, the circuit's `score`, `accuracy`, `kl`, `exact_match`, `score_gap` (mean
-      over prompts of |circuit − full model|), and the full model's `base_score` and
+      |circuit − full model| over mean |full model|), and the full model's `base_score` and
       `base_accuracy`; other readouts under their own names, with `base_` for the model.
     """
     keep = np.ones(len(rows["kl"]), bool) if keep is None else keep
@@ -65,13 +68,14 @@ def summarise(rows: PerPrompt, keep: np.ndarray | None = None) -> dict[str, Any]
         return float(np.asarray(values, np.float64)[keep].mean())
 
     base, circuit = rows["scores"]["score"]
+    base_correct, correct = rows["correct"]
     result = {
         "prompts": int(keep.sum()),
-        "accuracy": mean(circuit > 0),
-        "base_accuracy": mean(base > 0),
+        "accuracy": mean(correct),
+        "base_accuracy": mean(base_correct),
         "kl": mean(rows["kl"]),
         "exact_match": mean(rows["exact_match"]),
-        "score_gap": mean(np.abs(circuit - base)),
+        "score_gap": mean(np.abs(circuit - base)) / max(mean(np.abs(base)), 1e-12),
     }
     for name, (of_model, of_circuit) in rows["scores"].items():
         result |= {name: mean(of_circuit), f"base_{name}": mean(of_model)}
@@ -124,8 +128,7 @@ def evaluate(
         pieces.append((rows, real))
         on_progress(real)
     rows = collect(pieces)
-    answered = rows["scores"]["score"][0] > 0
-    return summarise(rows) | {"answered": summarise(rows, answered)}
+    return summarise(rows) | {"answered": summarise(rows, rows["correct"][0])}
 
 
 def check_prompts(config: ModelConfig, batch: Batch) -> None:

@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from mgnp_jax.masks.granularities import GRANULARITIES, apply_hierarchy, as_bool, check_masks, full_masks
+from mgnp_jax.masks.granularities import (
+    GRANULARITIES,
+    apply_hierarchy,
+    as_bool,
+    check_masks,
+    full_masks,
+)
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.families import parameter_costs
 from mgnp_jax.types import Masks
@@ -55,7 +61,7 @@ def _groups(config: ModelConfig, per_head: np.ndarray) -> np.ndarray:
     """[L, H, ...] bool → [L, KV, ...]: kept if any query head of the group keeps it."""
     rest = per_head.shape[2:]
     grouped = per_head.reshape(config.layers, config.kv_heads, -1, *rest)
-    return grouped.any(axis=2)
+    return np.asarray(grouped.any(axis=2))
 
 
 def count_parameters(config: ModelConfig, kept: dict[str, np.ndarray]) -> int:

@@ -57,9 +57,7 @@ def run_streams(config: ModelConfig, params: Params, batch: Batch) -> Streams:
     )
 
 
-def masked_logits(
-    config: ModelConfig, params: Params, masks: Masks, streams: Streams
-) -> jax.Array:
+def masked_logits(config: ModelConfig, params: Params, masks: Masks, streams: Streams) -> jax.Array:
     """The circuit's logits at the answer position.
 
     Args:

@@ -46,7 +46,7 @@ def _site(config: ModelConfig, layer: Params, name: str, *inputs: jax.Array) -> 
     return block.apply({"params": layer}, *inputs, method=name)
 
 
-def embed(config: ModelConfig, params: Params, tokens: jax.Array) -> jax.Array:
+def embed(config: ModelConfig, params: Params, tokens: jax.Array) -> Any:
     """Token (and position) embeddings.
 
     Args:
@@ -61,7 +61,7 @@ def embed(config: ModelConfig, params: Params, tokens: jax.Array) -> jax.Array:
     return ends.apply({"params": params["ends"]}, tokens, method="embed")
 
 
-def unembed(config: ModelConfig, params: Params, residual: jax.Array) -> jax.Array:
+def unembed(config: ModelConfig, params: Params, residual: jax.Array) -> Any:
     """Final norm and unembedding.
 
     Args:
@@ -206,9 +206,7 @@ def two_stream_forward(
     """
     chex.assert_equal_shape([clean, corrupted])
     _, embedding, values = capture(config, params, corrupted, attention_mask)
-    residual = masked_residual(
-        config, params, masks, clean, (embedding, values), attention_mask
-    )
+    residual = masked_residual(config, params, masks, clean, (embedding, values), attention_mask)
     return unembed(config, params, residual)
 
 

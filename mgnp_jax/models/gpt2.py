@@ -51,8 +51,7 @@ class Block(nn.Module):
         c = self.config
         qkv = self.c_attn(self.ln_1(x))
         q, k, v = (
-            part.reshape(*x.shape[:2], c.heads, c.head_width)
-            for part in jnp.split(qkv, 3, axis=-1)
+            part.reshape(*x.shape[:2], c.heads, c.head_width) for part in jnp.split(qkv, 3, axis=-1)
         )
         return jax.nn.dot_product_attention(q, k, v, mask=attend[:, None])
 
@@ -171,6 +170,8 @@ def write_config(config: ModelConfig) -> dict[str, Any]:
         "activation_function": config.activation,
         "layer_norm_epsilon": config.norm_eps,
         "tie_word_embeddings": config.tied,
+        "bos_token_id": None,
+        "eos_token_id": None,
     }
 
 

@@ -200,6 +200,8 @@ def write_config(config: ModelConfig) -> dict[str, Any]:
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_theta,
         "tie_word_embeddings": config.tied,
+        "bos_token_id": None,
+        "eos_token_id": None,
     }
 
 

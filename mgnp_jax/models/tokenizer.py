@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 
 
-def load_tokenizer(
-    directory: Path, prefix_token: str | None
-) -> PreTrainedTokenizerBase | None:
+def load_tokenizer(directory: Path, prefix_token: str | None) -> PreTrainedTokenizerBase | None:
     """Loads the tokenizer that lies beside a checkpoint.
 
     Args:

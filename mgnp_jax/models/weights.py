@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import flax.traverse_util
 import jax
@@ -57,8 +56,8 @@ def param_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
       `"blocks/…"` and `"ends/…"` paths to shapes; blocks have the layer axis first.
     """
     tree = jax.eval_shape(lambda k: init_params(k, config), jax.random.key(0))
-    flat = flax.traverse_util.flatten_dict(tree, sep="/")
-    return {str(path): leaf.shape for path, leaf in flat.items()}
+    flat = cast(dict[str, Any], flax.traverse_util.flatten_dict(tree, sep="/"))
+    return {path: leaf.shape for path, leaf in flat.items()}
 
 
 def read_tensors(directory: Path) -> dict[str, np.ndarray]:
@@ -167,7 +166,7 @@ def tensors_from_params(config: ModelConfig, params: Params) -> dict[str, np.nda
     Returns:
       Tensor name → contiguous array, named as transformers names them.
     """
-    flat: Mapping[str, Any] = flax.traverse_util.flatten_dict(dict(params), sep="/")
+    flat = cast(dict[str, Any], flax.traverse_util.flatten_dict(dict(params), sep="/"))
     tensors: dict[str, np.ndarray] = {}
     for path, source in family_named(config.family).sources(config).items():
         leaf = np.asarray(flat[path])

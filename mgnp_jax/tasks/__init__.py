@@ -41,11 +41,24 @@ def load_task(
             "the model has no tokenizer: its directory lacks tokenizer.json (or vocab.json and "
             "merges.txt); copy them there"
         )
+    check_source(name)
     if str(name) in TASKS:
         return build(TASKS[str(name)], tokenizer, seed)
-    if Path(name).suffix or Path(name).exists():
-        return load_file(Path(name), tokenizer, seed)
+    return load_file(Path(name), tokenizer, seed)
+
+
+def check_source(name: str | Path) -> None:
+    """Refuses a source of prompts that does not exist, before anything is loaded.
+
+    Args:
+      name: a built-in task or the path of a JSON Lines file.
+
+    Raises:
+      MgnpError: if it is neither.
+    """
+    if str(name) in TASKS or Path(name).is_file():
+        return
     raise MgnpError(
-        f"unknown task {str(name)!r}; wanted one of {', '.join(TASKS)}, or the path of a JSON "
-        "Lines file"
+        f"unknown task {str(name)!r}: wanted one of {', '.join(TASKS)}, or the path of a JSON "
+        "Lines file, and there is no such file"
     )

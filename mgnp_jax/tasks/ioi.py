@@ -26,8 +26,7 @@ FRAMES = (
     "Then {A} and {B} spent the day at the {place}, and {S} gave a {object} to",
     "Today {A} and {B} had a meeting at the {place}. There {S} presented a {object} to",
     "On Monday {A} and {B} were at the {place}, so {S} delivered the {object} to",
-    "The twins {A} and {B} lost a {object} in the {place}. When it was found, {S} gave it "
-    "back to",
+    "The twins {A} and {B} lost a {object} in the {place}. When it was found, {S} gave it back to",
     "At the {place}, {A} and {B} had lunch, and then {S} handed a {object} to",
     "In the {place}, {A} and {B} talked about a {object}. Finally {S} gave it to",
     "Since {A} and {B} had time at the {place}, {S} took out a {object} and showed it to",

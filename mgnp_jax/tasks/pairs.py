@@ -76,6 +76,7 @@ def encode_pairs(
     tokenizer: PreTrainedTokenizerBase,
     pairs: Sequence[PromptPair],
     kind: Literal["logits", "probabilities"],
+    judge: str = "score",
 ) -> Batch:
     """Turns checked text pairs into one right-padded batch.
 
@@ -83,6 +84,7 @@ def encode_pairs(
       tokenizer: a transformers tokenizer; opens prompts with what it opens texts with.
       pairs: N pairs.
       kind: what answer weights multiply, see `Readout`.
+      judge: readout that decides whether a prompt was answered rightly.
 
     Returns:
       A batch of N rows; T is the longest prompt's length.
@@ -116,6 +118,7 @@ def encode_pairs(
         corrupted=_pad(corrupted_ids),
         attention_mask=_pad([[1] * len(row) for row in clean_ids]).astype(bool),
         readouts=readouts,
+        judge=judge,
     )
 
 
@@ -168,4 +171,3 @@ def _readout(
         weights[i, : len(row)] = list(row.values())
     tokens = _pad([[ids[text][0] for text in row] for row in rows])
     return Readout(tokens=tokens, weights=weights, kind=kind)
-

@@ -63,6 +63,7 @@ class Task:
       title: as in a table.
       counts: the paper's split sizes.
       kind: what answer weights multiply, see `Readout`.
+      judge: readout that is above 0 exactly when the right answer won.
       pairs: (rng, tokenizer) → an endless stream of random pairs, repeats allowed.
     """
 
@@ -70,6 +71,7 @@ class Task:
     title: str
     counts: Counts
     kind: Literal["logits", "probabilities"]
+    judge: str = "score"
     pairs: Callable[[np.random.Generator, PreTrainedTokenizerBase], Iterator[PromptPair]]
 
 
@@ -125,7 +127,7 @@ def build(task: Task, tokenizer: PreTrainedTokenizerBase, seed: int) -> TaskData
             f"prompts, wanted more than {train} + {validation} for training and validation; "
             "use another model, or bring your own prompts with --data FILE"
         )
-    whole = encode_pairs(tokenizer, pairs, task.kind)
+    whole = encode_pairs(tokenizer, pairs, task.kind, task.judge)
     return split(task.name, whole, train, validation)
 
 
@@ -171,4 +173,3 @@ def usable(
             "--data FILE"
         )
     return kept
-

@@ -46,8 +46,8 @@ class DiscoverConfig:
     """Fraction of the steps after which gates are drawn without noise."""
     kl_weight: float = 1.5
     """Weight of KL(full ‖ circuit), in nats."""
-    score_weight: float = 0.25
-    """Weight of |circuit's score − full model's score|, in the score's own unit."""
+    score_weight: float = 1.25
+    """Weight of |circuit's score − full model's score|, relative to the latter's size."""
     penalty: float = 2.0
     """Scales all λ."""
     penalties: Penalties = Penalties()

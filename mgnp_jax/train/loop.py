@@ -7,7 +7,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,21 +17,15 @@ from flax import struct
 
 from mgnp_jax.masks.circuit import Circuit, binarise
 from mgnp_jax.masks.granularities import EMBEDDING, full_masks, gate_count
-from mgnp_jax.metrics.evaluate import check_prompts, collect, per_prompt, summarise
-from mgnp_jax.metrics.streams import (
-    Streams,
-    chunk_rows,
-    masked_logits,
-    prepare,
-    run_streams,
-    stream_bytes,
-)
+from mgnp_jax.metrics.evaluate import check_prompts
+from mgnp_jax.metrics.streams import Streams
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.train import losses, schedule
 from mgnp_jax.train.config import DiscoverConfig
-from mgnp_jax.types import MASK_STREAM, Batch, Masks, MgnpError, Params, stream_key
+from mgnp_jax.train.prompts import keep_what_fits
+from mgnp_jax.types import MASK_STREAM, Masks, MgnpError, Params, stream_key
 
 Record = dict[str, Any]
 
@@ -58,9 +52,7 @@ def init_state(config: DiscoverConfig, model_config: ModelConfig) -> TrainState:
       config: where log-alpha starts.
       model_config: the model's shape.
     """
-    log_alpha = full_masks(
-        model_config, config.initial_log_alpha, embedding=config.train_embedding
-    )
+    log_alpha = full_masks(model_config, config.initial_log_alpha, embedding=config.train_embedding)
     opt_state = schedule.optimiser(config).init(log_alpha)
     return TrainState(step=jnp.zeros((), jnp.int32), log_alpha=log_alpha, opt_state=opt_state)
 
@@ -90,93 +82,13 @@ def train_step(
       The next state; the loss terms and kept shares of this step, before the update.
     """
     key = stream_key(root, MASK_STREAM, state.step)
-    noise = schedule.noise_scale(config, state.step)
-    scale = schedule.penalty_scale(config, state.step)
-    batch = streams.take(rows)
-
-    def objective(log_alpha: Masks) -> tuple[jax.Array, Record]:
-        masks = losses.sample_masks(key, log_alpha, config.gates, noise)
-        logits = masked_logits(model_config, params, masks, batch)
-        shares = losses.kept_shares(log_alpha)
-        terms = losses.faithfulness(logits, batch)
-        terms["penalty"] = losses.penalty(shares, config.penalties)
-        loss = losses.total(config, terms, scale)
-        return loss, {"loss": loss, **terms, "kept": shares}
-
-    (_, record), grads = jax.value_and_grad(objective, has_aux=True)(state.log_alpha)
+    value_and_grad = jax.value_and_grad(losses.objective, has_aux=True)
+    (_, record), grads = value_and_grad(
+        state.log_alpha, config, model_config, key, params, streams.take(rows), state.step
+    )
     updates, opt_state = schedule.optimiser(config).update(grads, state.opt_state)
-    log_alpha = optax.apply_updates(state.log_alpha, updates)
+    log_alpha = cast(Masks, optax.apply_updates(state.log_alpha, updates))
     return TrainState(step=state.step + 1, log_alpha=log_alpha, opt_state=opt_state), record
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _measure_rows(
-    config: ModelConfig, params: Params, masks: Masks, streams: Streams, rows: jax.Array
-) -> Record:
-    return per_prompt(config, params, masks, streams.take(rows))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Prompts:
-    """A split whose plain passes are kept in memory, or recomputed batch by batch.
-
-    Attributes:
-      model: the model.
-      batch: the split.
-      kept: its plain passes; None if they did not fit.
-    """
-
-    model: Model
-    batch: Batch
-    kept: Streams | None
-
-    def rows(self, rows: np.ndarray) -> tuple[Streams, jax.Array]:
-        """Plain passes of some prompts.
-
-        Args:
-          rows: [B] int32.
-
-        Returns:
-          Streams, and which of their rows are the ones asked for.
-        """
-        if self.kept is not None:
-            return self.kept, jnp.asarray(rows)
-        model, batch = self.model, self.batch.take(rows)
-        return run_streams(model.config, model.params, batch), jnp.arange(len(rows))
-
-    def measure(self, masks: Masks, size: int) -> Record:
-        """Metrics of a binary circuit on the whole split.
-
-        Args:
-          masks: bool arrays by granularity.
-          size: prompts a piece.
-        """
-        pieces = []
-        for chosen, real in chunk_rows(len(self.batch), size):
-            streams, rows = self.rows(chosen)
-            model = self.model
-            result = _measure_rows(model.config, model.params, masks, streams, rows)
-            pieces.append((jax.device_get(result), real))
-        return summarise(collect(pieces))
-
-
-def keep_what_fits(model: Model, splits: list[Batch], config: DiscoverConfig) -> list[Prompts]:
-    """Computes the plain passes of splits once, as far as the memory budget goes.
-
-    Args:
-      model: the model.
-      splits: in order of importance.
-      config: memory budget and batch size.
-    """
-    budget = config.cache_gib * 2**30
-    prompts = []
-    for batch in splits:
-        need = stream_bytes(model.config, batch)
-        fits = need <= budget
-        budget -= need if fits else 0
-        kept = prepare(model.config, model.params, batch, config.batch_size) if fits else None
-        prompts.append(Prompts(model=model, batch=batch, kept=kept))
-    return prompts
 
 
 def binary_objective(config: DiscoverConfig, masks: Masks, measured: Record) -> float:
@@ -236,9 +148,7 @@ def discover(
     try:
         for step, rows in enumerate(order):
             streams, taken = train.rows(rows)
-            state, out = train_step(
-                config, model.config, key, model.params, state, streams, taken
-            )
+            state, out = train_step(config, model.config, key, model.params, state, streams, taken)
             done = step + 1
             if step % config.log_every == 0 or done == config.steps:
                 record = {"step": done} | jax.tree.map(float, out)

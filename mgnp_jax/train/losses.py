@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mgnp_jax.masks.hard_concrete import GATES, open_probability
 from mgnp_jax.metrics.scores import kl_divergence, read
-from mgnp_jax.metrics.streams import Streams
+from mgnp_jax.metrics.streams import Streams, masked_logits
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.train import schedule
 from mgnp_jax.train.config import DiscoverConfig, Penalties
-from mgnp_jax.types import Masks
+from mgnp_jax.types import Masks, Params
 
 
-def sample_masks(
-    key: jax.Array, log_alpha: Masks, gates: str, noise: jax.Array | float
-) -> Masks:
+def sample_masks(key: jax.Array, log_alpha: Masks, gates: str, noise: jax.Array | float) -> Masks:
     """Draws every gate once.
 
     Args:
@@ -67,12 +68,16 @@ def faithfulness(logits: jax.Array, streams: Streams) -> dict[str, jax.Array]:
       streams: the prompts, with the full model's logits.
 
     Returns:
-      `kl`, mean in nats; `score_gap`, mean |circuit − full model| of the task's score. Both
-      directions count: a circuit that is better than the model is not faithful.
+      `kl`, mean in nats; `score_gap`, mean |circuit − full model| of the task's score over
+      the mean size of the full model's. Both directions count: a circuit that is better
+      than the model is not faithful. The ratio makes one weight serve scores in logits and
+      in probability.
     """
     readout = streams.batch.readouts["score"]
-    gap = jnp.abs(read(readout, logits) - read(readout, streams.base_logits))
-    return {"kl": kl_divergence(streams.base_logits, logits).mean(), "score_gap": gap.mean()}
+    base = read(readout, streams.base_logits)
+    size = jnp.maximum(jnp.abs(base).mean(), 1e-6)
+    gap = jnp.abs(read(readout, logits) - base).mean() / size
+    return {"kl": kl_divergence(streams.base_logits, logits).mean(), "score_gap": gap}
 
 
 def total(config: DiscoverConfig, terms: dict[str, jax.Array], scale: jax.Array) -> jax.Array:
@@ -91,3 +96,34 @@ def total(config: DiscoverConfig, terms: dict[str, jax.Array], scale: jax.Array)
         + config.score_weight * terms["score_gap"]
         + scale * config.penalty * terms["penalty"]
     )
+
+
+def objective(
+    log_alpha: Masks,
+    config: DiscoverConfig,
+    model_config: ModelConfig,
+    key: jax.Array,
+    params: Params,
+    streams: Streams,
+    step: jax.Array,
+) -> tuple[jax.Array, dict[str, Any]]:
+    """Equation 7 for one draw of the gates.
+
+    Args:
+      log_alpha: float arrays by granularity; what is differentiated.
+      config: loss weights and schedules.
+      model_config: the model's shape.
+      key: [] typed key; consumed.
+      params: the frozen weights.
+      streams: B prompts with their plain passes.
+      step: [] int, for the schedules.
+
+    Returns:
+      The loss; it and its terms by name, with the expected kept shares under `kept`.
+    """
+    masks = sample_masks(key, log_alpha, config.gates, schedule.noise_scale(config, step))
+    shares = kept_shares(log_alpha)
+    terms = faithfulness(masked_logits(model_config, params, masks, streams), streams)
+    terms["penalty"] = penalty(shares, config.penalties)
+    loss = total(config, terms, schedule.penalty_scale(config, step))
+    return loss, {"loss": loss, **terms, "kept": shares}

@@ -1,0 +1,54 @@
+"""What the commands share: one line instead of a traceback for a user's mistake."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+import mgnp_jax as mg
+
+Config = TypeVar("Config")
+
+
+def command(config_type: type[Config], main: Callable[[Config, Console], Any]) -> None:
+    """Parses the command line and runs; exits with 2 on a mistake of the user's.
+
+    Args:
+      config_type: frozen dataclass; its docstrings are the help.
+      main: what to run.
+    """
+    console = Console()
+    try:
+        main(tyro.cli(config_type), console)
+    except mg.MgnpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def evaluate_with_bar(
+    model: mg.Model, circuit: mg.Circuit, test: mg.Batch, console: Console
+) -> dict[str, Any]:
+    """`mg.evaluate` with a progress bar.
+
+    Args:
+      model: the model.
+      circuit: the circuit.
+      test: held-out prompts.
+      console: where to draw.
+
+    Returns:
+      The metrics.
+    """
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("Measuring on test prompts", total=len(test))
+        return mg.evaluate(
+            model, circuit, test, on_progress=lambda prompts: bar.advance(task, prompts)
+        )

@@ -1,0 +1,71 @@
+"""Measures a saved circuit again, in a new process, on any prompts.
+
+python -m experiments.evaluate --circuit runs/ioi-gpt2-mini-seed0
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import mgnp_jax as mg
+from experiments.command import command, evaluate_with_bar
+from mgnp_jax.report.tables import comparison_table
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Measures a saved circuit on held-out prompts, beside the figures saved with it."""
+
+    circuit: Path
+    """A run's folder, or the circuit/ in it."""
+    model: str | None = None
+    """Another model of the same shape; by default the one it was found on."""
+    task: str | None = None
+    """Another built-in task; by default the prompts it was found on."""
+    data: Path | None = None
+    """Your own prompts: a JSON Lines file; measured on its test split."""
+    seed: int | None = None
+    """Of the prompts; by default the run's."""
+    test_prompts: int | None = None
+    """Measure on the first so many test prompts only; by default as many as the run did."""
+
+
+def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
+    """Measures the circuit and prints the comparison.
+
+    Args:
+      config: what to measure.
+      console: where to report.
+
+    Returns:
+      The metrics.
+    """
+    if config.task is not None and config.data is not None:
+        raise mg.MgnpError("pass one of --task and --data FILE, not both")
+    circuit = mg.load_circuit(config.circuit)
+    meta = circuit.metadata
+    origin = meta.get("origin", {"source": meta["task"], "seed": 0, "test_prompts": None})
+    model = mg.load_model(config.model or meta["model"])
+    source = str(config.data or config.task or origin["source"])
+    seed = origin["seed"] if config.seed is None else config.seed
+    limit = config.test_prompts or origin["test_prompts"]
+    data = mg.load_task(source, model.tokenizer, seed)
+    test = data.test.take(slice(limit))
+    same = source == origin["source"] and seed == origin["seed"] and model.name == meta["model"]
+    console.print(
+        f"{config.circuit}: {meta['task']} on {meta['model']}; measured on {len(test):,} test "
+        f"prompts of {data.name} on {model.name}",
+        highlight=False,
+    )
+    figures = evaluate_with_bar(model, circuit, test, console)
+    saved = meta.get("figures") if same else None
+    console.print(comparison_table(figures, saved).rich())
+    return figures
+
+
+if __name__ == "__main__":
+    command(EvaluateConfig, evaluate)

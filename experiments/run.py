@@ -1,0 +1,107 @@
+"""Finds a circuit and leaves it on disk: the main job.
+
+    python -m experiments.run --task ioi
+    python -m experiments.run --task gp --model smollm2-135m --out runs/gp-smollm2
+
+Needs no download with the default model. On two CPU cores the first command takes about
+two minutes, the second about twenty.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import tyro
+from rich.console import Console
+
+import mgnp_jax as mg
+from experiments.command import command, evaluate_with_bar
+from mgnp_jax.metrics.evaluate import check_prompts
+from mgnp_jax.report import run_folder
+from mgnp_jax.report.progress import TrainingProgress
+from mgnp_jax.tasks import check_source
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Finds the circuit of a task in a model, measures it, saves it."""
+
+    task: str | None = None
+    """Built-in task: ioi, gt (greater-than) or gp (gendered pronouns)."""
+    data: Path | None = None
+    """Your own prompts instead: a JSON Lines file (see mgnp_jax/tasks/files.py)."""
+    model: str = "gpt2-mini"
+    """gpt2-mini, smollm2-135m, a Hugging Face id, or a local checkpoint directory."""
+    out: Path | None = None
+    """New or empty folder for the run; by default one under runs/."""
+    seed: int = 0
+    """Of prompts and gates; the same seed gives the same circuit."""
+    test_prompts: int | None = None
+    """Measure on the first so many test prompts only; all of them by default."""
+    discover: Annotated[mg.DiscoverConfig, tyro.conf.arg(name="")] = mg.DiscoverConfig()
+    """How the circuit is found."""
+
+    def __post_init__(self) -> None:
+        """Wants exactly one source of prompts."""
+        if (self.task is None) == (self.data is None):
+            raise mg.MgnpError(
+                f"pass one of --task ({', '.join(mg.TASKS)}) and --data FILE, not "
+                + ("both" if self.task else "neither")
+            )
+        if self.test_prompts is not None and self.test_prompts < 1:
+            raise mg.MgnpError(f"--test-prompts must be at least 1, got {self.test_prompts}")
+
+
+def run(config: RunConfig, console: Console) -> dict[str, Any]:
+    """Runs the main job.
+
+    Args:
+      config: what to do.
+      console: where to report.
+
+    Returns:
+      The results, as in results.json.
+    """
+    source = str(config.data or config.task)
+    check_source(source)
+    name = f"{Path(source).stem}-{Path(config.model).name}-seed{config.seed}"
+    folder = run_folder.new_folder(config.out, name)
+    settings = json.dumps(dataclasses.asdict(config), indent=2, default=str)
+    (folder / "config.json").write_text(settings + "\n")
+    model = mg.load_model(config.model)
+    data = mg.load_task(source, model.tokenizer, config.seed)
+    test = data.test.take(slice(config.test_prompts))
+    check_prompts(model.config, test)
+    counts = " / ".join(f"{n:,}" for n in data.counts().values())
+    console.print(
+        f"{data.name} on {config.model}: {counts} training / validation / test prompts, "
+        f"{mg.gate_count(model.config):,} gates, {jax.devices()[0].device_kind}",
+        highlight=False,
+    )
+    with (folder / "metrics.jsonl").open("w") as log:
+        with TrainingProgress(config.discover.steps, console) as progress:
+
+            def on_record(record: dict[str, Any]) -> None:
+                print(json.dumps(record), file=log, flush=True)
+                progress(record)
+
+            key = jax.random.key(config.seed)
+            circuit = mg.discover(key, model, data, config.discover, on_record=on_record)
+    figures = evaluate_with_bar(model, circuit, test, console)
+    sizes = mg.circuit_sizes(model.config, circuit.masks)
+    results = run_folder.results_of(circuit, config.seed, sizes, figures)
+    origin = {"source": source, "seed": config.seed, "test_prompts": config.test_prompts}
+    metadata = {**circuit.metadata, "origin": origin, "figures": figures}
+    run_folder.write(folder, dataclasses.replace(circuit, metadata=metadata), results)
+    for table in run_folder.tables_of(results, circuit):
+        console.print(table.rich())
+    console.print(f"Saved to {folder} (start with {folder / 'README.md'})", highlight=False)
+    return results
+
+
+if __name__ == "__main__":
+    command(RunConfig, run)

@@ -1,0 +1,1 @@
+"""Stage 6: saved results → tables, figures, a progress bar. No model needed."""

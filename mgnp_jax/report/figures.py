@@ -1,0 +1,59 @@
+"""Pictures of a circuit: arrays in, a matplotlib figure out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+INK, PALE = "#1f4e79", "#eef2f6"
+
+
+def heads_figure(masks: Mapping[str, Any], title: str) -> Figure:
+    """Heads kept, by layer and head; a kept head is as dark as the share of its neurons.
+
+    Args:
+      masks: bool arrays by granularity.
+      title: above the picture.
+    """
+    share = np.asarray(masks["attention_neurons"]).mean(-1)
+    kept = np.asarray(masks["attention_heads"])
+    layers, heads = kept.shape
+    figure = Figure(figsize=(1.8 + 0.45 * heads, 1.6 + 0.28 * layers), layout="constrained")
+    axes = figure.subplots()
+    # A kept head with few neurons must still be told from a pruned one: 0.25 is the floor.
+    shade = np.where(kept, 0.25 + 0.75 * share, 0.0)
+    image = axes.imshow(shade, cmap="Blues", vmin=0, vmax=1, aspect="auto", origin="lower")
+    axes.set(xlabel="head", ylabel="layer", title=title)
+    axes.set_xticks(range(heads), [str(h) for h in range(heads)])
+    axes.set_yticks(range(layers), [str(layer + 1) for layer in range(layers)])
+    bar = figure.colorbar(image, ax=axes, ticks=[0, 0.25, 1])
+    bar.ax.set_yticklabels(["pruned", "few neurons", "all neurons"])
+    return figure
+
+
+def neurons_figure(masks: Mapping[str, Any], title: str) -> Figure:
+    """Share of neurons kept in each layer, one panel a granularity.
+
+    Args:
+      masks: bool arrays by granularity.
+      title: above the panels.
+    """
+    panels = {
+        "attention neurons": np.asarray(masks["attention_neurons"]),
+        "MLP hidden neurons": np.asarray(masks["mlp_hidden"]),
+        "MLP output neurons": np.asarray(masks["mlp_output"]),
+    }
+    layers = len(masks["attention_blocks"])
+    figure = Figure(figsize=(9, 1.6 + 0.2 * layers), layout="constrained")
+    figure.suptitle(title)
+    for axes, (name, mask) in zip(figure.subplots(1, 3, sharey=True), panels.items()):
+        share = 100 * mask.reshape(layers, -1).mean(-1)
+        axes.barh(range(1, layers + 1), np.full(layers, 100), color=PALE)
+        axes.barh(range(1, layers + 1), share, color=INK)
+        axes.set(title=f"{name}: {100 * mask.mean():.1f} % kept", xlabel="% kept", xlim=(0, 100))
+    figure.axes[0].set_ylabel("layer")
+    figure.axes[0].set_yticks(range(1, layers + 1))
+    return figure

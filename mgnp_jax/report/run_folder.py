@@ -1,0 +1,126 @@
+"""A run's folder: what lies in it, and the page that explains it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mgnp_jax.masks.circuit import Circuit
+from mgnp_jax.report.figures import heads_figure, neurons_figure
+from mgnp_jax.report.tables import Table, faithfulness_table, layer_table, size_table
+from mgnp_jax.types import MgnpError
+
+
+def new_folder(wanted: Path | None, name: str) -> Path:
+    """Makes the folder of a run, before anything is computed.
+
+    Args:
+      wanted: the user's choice; None for `runs/NAME`, numbered if that is taken.
+      name: of the run, for the default.
+
+    Returns:
+      A folder that exists and is empty.
+
+    Raises:
+      MgnpError: if the user's choice holds something already.
+    """
+    if wanted is not None:
+        if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
+            raise MgnpError(
+                f"--out {wanted} is not an empty folder; nothing was computed or changed. Pass "
+                "a new folder, or leave --out away to get a numbered one under runs/"
+            )
+        wanted.mkdir(parents=True, exist_ok=True)
+        return wanted
+    slug = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
+    for number in range(1, 10_000):
+        folder = Path("runs") / (slug if number == 1 else f"{slug}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise MgnpError(f"runs/ holds 9,999 runs named {slug}; clear some or pass --out")
+
+
+def results_of(
+    circuit: Circuit, seed: int, sizes: Mapping[str, Any], figures: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What results.json says.
+
+    Args:
+      circuit: as `discover` returned it.
+      seed: of prompts and gates.
+      sizes: as `circuit_sizes` returned them.
+      figures: as `evaluate` returned them on the test split.
+    """
+    known = {"score", "accuracy", "kl", "exact_match", "score_gap", "prompts", "answered"}
+    others = [k for k in figures if k not in known and not k.startswith("base_")]
+    meta = circuit.metadata
+    return {
+        "task": meta["task"],
+        "model": meta["model"],
+        "seed": seed,
+        "data": meta["data"],
+        "base": {
+            "score": figures["base_score"],
+            "accuracy": figures["base_accuracy"],
+            "other_scores": {k: figures[f"base_{k}"] for k in others},
+        },
+        "circuit": {
+            **{k: figures[k] for k in ("score", "accuracy", "kl", "exact_match")},
+            "score_gap": figures["score_gap"],
+            "prompts": figures["prompts"],
+            "other_scores": {k: figures[k] for k in others},
+        },
+        "answered": figures["answered"],
+        **sizes,
+        "training": {**meta["training"], "gates": meta["gates"]},
+        "kept_step": meta["validation"]["step"],
+    }
+
+
+def tables_of(results: Mapping[str, Any], circuit: Circuit) -> list[Table]:
+    """The tables of a run: tables 1, 2 and 4 of the paper.
+
+    Args:
+      results: as in results.json.
+      circuit: the circuit.
+    """
+    return [size_table(results), faithfulness_table(results), layer_table(circuit.masks)]
+
+
+def write(folder: Path, circuit: Circuit, results: Mapping[str, Any]) -> None:
+    """Writes circuit, results, pictures and the explaining page.
+
+    Args:
+      folder: the run's folder.
+      circuit: the circuit; saved with the figures in its metadata.
+      results: as `results_of` returns them.
+    """
+    circuit.save(folder / "circuit")
+    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    title = f"{results['task']} on {results['model']}"
+    heads_figure(circuit.masks, f"Heads kept: {title}").savefig(folder / "heads.png", dpi=150)
+    neurons_figure(circuit.masks, f"Neurons kept: {title}").savefig(folder / "neurons.png", dpi=150)
+    tables = "\n\n".join(table.markdown() for table in tables_of(results, circuit))
+    page = f"""# A circuit for {title}
+
+{tables}
+
+Every figure is measured with binary masks on the held-out test split.
+
+| file | what it is |
+|---|---|
+| `circuit/` | the circuit, an Orbax checkpoint: `mgnp_jax.load_circuit("{folder}")` |
+| `results.json` | every figure of this page, and more |
+| `metrics.jsonl` | loss terms and validations as training went, one JSON a line |
+| `config.json` | everything that was set |
+| `heads.png`, `neurons.png` | what is kept, as pictures |
+
+Measure it again in a new process: `python -m experiments.evaluate --circuit {folder}`
+"""
+    (folder / "README.md").write_text(page, encoding="utf-8")

@@ -1,0 +1,149 @@
+"""The paper's tables for one run, for the terminal and as Markdown."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import rich.table
+
+LABELS = {
+    "attention_blocks": "Attention blocks",
+    "mlp_blocks": "MLP blocks",
+    "attention_heads": "Attention heads",
+    "attention_neurons": "Attention neurons",
+    "mlp_hidden": "MLP hidden neurons",
+    "mlp_output": "MLP output neurons",
+}
+"""Granularities as a reader calls them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of text under a title.
+
+    Attributes:
+      title: what the table shows.
+      columns: headings; the first column is flush left, the others right.
+      rows: cells, as many a row as there are columns.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """The table in GitHub's Markdown, its title in bold above."""
+        lines = [f"**{self.title}**", "", "| " + " | ".join(self.columns) + " |"]
+        lines.append("|---|" + "---:|" * (len(self.columns) - 1))
+        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
+        return "\n".join(lines)
+
+    def rich(self) -> rich.table.Table:
+        """The table for a terminal."""
+        table = rich.table.Table(title=self.title, title_justify="left")
+        for i, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if i else "left")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+
+def size_table(results: Mapping[str, Any]) -> Table:
+    """Table 1: nodes kept per granularity, then parameters and edges.
+
+    Args:
+      results: as in results.json.
+    """
+    rows = [
+        (label, f"{s['active']:,}", f"{s['total']:,}", f"{s['sparsity']:.1f}")
+        for label, s in ((LABELS[name], size) for name, size in results["sizes"].items())
+    ]
+    edges, parameters = results["edges"], results["parameters"]
+    rows.append(
+        ("Edges", f"{edges['active']:,}", f"{edges['total']:,}", f"{edges['sparsity']:.2f}")
+    )
+    share = 100 * (1 - parameters["active"] / parameters["total"])
+    rows.append(
+        ("Parameters", f"{parameters['active']:,}", f"{parameters['total']:,}", f"{share:.1f}")
+    )
+    title = f"Circuit size (parameters compressed {parameters['compression_ratio']:.2f} ×)"
+    return Table(title=title, columns=("Granularity", "Kept", "Of", "Sparsity %"), rows=tuple(rows))
+
+
+def faithfulness_table(results: Mapping[str, Any]) -> Table:
+    """Table 2: the circuit beside the full model, on all test prompts and on those answered.
+
+    Args:
+      results: as in results.json.
+    """
+    base, circuit, answered = results["base"], results["circuit"], results["answered"]
+    rows = [
+        ("Score", *(f"{d['score']:.4f}" for d in (base, circuit))),
+        ("Accuracy", *(f"{d['accuracy']:.4f}" for d in (base, circuit))),
+        ("KL(model ‖ circuit), nats", "–", f"{circuit['kl']:.4f}"),
+        ("Same top token", "–", f"{circuit['exact_match']:.4f}"),
+    ]
+    for name, value in circuit.get("other_scores", {}).items():
+        rows.insert(1, (name, f"{base['other_scores'][name]:.4f}", f"{value:.4f}"))
+    if answered["prompts"]:
+        rows += [
+            ("Score, answered", f"{answered['base_score']:.4f}", f"{answered['score']:.4f}"),
+            ("KL, answered", "–", f"{answered['kl']:.4f}"),
+        ]
+    title = (
+        f"Faithfulness on {circuit['prompts']:,} test prompts "
+        f"(answered: the {answered['prompts']:,} that the model gets right)"
+    )
+    return Table(title=title, columns=("", "Model", "Circuit"), rows=tuple(rows))
+
+
+def layer_table(masks: Mapping[str, Any]) -> Table:
+    """Tables 4 to 6: what is kept in each layer, layers counted from 1 as in the paper.
+
+    Args:
+      masks: bool arrays by granularity.
+    """
+    kept = {name: np.asarray(mask) for name, mask in masks.items()}
+    rows = []
+    for layer in range(len(kept["attention_blocks"])):
+        blocks = [
+            "active" if kept[name][layer] else "pruned"
+            for name in ("attention_blocks", "mlp_blocks")
+        ]
+        counts = [
+            f"{kept[name][layer].sum()}/{kept[name][layer].size}"
+            for name in ("attention_heads", "attention_neurons", "mlp_hidden", "mlp_output")
+        ]
+        rows.append((str(layer + 1), *blocks, *counts))
+    return Table(
+        title="Kept in each layer",
+        columns=(
+            "Layer",
+            "Attn block",
+            "MLP block",
+            "Heads",
+            "Attn neurons",
+            "MLP hidden",
+            "MLP output",
+        ),
+        rows=tuple(rows),
+    )
+
+
+def comparison_table(figures: Mapping[str, Any], saved: Mapping[str, Any] | None) -> Table:
+    """Figures measured now beside those saved with the circuit.
+
+    Args:
+      figures: as `evaluate` returned them.
+      saved: the same from the run; None if they were on other prompts.
+    """
+    names = [name for name, value in figures.items() if isinstance(value, float)]
+    rows = [
+        (name, f"{figures[name]:.6f}", *([f"{saved[name]:.6f}"] if saved else []))
+        for name in sorted(names)
+    ]
+    columns = ("", "Measured", *(["Saved"] if saved else []))
+    return Table(title=f"{figures['prompts']:,} test prompts", columns=columns, rows=tuple(rows))

@@ -1,0 +1,1 @@
+"""Values computed by other code, and the script that computed them."""

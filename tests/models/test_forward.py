@@ -1,0 +1,156 @@
+"""Invariants of the forward passes, on both families."""
+
+from __future__ import annotations
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mgnp_jax as mg
+from mgnp_jax.models import forward as passes
+from mgnp_jax.models.nodes import blend, site_gates
+from tests import tiny
+
+
+def real(mask: np.ndarray, values: jax.Array) -> np.ndarray:
+    return np.asarray(values)[np.asarray(mask)]
+
+
+def random_masks(config: mg.ModelConfig, seed: int = 0) -> mg.Masks:
+    masks = mg.full_masks(config, embedding=True)
+    keys = jax.random.split(jax.random.key(seed), len(masks))
+    return {k: jax.random.uniform(key, m.shape) for key, (k, m) in zip(keys, masks.items())}
+
+
+def test_masks_of_one_are_the_base_model(tiny_model: mg.Model) -> None:
+    c, p, b = tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config)
+    masks = mg.full_masks(c, 1.0)
+    out = mg.two_stream_forward(c, p, masks, b.clean, b.corrupted, b.attention_mask)
+    base = mg.forward(c, p, b.clean, b.attention_mask)
+    chex.assert_shape(out, (*b.clean.shape, c.vocab_size))
+    assert np.abs(real(b.attention_mask, base)).max() > 0.5
+    np.testing.assert_allclose(real(b.attention_mask, out), real(b.attention_mask, base), atol=1e-5)
+
+
+def test_masks_of_zero_are_the_corrupted_run(tiny_model: mg.Model) -> None:
+    c, p, b = tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config)
+    run = functools.partial(
+        mg.two_stream_forward,
+        c,
+        p,
+        clean=b.clean,
+        corrupted=b.corrupted,
+        attention_mask=b.attention_mask,
+    )
+    out = run(mg.full_masks(c, 0.0, embedding=True))
+    corrupted = mg.forward(c, p, b.corrupted, b.attention_mask)
+    np.testing.assert_allclose(
+        real(b.attention_mask, out), real(b.attention_mask, corrupted), atol=1e-5
+    )
+    # Without its gate the clean embedding still reaches the output.
+    other = run(mg.full_masks(c, 0.0))
+    assert np.abs(real(b.attention_mask, other - corrupted)).max() > 1e-2
+
+
+def test_corrupted_stream_is_the_plain_run_of_the_corrupted_prompts(
+    tiny_model: mg.Model,
+) -> None:
+    c, p, b = tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config)
+    logits, (embedding, values) = passes.plain_passes(c, p, b.streams, b.attention_mask)
+    _, alone_embedding, alone = passes.capture(c, p, b.corrupted, b.attention_mask)
+    chex.assert_trees_all_close((embedding, values), (alone_embedding, alone), atol=1e-5)
+    last = b.attention_mask.sum(-1) - 1
+    for stream, tokens in enumerate((b.clean, b.corrupted)):
+        full = mg.forward(c, p, tokens, b.attention_mask)
+        np.testing.assert_allclose(logits[stream], full[np.arange(len(b)), last], atol=1e-5)
+
+
+def loop_masked(
+    config: mg.ModelConfig, params: mg.Params, masks: mg.Masks, b: mg.Batch
+) -> jax.Array:
+    """The oracle: a Python loop over layers, both streams in lockstep, gates one by one."""
+    site = passes._site
+    attend = passes._attend(jnp.asarray(b.clean), b.attention_mask)
+    x, y = (passes.embed(config, params, t) for t in (b.clean, b.corrupted))
+    x = masks["embedding"] * x + (1 - masks["embedding"]) * y
+
+    def mix(gate: jax.Array, a: jax.Array, other: jax.Array) -> jax.Array:
+        gate = jnp.broadcast_to(gate, a.shape)
+        return gate * a + (1 - gate) * other
+
+    for i in range(config.layers):
+        layer = jax.tree.map(lambda leaf, i=i: leaf[i], params["blocks"])
+        m = {k: v[i] for k, v in masks.items() if k != "embedding"}
+        zx, zy = (site(config, layer, "attn_z", s, attend) for s in (x, y))
+        zx = mix(m["attention_heads"][None, None, :, None], zx, zy)
+        zx = mix(m["attention_neurons"][None, None], zx, zy)
+        ox, oy = (site(config, layer, "attn_out", z) for z in (zx, zy))
+        x, y = x + mix(m["attention_blocks"], ox, oy), y + oy
+        hx, hy = (site(config, layer, "mlp_hidden", s) for s in (x, y))
+        hx = mix(m["mlp_hidden"][None, None], hx, hy)
+        ox, oy = (site(config, layer, "mlp_out", h) for h in (hx, hy))
+        # Output gate first, block gate after it. The two mixes in a row act as one gate
+        # on the head's product and here alike.
+        ox = mix(m["mlp_blocks"], mix(m["mlp_output"][None, None], ox, oy), oy)
+        x, y = x + ox, y + oy
+    return passes.unembed(config, params, x)
+
+
+def test_scan_equals_a_loop_that_gates_one_granularity_after_the_other(
+    tiny_model: mg.Model,
+) -> None:
+    c, p, b = tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config)
+    masks = random_masks(c)
+    out = mg.two_stream_forward(c, p, masks, b.clean, b.corrupted, b.attention_mask)
+    expected = loop_masked(c, p, masks, b)
+    np.testing.assert_allclose(
+        real(b.attention_mask, out), real(b.attention_mask, expected), atol=2e-5
+    )
+
+
+def test_padding_changes_nothing_at_real_positions(tiny_model: mg.Model) -> None:
+    c, p, b = tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config)
+    padded = mg.forward(c, p, b.clean, b.attention_mask)
+    for row in range(len(b)):
+        length = int(b.attention_mask[row].sum())
+        alone = mg.forward(c, p, b.clean[row : row + 1, :length])
+        np.testing.assert_allclose(padded[row, :length], alone[0], atol=1e-5)
+
+
+def test_rows_do_not_see_each_other(tiny_model: mg.Model) -> None:
+    c, p, b = tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config)
+    masks = random_masks(c)
+    together = mg.two_stream_forward(c, p, masks, b.clean, b.corrupted, b.attention_mask)
+    order = np.arange(len(b))[::-1]
+    turned = b.take(order)
+    reversed_ = mg.two_stream_forward(
+        c, p, masks, turned.clean, turned.corrupted, turned.attention_mask
+    )
+    np.testing.assert_allclose(together, reversed_[order], atol=1e-5)
+
+
+def test_prompts_beyond_the_context_are_refused(tiny_model: mg.Model) -> None:
+    tokens = np.zeros((1, tiny_model.config.context + 1), np.int32)
+    with pytest.raises(ValueError, match="17 tokens are longer.*context of 16"):
+        mg.forward(tiny_model.config, tiny_model.params, tokens)
+
+
+def test_blend_takes_bool_and_float_gates_and_keeps_the_dtype() -> None:
+    clean = jnp.ones((1, 2, 3), jnp.bfloat16)
+    gate = jnp.array([True, False, True])
+    out = blend(gate, clean, jnp.zeros_like(clean))
+    chex.assert_type(out, jnp.bfloat16)
+    np.testing.assert_array_equal(out[0, 0], [1, 0, 1])
+
+
+def test_gates_of_two_granularities_multiply() -> None:
+    masks = random_masks(tiny.GPT2)
+    gates = site_gates(masks)
+    chex.assert_shape(gates.attn_z, (3, 4, 3))
+    chex.assert_shape(gates.mlp_out, (3, 12))
+    product = masks["attention_heads"][1, 2] * masks["attention_neurons"][1, 2, 0]
+    assert gates.attn_z[1, 2, 0] == product

@@ -1,0 +1,70 @@
+"""Logits equal transformers' torch models; golden values where torch is absent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mgnp_jax as mg
+from mgnp_jax.models.families import family_named
+from mgnp_jax.models.weights import params_from_tensors
+from tests.golden import make
+
+GOLDEN = json.loads((Path(make.__file__).parent / "logits.json").read_text())
+
+
+def compare(model: Any, raw: dict[str, Any], tokens: np.ndarray, mask: np.ndarray) -> float:
+    """Largest difference between a torch model's logits and ours, on real positions."""
+    import torch
+
+    tensors = {k: v.detach().numpy() for k, v in model.state_dict().items()}
+    config = family_named(raw["model_type"]).read_config(raw)
+    params = params_from_tensors(config, tensors)
+    with torch.no_grad():
+        wanted = model.eval()(
+            torch.tensor(tokens).long(), attention_mask=torch.tensor(mask).long()
+        ).logits.numpy()
+    got = np.asarray(mg.forward(config, params, jnp.asarray(tokens), jnp.asarray(mask)))
+    # Zeros compared with zeros prove nothing.
+    assert wanted[mask].std() > 0.5
+    return float(np.abs(got[mask] - wanted[mask]).max())
+
+
+def prompts(vocabulary: int, rows: int = 3, length: int = 9) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, vocabulary, (rows, length), np.int32)
+    lengths = np.array([length, length - 2, length - 5])[:rows]
+    return tokens, np.arange(length)[None] < lengths[:, None]
+
+
+@pytest.mark.parametrize("name", sorted(make.CASES))
+def test_tiny_models_match_torch(name: str) -> None:
+    pytest.importorskip("torch")
+    model, raw = make.torch_model(name)
+    assert compare(model, raw, *prompts(raw["vocab_size"])) < 1e-4
+
+
+@pytest.mark.slow
+def test_the_full_gpt2_small_shape_matches_torch() -> None:
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(initializer_range=0.03)
+    model = transformers.GPT2LMHeadModel(config)
+    assert compare(model, config.to_dict(), *prompts(config.vocab_size, length=16)) < 1e-4
+
+
+@pytest.mark.parametrize("name", sorted(make.CASES))
+def test_tiny_models_match_golden_logits(name: str) -> None:
+    config, params = make.ours(name)
+    tokens, mask = prompts(config.vocab_size)
+    got = np.asarray(mg.forward(config, params, jnp.asarray(tokens), jnp.asarray(mask)))
+    wanted = np.array(GOLDEN[name], np.float32)
+    assert wanted.std() > 0.5
+    np.testing.assert_allclose(got[mask][:, : wanted.shape[1]], wanted, atol=1e-4)

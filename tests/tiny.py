@@ -1,0 +1,78 @@
+"""Tiny models and prompts that every test file can afford."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.hub import Model
+from mgnp_jax.models.weights import init_params, param_shapes
+from mgnp_jax.tasks.task import TaskData
+from mgnp_jax.types import Batch, Params, Readout
+
+GPT2 = ModelConfig(
+    family="gpt2",
+    vocab_size=37,
+    context=16,
+    layers=3,
+    width=12,
+    heads=4,
+    kv_heads=4,
+    head_width=3,
+    mlp_width=20,
+    activation="gelu_new",
+    norm_eps=1e-5,
+    tied=True,
+)
+LLAMA = ModelConfig(
+    family="llama",
+    vocab_size=37,
+    context=16,
+    layers=3,
+    width=12,
+    heads=4,
+    kv_heads=2,
+    head_width=4,
+    mlp_width=20,
+    activation="silu",
+    norm_eps=1e-5,
+    tied=False,
+    rope_theta=10_000.0,
+)
+CONFIGS = {"gpt2": GPT2, "llama": LLAMA}
+
+
+def lively_params(config: ModelConfig, seed: int = 0) -> Params:
+    """Random weights large enough that no node's value is near zero."""
+    shapes = param_shapes(config)
+    rng = np.random.default_rng(seed)
+    params = init_params(jax.random.key(seed), config)
+    assert len(jax.tree.leaves(params)) == len(shapes)
+    return jax.tree.map(
+        lambda leaf: leaf + np.asarray(0.3 * rng.standard_normal(leaf.shape), np.float32), params
+    )
+
+
+def batch(config: ModelConfig, rows: int = 6, length: int = 7, seed: int = 1) -> Batch:
+    """Random prompts of different lengths, right-padded, with two answer tokens each."""
+    rng = np.random.default_rng(seed)
+    clean, corrupted = rng.integers(0, config.vocab_size, (2, rows, length), np.int32)
+    lengths = rng.integers(length - 3, length + 1, rows)
+    mask = np.arange(length)[None] < lengths[:, None]
+    answers = np.stack([rng.permutation(config.vocab_size)[:2] for _ in range(rows)])
+    weights = np.tile(np.array([1.0, -1.0], np.float32), (rows, 1))
+    readout = Readout(tokens=answers.astype(np.int32), weights=weights, kind="logits")
+    return Batch(clean=clean, corrupted=corrupted, attention_mask=mask, readouts={"score": readout})
+
+
+def model(family: str) -> Model:
+    """A tiny random model without tokenizer."""
+    config = CONFIGS[family]
+    return Model(name=f"tiny-{family}", config=config, params=lively_params(config), tokenizer=None)
+
+
+def data(config: ModelConfig) -> TaskData:
+    """Three splits of random prompts."""
+    train, validation, test = (batch(config, rows=10, seed=seed) for seed in range(3))
+    return TaskData(name="random", train=train, validation=validation, test=test)
