@@ -61,6 +61,9 @@ class TrainMiniConfig:
     smoothing: float = 0.01
     """Share of each target spread over the vocabulary; keeps logit differences near those
     of a real language model instead of growing without end."""
+    head_cost: float = 0.02
+    """Weight of what heads write, each head's length summed, so that a head writes only
+    where it is of use and a task's circuit is smaller than the model."""
     seed: int = 0
     """Of weights and prompts."""
 
@@ -121,7 +124,7 @@ def loss_fn(
     config: TrainMiniConfig,
 ) -> jax.Array:
     """Smoothed cross-entropy of the last word, plus a part of that of all words, in nats."""
-    residual, _, _ = capture(shape, params, tokens[:, :-1])
+    residual, _, values = capture(shape, params, tokens[:, :-1])
     targets = jax.nn.one_hot(tokens[:, 1:], shape.vocab_size)
     targets = optax.smooth_labels(targets, config.smoothing)
     loss = optax.softmax_cross_entropy(unembed(shape, params, residual), targets)
@@ -129,7 +132,17 @@ def loss_fn(
     real = (position < lengths[:, None] - 1).astype(loss.dtype)
     answer = (position == lengths[:, None] - 2).astype(loss.dtype)
     everywhere = (loss * real).sum() / real.sum()
-    return (loss * answer).sum() / answer.sum() + config.prompt_weight * everywhere
+    projection = params["blocks"]["attn_proj"]["kernel"]
+    rows = projection.reshape(shape.layers, shape.heads, shape.head_width, shape.width)
+    written = jnp.einsum("lbthe,lhed->lbthd", values.attn_z, rows)
+    # The small constant keeps the length's slope finite where a head writes nothing.
+    length = jnp.sqrt(jnp.square(written).sum(-1) + 1e-6).sum((0, 3))
+    cost = (length * real).sum() / real.sum()
+    return (
+        (loss * answer).sum() / answer.sum()
+        + config.prompt_weight * everywhere
+        + config.head_cost * cost
+    )
 
 
 def train(config: TrainMiniConfig) -> Model:

@@ -21,6 +21,10 @@ Params = Mapping[str, Any]
 Masks = dict[str, jax.Array]
 """Gates (or log-alpha) by granularity name; shapes in `mgnp_jax.masks.granularities`."""
 
+Tokenizer = Any
+"""A transformers tokenizer (`PreTrainedTokenizerBase`), whose own types are too loose to use;
+None where a checkpoint has none."""
+
 MASK_STREAM, DATA_STREAM, INIT_STREAM = range(3)
 """What a key is folded with first, so that no two uses of a run's root key meet."""
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import jax
 import pytest
+from tokenizers import pre_tokenizers
 
 import mgnp_jax as mg
+from mgnp_jax.tasks import words
+from mgnp_jax.types import Tokenizer
 from tests import tiny
 
 # A silently broadcast mask or a key used twice is a bug that no number shows.
@@ -29,3 +32,28 @@ def mini() -> mg.Model:
 def mini_ioi(mini: mg.Model) -> mg.TaskData:
     """Its IOI prompts."""
     return mg.load_task("ioi", mini.tokenizer, seed=0)
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer() -> Tokenizer:
+    """A byte-level BPE tokenizer that cuts text as GPT-2's does, its merges ours.
+
+    GPT-2's own files are on the hub only; what the tasks depend on is its form: no
+    beginning token, words with their leading space, two-digit numbers.
+    """
+    from transformers import GPT2Tokenizer
+
+    pieces = [" " + word for word in (*words.GIRLS, *words.BOYS, *words.PLACES, *words.OBJECTS)]
+    pieces += [f"{n:02d}" for n in range(100)] + [f" {n}" for n in range(11, 22)]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    vocabulary = {symbol: i for i, symbol in enumerate(sorted(alphabet))}
+    merges: list[tuple[str, str]] = []
+    for piece in pieces:
+        symbols = piece.replace(" ", "Ġ")
+        for end in range(2, len(symbols) + 1):
+            left, right = symbols[: end - 1], symbols[end - 1]
+            if left + right not in vocabulary:
+                vocabulary[left + right] = len(vocabulary)
+                merges.append((left, right))
+    vocabulary["<|endoftext|>"] = len(vocabulary)
+    return GPT2Tokenizer(vocab=vocabulary, merges=merges)  # pyright: ignore

@@ -90,10 +90,15 @@ def load_circuit(path: str | Path) -> Circuit:
         folder = folder / "circuit"
     trees, metadata = load_trees(folder)
     wanted = metadata.pop("checksum", None)
+    if wanted is None or set(trees) != {"masks", "log_alpha"}:
+        raise MgnpError(
+            f"{folder} holds no circuit; wanted the folder that circuit.save() wrote, or a run's "
+            "folder that has it as circuit/"
+        )
     got = checksum(trees)
     if wanted != got:
         raise MgnpError(
-            f"{folder}: the arrays' checksum is {got[:16]}…, but {str(wanted)[:16]}… was saved "
+            f"{folder}: the arrays' checksum is {got[:16]}…, but {wanted[:16]}… was saved "
             "with them; the folder was changed or damaged, find the circuit again or restore it"
         )
     masks, log_alpha = (jax.tree.map(jax.numpy.asarray, trees[k]) for k in ("masks", "log_alpha"))

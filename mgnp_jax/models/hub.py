@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import safetensors.numpy
 
@@ -21,10 +20,7 @@ from mgnp_jax.models.weights import (
     read_tensors,
     tensors_from_params,
 )
-from mgnp_jax.types import MgnpError, Params
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from mgnp_jax.types import MgnpError, Params, Tokenizer
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -49,7 +45,7 @@ class Model:
     name: str
     config: ModelConfig
     params: Params
-    tokenizer: PreTrainedTokenizerBase | None
+    tokenizer: Tokenizer
 
 
 def load_model(name: str) -> Model:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tokenizers.processors import TemplateProcessing
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from mgnp_jax.types import Tokenizer
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 
 
-def load_tokenizer(directory: Path, prefix_token: str | None) -> PreTrainedTokenizerBase | None:
+def load_tokenizer(directory: Path, prefix_token: str | None) -> Tokenizer:
     """Loads the tokenizer that lies beside a checkpoint.
 
     Args:

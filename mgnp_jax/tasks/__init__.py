@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mgnp_jax.tasks.files import load_file
 from mgnp_jax.tasks.gendered_pronouns import GENDERED_PRONOUNS
 from mgnp_jax.tasks.greater_than import GREATER_THAN
 from mgnp_jax.tasks.ioi import IOI
 from mgnp_jax.tasks.task import Task, TaskData, build
-from mgnp_jax.types import MgnpError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from mgnp_jax.types import MgnpError, Tokenizer
 
 TASKS: dict[str, Task] = {task.name: task for task in (IOI, GREATER_THAN, GENDERED_PRONOUNS)}
 """The built-in tasks by the name they have on the command line."""
 
 
-def load_task(
-    name: str | Path, tokenizer: PreTrainedTokenizerBase | None, seed: int = 0
-) -> TaskData:
+def load_task(name: str | Path, tokenizer: Tokenizer, seed: int = 0) -> TaskData:
     """Makes a task's prompts for one tokenizer.
 
     Args:

@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mgnp_jax.tasks.pairs import MOST_SHOWN, PromptPair, encode_pairs, logit_difference
 from mgnp_jax.tasks.task import TaskData, split
-from mgnp_jax.types import MgnpError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from mgnp_jax.types import MgnpError, Tokenizer
 
 SPLITS = ("train", "validation", "test")
 
 
-def load_file(path: Path, tokenizer: PreTrainedTokenizerBase, seed: int) -> TaskData:
+def load_file(path: Path, tokenizer: Tokenizer, seed: int) -> TaskData:
     """Reads prompt pairs from a JSON Lines file.
 
     Args:
@@ -40,7 +37,10 @@ def load_file(path: Path, tokenizer: PreTrainedTokenizerBase, seed: int) -> Task
     """
     if not path.is_file():
         raise MgnpError(f"data file {path} does not exist; wanted a JSON Lines file")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise MgnpError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from None
     pairs: list[PromptPair] = []
     splits: list[str | None] = []
     problems: list[str] = []
@@ -80,8 +80,9 @@ def load_file(path: Path, tokenizer: PreTrainedTokenizerBase, seed: int) -> Task
 def _parse(line: str, origin: str) -> tuple[PromptPair, str | None]:
     try:
         row: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise MgnpError(f"{origin}: not JSON ({error.msg} at column {error.colno})") from None
+    # ValueError covers malformed text and numbers too long to read.
+    except (ValueError, RecursionError) as error:
+        raise MgnpError(f"{origin}: not JSON ({error})") from None
     if not isinstance(row, dict):
         raise MgnpError(f"{origin}: wanted an object, got {type(row).__name__}")
     for field in ("clean", "corrupted"):

@@ -6,16 +6,13 @@ Templates are our own, in the shape of the paper's (arXiv 2512.10903, section 5.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mgnp_jax.tasks.pairs import PromptPair, logit_difference
 from mgnp_jax.tasks.task import Counts, Task, usable
 from mgnp_jax.tasks.words import BOYS, GIRLS
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from mgnp_jax.types import Tokenizer
 
 TEMPLATES = (
     "Well, {name} is such a good neighbor, isn't",
@@ -27,7 +24,7 @@ TEMPLATES = (
 )
 
 
-def pairs(rng: np.random.Generator, tokenizer: PreTrainedTokenizerBase) -> Iterator[PromptPair]:
+def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair]:
     """Endless random pairs; the corrupted prompt has a name of the other gender.
 
     Args:

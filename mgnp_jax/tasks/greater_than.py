@@ -6,17 +6,13 @@ Reference: arXiv 2305.00586 for the task; templates and nouns are our own.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mgnp_jax.tasks.pairs import PromptPair, is_single_token, token_ids
 from mgnp_jax.tasks.task import Counts, Task, usable
 from mgnp_jax.tasks.words import EVENTS
-from mgnp_jax.types import MgnpError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from mgnp_jax.types import MgnpError, Tokenizer
 
 TEMPLATES = (
     "The {event} went on from {year} until {century}",
@@ -32,7 +28,7 @@ WINDOW = 10
 """Equation 9 counts only years more than this far from the start."""
 
 
-def pairs(rng: np.random.Generator, tokenizer: PreTrainedTokenizerBase) -> Iterator[PromptPair]:
+def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair]:
     """Endless random pairs; the corrupted prompt starts in the century's year 01.
 
     Args:

@@ -7,16 +7,13 @@ the two names in either order, which makes thirty templates.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mgnp_jax.tasks.pairs import PromptPair, logit_difference
 from mgnp_jax.tasks.task import Counts, Task, usable
 from mgnp_jax.tasks.words import BOYS, GIRLS, OBJECTS, PLACES
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from mgnp_jax.types import Tokenizer
 
 FRAMES = (
     "Two friends, {A} and {B}, found a {object} near the {place}. In the end {S} gave it to",
@@ -61,7 +58,7 @@ def fill(template: tuple[str, str], io: str, subject: str, place: str, thing: st
     return frame.format(A=first, B=second, S=subject, place=place, object=thing)
 
 
-def pairs(rng: np.random.Generator, tokenizer: PreTrainedTokenizerBase) -> Iterator[PromptPair]:
+def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair]:
     """Endless random pairs; the corrupted prompt has three other names.
 
     Args:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from mgnp_jax.types import Batch, MgnpError, Readout
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from mgnp_jax.types import Batch, MgnpError, Readout, Tokenizer
 
 MOST_SHOWN = 20
 
@@ -38,7 +35,7 @@ class PromptPair:
     origin: str
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def token_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     """Tokens of a piece of text, without the tokens that open a prompt.
 
     Args:
@@ -51,7 +48,7 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def is_single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
+def is_single_token(tokenizer: Tokenizer, text: str) -> bool:
     """Whether a text is one token, and one the tokenizer knows.
 
     Args:
@@ -73,7 +70,7 @@ def logit_difference(right: Sequence[str], wrong: Sequence[str]) -> dict[str, fl
 
 
 def encode_pairs(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     pairs: Sequence[PromptPair],
     kind: Literal["logits", "probabilities"],
     judge: str = "score",
@@ -123,7 +120,7 @@ def encode_pairs(
 
 
 def _problems(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     pair: PromptPair,
     clean: list[int],
     corrupted: list[int],

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from mgnp_jax.tasks.pairs import PromptPair, encode_pairs, is_single_token
-from mgnp_jax.types import Batch, MgnpError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from mgnp_jax.types import Batch, MgnpError, Tokenizer
 
 # A stream of prompts that repeats itself this often in a row has nothing new to give.
 _PATIENCE = 2_000
@@ -72,10 +69,10 @@ class Task:
     counts: Counts
     kind: Literal["logits", "probabilities"]
     judge: str = "score"
-    pairs: Callable[[np.random.Generator, PreTrainedTokenizerBase], Iterator[PromptPair]]
+    pairs: Callable[[np.random.Generator, Tokenizer], Iterator[PromptPair]]
 
 
-def distinct_pairs(task: Task, tokenizer: PreTrainedTokenizerBase, seed: int) -> list[PromptPair]:
+def distinct_pairs(task: Task, tokenizer: Tokenizer, seed: int) -> list[PromptPair]:
     """Draws the pairs of all splits, in order, none of which shares a prompt.
 
     Args:
@@ -104,7 +101,7 @@ def distinct_pairs(task: Task, tokenizer: PreTrainedTokenizerBase, seed: int) ->
     return pairs
 
 
-def build(task: Task, tokenizer: PreTrainedTokenizerBase, seed: int) -> TaskData:
+def build(task: Task, tokenizer: Tokenizer, seed: int) -> TaskData:
     """Draws, splits and encodes a built-in task.
 
     Args:
@@ -148,9 +145,7 @@ def split(name: str, whole: Batch, train: int, validation: int) -> TaskData:
     )
 
 
-def usable(
-    tokenizer: PreTrainedTokenizerBase, words: tuple[str, ...], at_least: int, what: str
-) -> list[str]:
+def usable(tokenizer: Tokenizer, words: tuple[str, ...], at_least: int, what: str) -> list[str]:
     """Keeps the words that are one token with a leading space.
 
     Args:

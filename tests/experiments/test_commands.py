@@ -1,0 +1,148 @@
+"""The commands, end to end, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mgnp_jax as mg
+
+ROOT = Path(__file__).parents[2]
+
+
+def call(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m ARGUMENTS` and returns what it printed."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "ioi"
+    done = call(
+        "experiments.run",
+        *("--task", "ioi", "--out", out, "--steps", 6, "--test-prompts", 40, "--seed", 3),
+        *("--validate-every", 3, "--log-every", 2),
+    )
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "Circuit size",
+        "Faithfulness on 40 test prompts",
+        "Kept in each layer",
+        "Saved to",
+    ):
+        assert words in done.stdout
+    return out
+
+
+def test_a_run_leaves_the_folder_that_was_promised(run_folder: Path) -> None:
+    names = {path.name for path in run_folder.iterdir()}
+    assert names == {
+        "circuit",
+        "results.json",
+        "metrics.jsonl",
+        "config.json",
+        "heads.png",
+        "neurons.png",
+        "README.md",
+    }
+    results = json.loads((run_folder / "results.json").read_text())
+    assert (results["task"], results["model"], results["seed"]) == ("ioi", "gpt2-mini", 3)
+    assert results["data"] == {"train": 200, "validation": 200, "test": 12_256}
+    assert set(results["base"]) >= {"score", "accuracy"}
+    assert set(results["circuit"]) >= {"score", "accuracy", "kl", "exact_match"}
+    assert set(results["sizes"]) == set(mg.GRANULARITIES)
+    for size in (*results["sizes"].values(), results["edges"]):
+        assert size["sparsity"] == pytest.approx(100 * (1 - size["active"] / size["total"]))
+    assert set(results["parameters"]) == {"total", "active", "compression_ratio"}
+    model = mg.load_model("gpt2-mini")
+    assert results["training"]["gates"] == mg.gate_count(model.config)
+    assert results["training"]["steps"] == 6 and results["training"]["seconds"] > 0
+    lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in lines if "loss" in r] == [1, 3, 5, 6]
+    assert [r["step"] for r in lines if "validation" in r] == [3, 6]
+    config = json.loads((run_folder / "config.json").read_text())
+    assert config["discover"]["steps"] == 6
+    for picture in ("heads.png", "neurons.png"):
+        assert (run_folder / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_saved_circuit_measures_the_same_in_a_new_process(run_folder: Path) -> None:
+    done = call("experiments.evaluate", "--circuit", run_folder)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("│") for line in done.stdout.splitlines() if line.count("│") == 4]
+    table = {row[1].strip(): (row[2].strip(), row[3].strip()) for row in rows}
+    results = json.loads((run_folder / "results.json").read_text())
+    for name in ("score", "accuracy", "kl", "exact_match"):
+        measured, saved = table[name]
+        assert measured == saved == f"{results['circuit'][name]:.6f}", name
+
+
+def test_a_circuit_is_measured_on_another_task_and_on_a_file(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    done = call("experiments.evaluate", "--circuit", run_folder, "--task", "gp")
+    assert done.returncode == 0 and "of gp on gpt2-mini" in done.stdout
+    rows = [
+        {
+            "clean": f"Then {a} and Paul spent the day at the park, and Paul gave a book to",
+            "corrupted": f"Then {b} and Lisa spent the day at the park, and Anna gave a book to",
+            "answers": [f" {a}"],
+            "wrong_answers": [" Paul"],
+        }
+        for a, b in (("Mary", "John"), ("John", "Mary"), ("Emma", "Mark"), ("Mark", "Emma"))
+    ]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    done = call("experiments.evaluate", "--circuit", run_folder, "--data", file)
+    assert done.returncode == 0, done.stderr
+    assert "1 test prompts of mine" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "docstring"], "unknown task 'docstring': wanted one of ioi, gt, gp"),
+        (["--task", "ioi", "--model", "no such!"], "unknown model 'no such!'"),
+        ([], "pass one of --task"),
+        (["--task", "ioi", "--data", "x.jsonl"], "not both"),
+        (["--data", "missing.jsonl"], "there is no such file"),
+        (["--task", "ioi", "--steps", "0"], "steps must be greater than 0, got 0"),
+    ],
+    ids=["task", "model", "neither", "both", "file", "steps"],
+)
+def test_mistakes_end_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = call("experiments.run", *arguments, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    done = call("experiments.run", "--task", "ioi", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "is not an empty folder" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_circuit_on_a_model_it_does_not_fit_is_refused(run_folder: Path, tmp_path: Path) -> None:
+    from tests import tiny
+
+    model = mg.load_model("gpt2-mini")
+    other = tiny.model("gpt2")
+    import dataclasses
+
+    config = dataclasses.replace(other.config, vocab_size=model.config.vocab_size, context=64)
+    params = tiny.lively_params(config)
+    named = mg.Model(name="x", config=config, params=params, tokenizer=model.tokenizer)
+    mg.save_model(named, tmp_path / "other")
+    done = call("experiments.evaluate", "--circuit", run_folder, "--model", tmp_path / "other")
+    assert done.returncode == 2
+    assert "(4, 4), the model wants (3, 4)" in done.stderr

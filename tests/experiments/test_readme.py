@@ -1,0 +1,94 @@
+"""Every command and every line of Python in README.md runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mgnp_jax.models import smollm2
+from tests.experiments.test_commands import ROOT, call
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    command.strip()
+    for kind, text in BLOCKS
+    if kind == "bash"
+    for line in text.splitlines()
+    for command in line.split("&&")
+]
+SHORT = {
+    "experiments.run": ["--steps", "2", "--test-prompts", "8"],
+    "experiments.evaluate": [],
+}
+
+
+def test_readme_begins_with_install_and_run_then_test() -> None:
+    assert COMMANDS[:4] == [
+        "pip install .",
+        "python -m experiments.run --task ioi",
+        "pip install '.[dev]'",
+        "pytest",
+    ]
+
+
+def test_module_commands_run_in_order(tmp_path: Path) -> None:
+    ran = 0
+    for command in COMMANDS:
+        words = shlex.split(command)
+        if words[:2] != ["python", "-m"]:
+            continue
+        arguments = words[2:]
+        if "smollm2-135m" in arguments:
+            continue
+        # The last of two flags counts, so the run is cut short.
+        done = call(*arguments, *SHORT[arguments[0]], cwd=tmp_path)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        ran += 1
+    assert ran >= 3
+
+
+@pytest.mark.smollm2
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (smollm2.cache_root() / "smollm2-135m" / "config.json").exists(),
+    reason="SmolLM2 is not in the cache (tests/models/test_smollm2.py fetches it if asked)",
+)
+def test_the_smollm2_command_runs(tmp_path: Path) -> None:
+    (command,) = [c for c in COMMANDS if "smollm2-135m" in c]
+    done = call(*shlex.split(command)[2:], *SHORT["experiments.run"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_installs_name_what_exists() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for command in COMMANDS:
+        if not command.startswith("pip install"):
+            continue
+        for extra in re.findall(r"\[(\w+)\]", command):
+            assert extra in project["optional-dependencies"]
+        for file in re.findall(r"-r (\S+)", command):
+            assert (ROOT / file).exists()
+    for extra in re.findall(r"\.\[(\w+)\]", README):
+        assert extra in project["optional-dependencies"]
+    # The CUDA build has the bounds of the CPU build.
+    (bound,) = [d.removeprefix("jax") for d in project["dependencies"] if d.startswith("jax>")]
+    assert f"jax[cuda12]{bound}" in (ROOT / "requirements-cuda.txt").read_text()
+
+
+def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = [text for kind, text in BLOCKS if kind == "python"]
+    monkeypatch.chdir(tmp_path)
+    short = code.replace("steps=100", "steps=2").replace("data.test)", "data.test.take(range(8)))")
+    assert short != code
+    names: dict[str, object] = {}
+    exec(compile(short, "README.md", "exec"), names)
+    assert names["logits"].shape[0] == 8  # type: ignore[attr-defined]
+
+
+def test_every_documented_data_line_is_accepted() -> None:
+    assert '"answers": [" Mary"], "wrong_answers": [" John"]' in README

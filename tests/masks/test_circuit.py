@@ -1,0 +1,83 @@
+"""Extraction, and circuits on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mgnp_jax as mg
+from tests import tiny
+
+
+def a_circuit(seed: int = 0) -> mg.Circuit:
+    log_alpha = {
+        name: jax.random.normal(jax.random.key(seed + i), leaf.shape) * 2
+        for i, (name, leaf) in enumerate(mg.full_masks(tiny.GPT2).items())
+    }
+    metadata = {"model": "tiny-gpt2", "task": "random", "figures": {"kl": 0.25}}
+    return mg.Circuit(masks=mg.binarise(log_alpha), log_alpha=log_alpha, metadata=metadata)
+
+
+def test_binarise_is_the_threshold_then_the_hierarchy() -> None:
+    log_alpha = mg.full_masks(tiny.GPT2, 1.0)
+    log_alpha["attention_heads"] = log_alpha["attention_heads"].at[1, 2].set(-1.7)
+    log_alpha["mlp_blocks"] = log_alpha["mlp_blocks"].at[0].set(-1.5)
+    masks = mg.binarise(log_alpha)
+    assert not bool(masks["attention_heads"][1, 2])
+    assert not bool(masks["attention_neurons"][1, 2].any())
+    assert int(masks["attention_neurons"].sum()) == 3 * 4 * 3 - 3
+    assert bool(masks["mlp_blocks"].all())
+    chex.assert_type(list(masks.values()), bool)
+
+
+def test_saved_and_loaded_circuits_are_the_same(tmp_path: Path) -> None:
+    circuit = a_circuit()
+    circuit.save(tmp_path / "circuit")
+    for path in (tmp_path / "circuit", tmp_path):
+        loaded = mg.load_circuit(path)
+        chex.assert_trees_all_equal(loaded.masks, circuit.masks)
+        chex.assert_trees_all_equal(loaded.log_alpha, circuit.log_alpha)
+        assert loaded.metadata == circuit.metadata
+        assert loaded.masks["attention_heads"].dtype == bool
+
+
+def test_a_second_save_does_not_overwrite(tmp_path: Path) -> None:
+    a_circuit().save(tmp_path / "c")
+    with pytest.raises(mg.MgnpError, match="not empty"):
+        a_circuit(9).save(tmp_path / "c")
+    chex.assert_trees_all_equal(mg.load_circuit(tmp_path / "c").masks, a_circuit().masks)
+
+
+def test_a_changed_circuit_is_refused(tmp_path: Path) -> None:
+    a_circuit().save(tmp_path / "c")
+    file = tmp_path / "c" / "_CHECKPOINT_METADATA"
+    text = json.loads(file.read_text())
+    saved = text["custom_metadata"]["checksum"]
+    file.write_text(file.read_text().replace(saved, "0" * len(saved)))
+    with pytest.raises(mg.MgnpError, match="checksum .*0000.* was saved"):
+        mg.load_circuit(tmp_path / "c")
+
+
+@pytest.mark.parametrize("content", [None, "nothing", "junk"])
+def test_what_is_no_circuit_is_refused(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "x"
+    if content:
+        path.mkdir()
+    if content == "junk":
+        (path / "_CHECKPOINT_METADATA").write_text("{")
+    with pytest.raises(mg.MgnpError, match="wanted"):
+        mg.load_circuit(path)
+
+
+def test_metadata_does_not_hold_the_checksum_of_itself(tmp_path: Path) -> None:
+    a_circuit().save(tmp_path / "c")
+    loaded = mg.load_circuit(tmp_path / "c")
+    loaded.save(tmp_path / "again")
+    chex.assert_trees_all_equal(mg.load_circuit(tmp_path / "again").masks, loaded.masks)
+    assert np.all(jnp.isfinite(loaded.log_alpha["mlp_hidden"]))

@@ -1,0 +1,65 @@
+"""Gates: their distribution, their gradient, and that training and extraction agree."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mgnp_jax.masks import hard_concrete as hc
+
+
+def test_threshold_is_equation_8() -> None:
+    assert hc.THRESHOLD == pytest.approx(2 / 3 * np.log(0.1 / 1.1))
+    above, at = hc.THRESHOLD + 1e-3, hc.THRESHOLD - 1e-3
+    np.testing.assert_array_equal(hc.is_open(jnp.array([above, at])), [True, False])
+
+
+@pytest.mark.parametrize("log_alpha", [-3.0, -1.6, 0.0, 1.0, 2.5])
+@pytest.mark.parametrize("kind", sorted(hc.GATES))
+def test_open_rate_of_samples_matches_the_formula(kind: str, log_alpha: float) -> None:
+    n = 200_000
+    gates = jax.jit(hc.GATES[kind])(jax.random.key(3), jnp.full((n,), log_alpha, jnp.float32))
+    expected = float(hc.open_probability(jnp.float32(log_alpha)))
+    error = 4 * np.sqrt(expected * (1 - expected) / n)
+    assert abs(float((gates > 0).mean()) - expected) < error
+    assert float(gates.min()) >= 0 and float(gates.max()) <= 1
+
+
+def test_soft_gates_are_equation_6() -> None:
+    key, log_alpha = jax.random.key(5), jnp.linspace(-2, 2, 50)
+    u = np.asarray(jax.random.uniform(jax.random.clone(key), (50,), jnp.float32, 1e-6, 1 - 1e-6))
+    u = u.astype(np.float64)
+    s = 1 / (1 + np.exp(-(np.log(u) - np.log(1 - u) + np.asarray(log_alpha)) * 1.5))
+    expected = np.minimum(1, np.maximum(0, s * 1.2 - 0.1))
+    np.testing.assert_allclose(hc.soft_gates(key, log_alpha), expected, atol=1e-5)
+    assert 0 < (expected == 0).sum() < 50 and 0 < (expected == 1).sum() < 50
+
+
+def test_straight_through_gates_are_binary_with_the_soft_gradient() -> None:
+    log_alpha = jnp.linspace(-3, 3, 101)
+
+    def total(draw: object, x: jax.Array) -> jax.Array:
+        return draw(jax.random.key(1), x).sum()  # type: ignore[operator]
+
+    hard = hc.straight_through_gates(jax.random.key(1), log_alpha)
+    assert set(np.unique(hard)) == {0.0, 1.0}
+    soft_gradient = jax.grad(lambda x: total(hc.soft_gates, x))(log_alpha)
+    gradient = jax.grad(lambda x: total(hc.straight_through_gates, x))(log_alpha)
+    np.testing.assert_array_equal(gradient, soft_gradient)
+    assert float(jnp.abs(gradient).max()) > 0.1
+
+
+def test_straight_through_gates_without_noise_are_the_extracted_circuit() -> None:
+    log_alpha = jnp.linspace(-4, 4, 1001)
+    gates = hc.straight_through_gates(jax.random.key(0), log_alpha, 0.0)
+    np.testing.assert_array_equal(gates.astype(bool), hc.is_open(log_alpha))
+
+
+def test_same_key_same_bits_and_another_key_others() -> None:
+    log_alpha = jnp.zeros((64,), jnp.float32)
+    draw = jax.jit(hc.soft_gates)
+    first, again = draw(jax.random.key(7), log_alpha), draw(jax.random.key(7), log_alpha)
+    np.testing.assert_array_equal(first, again)
+    assert (first != draw(jax.random.key(8), log_alpha)).any()

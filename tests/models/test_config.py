@@ -1,0 +1,143 @@
+"""config.json: what is read, what is refused, and that every refusal names the key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import mgnp_jax as mg
+from mgnp_jax.models import gpt2, llama
+from mgnp_jax.models.families import family_named
+from tests import tiny
+
+# The keys of the config.json that GPT-2 small has on the hub, values included.
+GPT2_HUB = {
+    "activation_function": "gelu_new",
+    "architectures": ["GPT2LMHeadModel"],
+    "attn_pdrop": 0.1,
+    "bos_token_id": 50256,
+    "embd_pdrop": 0.1,
+    "eos_token_id": 50256,
+    "initializer_range": 0.02,
+    "layer_norm_epsilon": 1e-05,
+    "model_type": "gpt2",
+    "n_ctx": 1024,
+    "n_embd": 768,
+    "n_head": 12,
+    "n_layer": 12,
+    "n_positions": 1024,
+    "resid_pdrop": 0.1,
+    "summary_activation": None,
+    "summary_first_dropout": 0.1,
+    "summary_proj_to_labels": True,
+    "summary_type": "cls_index",
+    "summary_use_proj": True,
+    "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+    "vocab_size": 50257,
+}
+LLAMA_HUB = {
+    "architectures": ["LlamaForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "hidden_act": "silu",
+    "hidden_size": 576,
+    "initializer_range": 0.041666666666666664,
+    "intermediate_size": 1536,
+    "is_llama_config": True,
+    "max_position_embeddings": 8192,
+    "mlp_bias": False,
+    "model_type": "llama",
+    "num_attention_heads": 9,
+    "num_hidden_layers": 30,
+    "num_key_value_heads": 3,
+    "pad_token_id": 2,
+    "pretraining_tp": 1,
+    "rms_norm_eps": 1e-05,
+    "rope_interleaved": False,
+    "rope_scaling": None,
+    "rope_theta": 100000,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16", "fp16": "float16"}},
+    "transformers_version": "4.42.3",
+    "use_cache": True,
+    "vocab_size": 49152,
+}
+
+
+def test_gpt2_small_of_the_hub_is_read() -> None:
+    config = gpt2.read_config(GPT2_HUB)
+    assert (config.layers, config.heads, config.width, config.mlp_width) == (12, 12, 768, 3072)
+    assert config.tied and config.context == 1024 and config.norm_eps == 1e-5
+
+
+def test_smollm2_of_the_hub_is_read() -> None:
+    config = llama.read_config(LLAMA_HUB)
+    assert (config.layers, config.heads, config.kv_heads, config.head_width) == (30, 9, 3, 64)
+    assert config.rope_theta == 100_000.0 and config.tied
+
+
+def test_rope_parameters_of_transformers_5_are_read() -> None:
+    raw = {k: v for k, v in LLAMA_HUB.items() if not k.startswith("rope_")}
+    raw["rope_parameters"] = {"rope_theta": 5e5, "rope_type": "default"}
+    assert llama.read_config(raw).rope_theta == 5e5
+
+
+@pytest.mark.parametrize(
+    ("base", "key", "value"),
+    [
+        (GPT2_HUB, "scale_attn_by_inverse_layer_idx", True),
+        (GPT2_HUB, "scale_attn_weights", False),
+        (GPT2_HUB, "reorder_and_upcast_attn", True),
+        (GPT2_HUB, "add_cross_attention", True),
+        (GPT2_HUB, "activation_function", "swiglu"),
+        (GPT2_HUB, "quantization_config", {"bits": 4}),
+        (GPT2_HUB, "a_key_of_the_future", 1),
+        (LLAMA_HUB, "attention_bias", True),
+        (LLAMA_HUB, "rope_scaling", {"factor": 8.0}),
+        (LLAMA_HUB, "rope_parameters", {"rope_type": "llama3", "factor": 8.0}),
+        (LLAMA_HUB, "hidden_act", "relu2"),
+        (LLAMA_HUB, "sliding_window", 4096),
+        (LLAMA_HUB, "layer_types", ["full_attention"]),
+    ],
+)
+def test_what_the_code_does_not_honour_is_refused_by_name(
+    base: dict[str, Any], key: str, value: Any
+) -> None:
+    with pytest.raises(mg.MgnpError, match=key):
+        family_named(base["model_type"]).read_config({**base, key: value})
+
+
+@pytest.mark.parametrize("base", [GPT2_HUB, LLAMA_HUB], ids=["gpt2", "llama"])
+def test_a_missing_key_is_named(base: dict[str, Any]) -> None:
+    raw = {k: v for k, v in base.items() if k != "vocab_size"}
+    with pytest.raises(mg.MgnpError, match="lacks 'vocab_size'"):
+        family_named(base["model_type"]).read_config(raw)
+
+
+def test_an_unknown_family_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(mg.MgnpError, match="model_type 'mamba'; supported are gpt2, llama"):
+        family_named("mamba")
+
+
+@pytest.mark.parametrize("config", tiny.CONFIGS.values(), ids=tiny.CONFIGS)
+def test_a_written_config_is_read_back(config: mg.ModelConfig) -> None:
+    family = family_named(config.family)
+    assert family.read_config(family.write_config(config)) == config
+
+
+def test_shapes_that_cannot_be_are_refused() -> None:
+    with pytest.raises(mg.MgnpError, match="9 query heads cannot share 2"):
+        llama.read_config({**LLAMA_HUB, "num_key_value_heads": 2})
+    with pytest.raises(mg.MgnpError, match="n_embd 770 is not a multiple of n_head 12"):
+        gpt2.read_config({**GPT2_HUB, "n_embd": 770})
+
+
+def test_hash_tells_configs_apart() -> None:
+    import dataclasses
+
+    other = dataclasses.replace(tiny.GPT2, norm_eps=1e-6)
+    assert tiny.GPT2.hash() == dataclasses.replace(tiny.GPT2).hash() != other.hash()

@@ -1,0 +1,104 @@
+"""A user's own prompts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import mgnp_jax as mg
+
+NAMES = ("Mary", "John", "Emma", "Paul", "Lisa", "Mark", "Anna", "Adam")
+
+
+def line(i: int = 0, **changes: Any) -> dict[str, Any]:
+    a, b, c = (NAMES[(i + k) % 8] for k in range(3))
+    return {
+        "clean": f"Then {a} and {b} spent the day at the park, and {b} gave a book to",
+        "corrupted": f"Then {c} and {b} spent the day at the park, and {a} gave a book to",
+        "answers": [f" {a}"],
+        "wrong_answers": [f" {b}"],
+    } | changes
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows))
+    return path
+
+
+def test_a_file_is_split_in_half_and_quarters(mini: mg.Model, tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.jsonl", [line(i) for i in range(8)])
+    data = mg.load_task(file, mini.tokenizer, seed=1)
+    assert data.name == "mine"
+    assert data.counts() == {"train": 4, "validation": 2, "test": 2}
+
+
+def test_splits_named_in_the_file_are_kept(mini: mg.Model, tmp_path: Path) -> None:
+    parts = ["test", "train", "train", "validation"]
+    file = write(tmp_path / "mine.jsonl", [line(i, split=p) for i, p in enumerate(parts)])
+    data = mg.load_task(file, mini.tokenizer)
+    assert data.counts() == {"train": 2, "validation": 1, "test": 1}
+    assert mini.tokenizer is not None
+    assert " Mary and John" in mini.tokenizer.decode(data.test.clean[0])
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("{", r"mine.jsonl:2: not JSON"),
+        ("[1]", "mine.jsonl:2: wanted an object, got list"),
+        (line(answers=" Mary"), "mine.jsonl:2: field 'answers' must be a list of texts"),
+        (line(answers=[]), "mine.jsonl:2: field 'answers'"),
+        ({**line(), "clean": None}, "mine.jsonl:2: field 'clean' must be text, got None"),
+        (line(wrong_answers=[" Mary"]), "right and wrong answers at once"),
+        (line(split="dev"), "split 'dev'; wanted one of train, validation, test"),
+        (line(corrupted="Then Emma gave a book to"), "mine.jsonl:2: clean has 16 tokens and"),
+        (line(answers=[" Mary John"]), "mine.jsonl:2: answer ' Mary John' .* 2 tokens"),
+    ],
+)
+def test_bad_lines_are_named(mini: mg.Model, tmp_path: Path, bad: Any, message: str) -> None:
+    file = write(tmp_path / "mine.jsonl", [line(0), bad, line(2), line(3)])
+    with pytest.raises(mg.MgnpError, match=message):
+        mg.load_task(file, mini.tokenizer)
+
+
+def test_all_bad_lines_are_reported_at_once(mini: mg.Model, tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.jsonl", [line(), "{", line(), "{"])
+    with pytest.raises(mg.MgnpError, match=r"2 bad line\(s\)(?s:.*)jsonl:2(?s:.*)jsonl:4"):
+        mg.load_task(file, mini.tokenizer)
+
+
+@pytest.mark.parametrize("rows", [[], [line()], [line(0, split="train"), line(1), line(2)]])
+def test_too_few_or_mixed_lines_are_refused(
+    mini: mg.Model, tmp_path: Path, rows: list[Any]
+) -> None:
+    with pytest.raises(mg.MgnpError, match="wanted"):
+        mg.load_task(write(tmp_path / "mine.jsonl", rows), mini.tokenizer)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["clean", "corrupted", "answers", "wrong_answers", "split"]), inner
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(rows=st.lists(json_values.map(json.dumps) | st.text(max_size=20), max_size=4))
+def test_no_file_makes_a_traceback_that_is_not_our_own(
+    mini: mg.Model, tmp_path: Path, rows: list[str]
+) -> None:
+    (tmp_path / "fuzz.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(mg.MgnpError):
+        mg.load_task(tmp_path / "fuzz.jsonl", mini.tokenizer)

@@ -1,0 +1,179 @@
+"""Built-in tasks: counts, disjoint splits, pairs of equal length, for three tokenizers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import chex
+import numpy as np
+import pytest
+
+import mgnp_jax as mg
+from mgnp_jax.tasks import greater_than, ioi
+from mgnp_jax.tasks.pairs import PromptPair, encode_pairs, logit_difference
+from mgnp_jax.tasks.task import Counts, build, distinct_pairs
+
+
+def texts(tokenizer: Any, batch: mg.Batch, field: str) -> list[str]:
+    lengths = batch.attention_mask.sum(-1)
+    return [tokenizer.decode(row[:n]) for row, n in zip(getattr(batch, field), lengths)]
+
+
+def test_ioi_has_thirty_templates_fifteen_for_each_order() -> None:
+    assert len(set(ioi.TEMPLATES)) == 30
+    orders = [order for _, order in ioi.TEMPLATES]
+    assert orders.count(ioi.SUBJECT_FIRST) == orders.count(ioi.SUBJECT_SECOND) == 15
+    prompts = [
+        ioi.fill((ioi.FRAMES[0], order), "Mary", "John", "park", "book")
+        for order in (ioi.SUBJECT_FIRST, ioi.SUBJECT_SECOND)
+    ]
+    assert "John and Mary" in prompts[0] and "Mary and John" in prompts[1]
+    assert all(p.count("John") == 2 and p.count("Mary") == 1 for p in prompts)
+
+
+@pytest.mark.parametrize(
+    ("task", "counts"),
+    [("ioi", (200, 200, 12_256)), ("gt", (150, 150, 12_240)), ("gp", (150, 150, 378))],
+)
+def test_splits_have_the_papers_counts_and_share_no_prompt(
+    mini: mg.Model, task: str, counts: tuple[int, int, int]
+) -> None:
+    data = mg.load_task(task, mini.tokenizer, seed=0)
+    assert tuple(data.counts().values()) == counts
+    splits = [data.train, data.validation, data.test]
+    clean = [texts(mini.tokenizer, split, "clean") for split in splits]
+    everything = [text for split in clean for text in split]
+    assert len(set(everything)) == sum(counts)
+    for split in splits:
+        chex.assert_equal_shape([split.clean, split.corrupted, split.attention_mask])
+        # Right-padded: real tokens first.
+        assert (np.diff(split.attention_mask.astype(int), axis=1) <= 0).all()
+        assert (split.clean != split.corrupted).any(-1).all()
+
+
+def test_same_seed_same_prompts(mini: mg.Model) -> None:
+    task = ioi.IOI.__class__(
+        name="ioi",
+        title="",
+        counts=Counts(train=5, validation=5, test=5),
+        kind="logits",
+        pairs=ioi.pairs,
+    )
+    first, again = (build(task, mini.tokenizer, 3) for _ in range(2))
+    chex.assert_trees_all_equal(first.train, again.train)
+    assert (build(task, mini.tokenizer, 4).train.clean.shape != first.train.clean.shape) or (
+        build(task, mini.tokenizer, 4).train.clean != first.train.clean
+    ).any()
+
+
+def test_ioi_answers_and_corruption(mini: mg.Model, mini_ioi: mg.TaskData) -> None:
+    tokenizer = mini.tokenizer
+    assert tokenizer is not None
+    names = {f" {n}" for n in ioi.GIRLS + ioi.BOYS}
+    batch = mini_ioi.validation
+    clean, corrupted = (texts(tokenizer, batch, f) for f in ("clean", "corrupted"))
+    rows = zip(clean, corrupted, batch.readouts["score"].tokens)
+    for a, b, (right, wrong) in rows:
+        io, subject = tokenizer.decode([right]), tokenizer.decode([wrong])
+        assert a.count(subject) == 2 and a.count(io) == 1
+        in_clean = {n for n in names if f"{n} " in f"{a} " or f"{n}," in a}
+        in_corrupted = {n for n in names if f"{n} " in f"{b} " or f"{n}," in b}
+        assert len(in_clean) == 2 and len(in_corrupted) == 3
+        assert not in_clean & in_corrupted
+    np.testing.assert_array_equal(batch.readouts["score"].weights, [[1.0, -1.0]] * len(batch))
+
+
+def test_greater_than_readouts_follow_equation_9(mini: mg.Model) -> None:
+    tokenizer = mini.tokenizer
+    assert tokenizer is not None
+    pair = next(greater_than.pairs(np.random.default_rng(1), tokenizer))
+    year = next(word for word in pair.clean.split() if word[:4].isdigit() and len(word) >= 4)
+    start = int(year[2:4])
+    score, exact = pair.answers["score"], pair.answers["prob_diff"]
+    assert {int(y) for y, w in score.items() if w > 0} == set(range(start + 11, 100))
+    assert {int(y) for y, w in score.items() if w < 0} == set(range(0, max(0, start - 10)))
+    assert {int(y) for y, w in exact.items() if w > 0} == set(range(start + 1, 100))
+    assert {int(y) for y, w in exact.items() if w < 0} == set(range(0, start))
+    assert f"{year[:2]}01" in pair.corrupted
+    assert pair.corrupted.replace(f"{year[:2]}01", year[:4]) == pair.clean
+
+
+def test_pronouns_are_balanced_and_corrupted_by_the_other_gender(mini: mg.Model) -> None:
+    data = mg.load_task("gp", mini.tokenizer, seed=0)
+    tokenizer = mini.tokenizer
+    assert tokenizer is not None
+    right = [tokenizer.decode([t]) for t in data.test.readouts["score"].tokens[:, 0]]
+    assert set(right) == {" he", " she"}
+    assert 0.35 < right.count(" he") / len(right) < 0.65
+
+
+def test_ioi_works_for_gpt2s_own_tokenizer(gpt2_tokenizer: Any) -> None:
+    pairs = distinct_pairs(ioi.IOI, gpt2_tokenizer, 0)[:300]
+    batch = encode_pairs(gpt2_tokenizer, pairs, "logits")
+    assert texts(gpt2_tokenizer, batch, "clean") == [pair.clean for pair in pairs]
+    names = gpt2_tokenizer.convert_ids_to_tokens(batch.readouts["score"].tokens[:, 0].tolist())
+    assert all(name.startswith("Ġ") for name in names)
+
+
+def pair(**changes: Any) -> PromptPair:
+    given = {
+        "clean": "Then Mary and John spent the day at the park, and John gave a book to",
+        "corrupted": "Then Emma and Paul spent the day at the park, and Lisa gave a book to",
+        "answers": {"score": logit_difference([" Mary"], [" John"])},
+        "origin": "mine.jsonl:4",
+    }
+    return PromptPair(**(given | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"corrupted": "Then Emma spent the day at the park, and Lisa gave a book to"},
+            r"mine.jsonl:4: clean has 16 tokens and corrupted 14.*equally long",
+        ),
+        ({"corrupted": pair().clean}, "are the same prompt"),
+        ({"clean": pair().clean.replace("park", "moon")}, "does not know; it knows .*Mary"),
+        (
+            {"answers": {"score": logit_difference([" Mary John"], [" John"])}},
+            r"answer ' Mary John' \(score\) is 2 tokens .*one known token",
+        ),
+        (
+            {"answers": {"score": logit_difference(["Mary"], [" John"])}},
+            "answer 'Mary' .*leading space",
+        ),
+    ],
+    ids=["lengths", "identical", "unknown", "two-tokens", "no-space"],
+)
+def test_unusable_pairs_are_named(mini: mg.Model, changes: dict, message: str) -> None:
+    with pytest.raises(mg.MgnpError, match=message):
+        encode_pairs(mini.tokenizer, [pair(), pair(**changes)], "logits")  # type: ignore[arg-type]
+
+
+def test_every_unusable_pair_is_reported_at_once(mini: mg.Model) -> None:
+    bad = [pair(corrupted=pair().clean, origin=f"mine.jsonl:{i}") for i in range(30)]
+    with pytest.raises(mg.MgnpError) as error:
+        encode_pairs(mini.tokenizer, bad, "logits")  # type: ignore[arg-type]
+    assert "30 problem(s)" in str(error.value) and "mine.jsonl:19" in str(error.value)
+    assert "and 10 more" in str(error.value)
+
+
+def test_unknown_task_and_missing_tokenizer_are_refused(mini: mg.Model) -> None:
+    with pytest.raises(mg.MgnpError, match="unknown task 'docstring': wanted one of ioi, gt, gp"):
+        mg.load_task("docstring", mini.tokenizer)
+    with pytest.raises(mg.MgnpError, match="no tokenizer.*lacks tokenizer.json"):
+        mg.load_task("ioi", None)
+
+
+def test_too_few_words_are_refused(mini: mg.Model) -> None:
+    import copy
+
+    poor = copy.deepcopy(mini.tokenizer)
+    assert poor is not None
+    from tokenizers import Tokenizer, models
+
+    vocabulary = {"<|unk|>": 0, " Mary": 1}
+    poor.backend_tokenizer.model = models.WordLevel(vocabulary, unk_token="<|unk|>")
+    assert isinstance(poor.backend_tokenizer, Tokenizer)
+    with pytest.raises(mg.MgnpError, match=r"only 1 of \d+ first names .* at least 10"):
+        mg.load_task("ioi", poor)

@@ -1,0 +1,96 @@
+"""The objective's gradient: it reaches every gate, and it is the true one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mgnp_jax as mg
+from mgnp_jax.metrics.streams import run_streams
+from mgnp_jax.train import losses
+from tests import tiny
+
+CONFIG = mg.DiscoverConfig(steps=10, gates="soft", train_embedding=True, warmup=0.0)
+
+
+def loss_of(model: mg.Model, params: mg.Params, batch: mg.Batch, config: mg.DiscoverConfig):  # noqa: ANN201
+    streams = run_streams(model.config, params, batch)
+
+    def loss(log_alpha: mg.Masks) -> jax.Array:
+        key = jax.random.key(4)
+        value, _ = losses.objective(
+            log_alpha, config, model.config, key, params, streams, jnp.int32(5)
+        )
+        return value
+
+    return jax.jit(loss)
+
+
+@pytest.mark.parametrize("gates", ["soft", "straight_through"])
+def test_gradient_reaches_every_gate_without_the_penalty(tiny_model: mg.Model, gates: str) -> None:
+    config = dataclasses.replace(CONFIG, penalty=0.0, gates=gates)  # type: ignore[arg-type]
+    loss = loss_of(tiny_model, tiny_model.params, tiny.batch(tiny_model.config), config)
+    # In the middle of the sample's range, where no gate is clipped.
+    log_alpha = mg.full_masks(tiny_model.config, 0.0, embedding=True)
+    touched = {name: np.zeros(leaf.shape, bool) for name, leaf in log_alpha.items()}
+    gradient = jax.grad(loss)(log_alpha)
+    for name, leaf in gradient.items():
+        assert np.isfinite(leaf).all(), name
+        touched[name] |= np.asarray(leaf) != 0
+        # A quarter of the samples is clipped to 0 or 1, where the slope is zero.
+        assert touched[name].mean() > 0.3, name
+
+
+def test_gradient_is_that_of_finite_differences_in_float64(tiny_model: mg.Model) -> None:
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), tiny_model.params)
+        batch = tiny.batch(tiny_model.config, rows=3)
+        rng = np.random.default_rng(2)
+        log_alpha = {
+            name: jnp.asarray(rng.normal(0.0, 0.5, leaf.shape), jnp.float64)
+            for name, leaf in mg.full_masks(tiny_model.config, embedding=True).items()
+        }
+        loss = loss_of(tiny_model, params, batch, CONFIG)
+        gradient = jax.grad(loss)(log_alpha)
+        for name, leaf in log_alpha.items():
+            direction = jnp.asarray(rng.standard_normal(leaf.shape), jnp.float64)
+            eps = 1e-6
+
+            def along(t: float, name: str = name, d: jax.Array = direction) -> float:
+                return float(loss({**log_alpha, name: log_alpha[name] + t * d}))
+
+            numeric = (along(eps) - along(-eps)) / (2 * eps)
+            analytic = float((gradient[name] * direction).sum())
+            assert analytic != 0, name
+            assert numeric == pytest.approx(analytic, rel=1e-5, abs=1e-8), name
+
+
+def test_loss_terms_by_hand() -> None:
+    config = mg.DiscoverConfig(kl_weight=2.0, score_weight=3.0, penalty=4.0)
+    terms = {"kl": jnp.float32(0.5), "score_gap": jnp.float32(0.25), "penalty": jnp.float32(0.1)}
+    assert float(losses.total(config, terms, jnp.float32(0.5))) == pytest.approx(1 + 0.75 + 0.2)
+    shares = {"attention_heads": jnp.float32(0.5), "mlp_hidden": jnp.float32(0.1)}
+    penalties = mg.Penalties(attention_heads=3.0, mlp_hidden=5.0)
+    assert float(losses.penalty(shares, penalties)) == pytest.approx(2.0)
+
+
+def test_default_penalties_are_means_not_sums() -> None:
+    for config in (tiny.GPT2, tiny.LLAMA):
+        shares = losses.kept_shares(mg.full_masks(config, 1.0))
+        np.testing.assert_allclose(list(shares.values()), 1 / (1 + np.exp(-1 - 1.5986)), rtol=1e-4)
+
+
+def test_a_circuit_better_than_the_model_is_not_faithful() -> None:
+    batch = tiny.batch(tiny.GPT2, rows=2)
+    right, wrong = batch.readouts["score"].tokens.T
+    base = jnp.zeros((2, 37)).at[jnp.arange(2), right].set(2.0)
+    better = base.at[jnp.arange(2), wrong].set(-1.0)
+    worse = base.at[jnp.arange(2), wrong].set(1.0)
+    streams = run_streams(tiny.GPT2, tiny.lively_params(tiny.GPT2), batch)
+    streams = dataclasses.replace(streams, base_logits=base)
+    gaps = [float(losses.faithfulness(x, streams)["score_gap"]) for x in (base, better, worse)]
+    np.testing.assert_allclose(gaps, [0.0, 0.5, 0.5], atol=1e-6)

@@ -1,0 +1,177 @@
+"""Training: reproducible, compiled once, the weights untouched, the best circuit kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mgnp_jax as mg
+from mgnp_jax.train import loop, schedule
+from tests import tiny
+
+CONFIG = mg.DiscoverConfig(
+    steps=12, batch_size=4, validate_every=4, log_every=3, learning_rate=0.3, penalty=1.0
+)
+
+
+def find(model: mg.Model, config: mg.DiscoverConfig = CONFIG, seed: int = 0) -> mg.Circuit:
+    return mg.discover(jax.random.key(seed), model, tiny.data(model.config), config)
+
+
+def test_same_seed_same_bits_and_another_seed_others(tiny_model: mg.Model) -> None:
+    first, again, other = find(tiny_model), find(tiny_model), find(tiny_model, seed=1)
+    chex.assert_trees_all_equal(first.log_alpha, again.log_alpha)
+    chex.assert_trees_all_equal(first.masks, again.masks)
+    assert (first.log_alpha["mlp_hidden"] != other.log_alpha["mlp_hidden"]).any()
+
+
+def test_weights_are_bit_identical_before_and_after(tiny_model: mg.Model) -> None:
+    before = jax.tree.map(np.array, tiny_model.params)
+    find(tiny_model)
+    chex.assert_trees_all_equal(tiny_model.params, before)
+
+
+def test_optax_state_covers_log_alpha_alone(tiny_model: mg.Model) -> None:
+    state = loop.init_state(CONFIG, tiny_model.config)
+    gates = mg.gate_count(tiny_model.config)
+    sizes = [leaf.size for leaf in jax.tree.leaves(state.opt_state)]
+    assert sum(n for n in sizes if n > 1) in (2 * gates, 2 * gates - 0)
+    chex.assert_trees_all_equal_shapes(state.log_alpha, mg.full_masks(tiny_model.config))
+
+
+def test_one_compilation_serves_all_steps() -> None:
+    compiled: list[str] = []
+
+    def listen(event: str, duration: float, **_: Any) -> None:
+        del duration
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    model = tiny.model("gpt2")
+    config = dataclasses.replace(CONFIG, learning_rate=0.31)
+    step: Any = loop.train_step
+    step.clear_cache()
+    jax.monitoring.register_event_duration_secs_listener(listen)  # pyright: ignore
+    after: list[int] = []
+    try:
+        mg.discover(
+            jax.random.key(0),
+            model,
+            tiny.data(model.config),
+            dataclasses.replace(config, log_every=1),
+            on_record=lambda record: after.append(len(compiled)),
+        )
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert step._cache_size() == 1
+    # Records: steps 1 to 4, a validation, … Nothing compiles after the first validation.
+    assert after[0] > 0
+    assert after[5] == after[-1], after
+
+
+def test_recomputed_streams_give_the_circuit_of_kept_ones(tiny_model: mg.Model) -> None:
+    kept = find(tiny_model)
+    recomputed = find(tiny_model, dataclasses.replace(CONFIG, cache_gib=0.0))
+    chex.assert_trees_all_close(kept.log_alpha, recomputed.log_alpha, atol=1e-4)
+
+
+@pytest.mark.parametrize("gates", ["soft", "straight_through"])
+def test_penalty_closes_gates_that_do_nothing(gates: str) -> None:
+    model = tiny.model("gpt2")
+    # The last MLP's hidden neuron 3 writes nothing, so nothing depends on it.
+    down = model.params["blocks"]["mlp_proj"]["kernel"]
+    blocks = {**model.params["blocks"]}
+    blocks["mlp_proj"] = {**blocks["mlp_proj"], "kernel": down.at[2, 3].set(0.0)}
+    model = dataclasses.replace(model, params={**model.params, "blocks": blocks})
+    config = dataclasses.replace(
+        CONFIG, steps=60, gates=gates, penalty=0.05, learning_rate=0.2, warmup=0.0
+    )  # type: ignore[arg-type]
+    circuit = find(model, config)
+    assert circuit.log_alpha["mlp_hidden"][2, 3] == circuit.log_alpha["mlp_hidden"].min()
+
+
+def test_records_and_metadata(tiny_model: mg.Model) -> None:
+    records: list[dict[str, Any]] = []
+    circuit = mg.discover(
+        jax.random.key(0),
+        tiny_model,
+        tiny.data(tiny_model.config),
+        CONFIG,
+        on_record=records.append,
+    )
+    validations = [r["validation"] for r in records if "validation" in r]
+    assert [v["step"] for v in validations] == [4, 8, 12]
+    assert [r["step"] for r in records if "loss" in r] == [1, 4, 7, 10, 12]
+    kept = min(validations, key=lambda v: v["objective"])
+    assert circuit.metadata["validation"] == kept
+    figures = mg.evaluate(tiny_model, circuit, tiny.data(tiny_model.config).validation)
+    assert figures["kl"] == pytest.approx(kept["kl"], abs=1e-5)
+    assert circuit.metadata["gates"] == mg.gate_count(tiny_model.config)
+    assert circuit.metadata["config_hash"] == tiny_model.config.hash()
+    assert circuit.metadata["training"]["steps"] == 12
+    chex.assert_trees_all_equal(circuit.masks, mg.binarise(circuit.log_alpha))
+
+
+def test_interrupted_training_returns_the_best_so_far() -> None:
+    model = tiny.model("gpt2")
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["step"] >= 6:
+            raise KeyboardInterrupt
+
+    circuit = mg.discover(jax.random.key(0), model, tiny.data(model.config), CONFIG, on_record=stop)
+    assert circuit.metadata["training"]["interrupted"]
+    assert circuit.metadata["validation"]["step"] == 4
+
+
+def test_embedding_gate_is_trained_only_when_asked() -> None:
+    model = tiny.model("gpt2")
+    assert "embedding" not in find(model).masks
+    circuit = find(model, dataclasses.replace(CONFIG, train_embedding=True))
+    chex.assert_shape(circuit.masks["embedding"], ())
+    assert float(circuit.log_alpha["embedding"]) != CONFIG.initial_log_alpha
+    mg.evaluate(model, circuit, tiny.data(model.config).test)
+
+
+def test_a_loss_that_is_no_number_stops_at_once() -> None:
+    model = tiny.model("gpt2")
+    params = jax.tree.map(lambda leaf: leaf * jnp.nan, model.params)
+    with pytest.raises(mg.MgnpError, match="loss is nan at step 1"):
+        find(dataclasses.replace(model, params=params))
+
+
+def test_batches_see_every_prompt_once_an_epoch() -> None:
+    order = schedule.batch_order(jax.random.key(0), prompts=10, batch_size=4, steps=5)
+    chex.assert_shape(order, (5, 4))
+    seen = order.reshape(2, 10)
+    assert [sorted(epoch) for epoch in seen.tolist()] == [list(range(10))] * 2
+    assert seen[0].tolist() != seen[1].tolist()
+    again = schedule.batch_order(jax.random.key(0), prompts=10, batch_size=4, steps=5)
+    np.testing.assert_array_equal(order, again)
+
+
+def test_schedules() -> None:
+    config = mg.DiscoverConfig(steps=100, warmup=0.2, quiet_from=0.5)
+    scale = [float(schedule.penalty_scale(config, jnp.int32(s))) for s in (0, 10, 20, 99)]
+    np.testing.assert_allclose(scale, [0, 0.5, 1, 1])
+    noise = [float(schedule.noise_scale(config, jnp.int32(s))) for s in (0, 25, 50, 99)]
+    np.testing.assert_allclose(noise, [1, 0.5, 0, 0])
+    soft = dataclasses.replace(config, gates="soft")
+    assert float(schedule.noise_scale(soft, jnp.int32(99))) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 0}, {"learning_rate": -1.0}, {"warmup": 1.5}, {"penalty": -0.1}],
+    ids=lambda change: next(iter(change)),
+)
+def test_impossible_settings_are_refused(change: dict[str, Any]) -> None:
+    name = next(iter(change))
+    with pytest.raises(mg.MgnpError, match=f"{name} must .* got {change[name]}"):
+        mg.DiscoverConfig(**change)
