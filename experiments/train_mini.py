@@ -61,7 +61,7 @@ class TrainMiniConfig:
     smoothing: float = 0.01
     """Share of each target spread over the vocabulary; keeps logit differences near those
     of a real language model instead of growing without end."""
-    head_cost: float = 0.02
+    head_cost: float = 0.004
     """Weight of what heads write, each head's length summed, so that a head writes only
     where it is of use and a task's circuit is smaller than the model."""
     seed: int = 0

@@ -40,7 +40,7 @@ class DiscoverConfig:
     """Peak of Adam's step size on log-alpha; cosine to a tenth of it."""
     initial_log_alpha: float = 1.0
     """Where every log-alpha starts; 1.0 is open with probability 0.93."""
-    gates: Literal["straight_through", "soft"] = "straight_through"
+    gates: Literal["second_order", "straight_through", "soft"] = "second_order"
     """How gates are drawn: binary with a soft gradient, or equation 6."""
     quiet_from: float = 0.7
     """Fraction of the steps after which gates are drawn without noise."""
