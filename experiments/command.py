@@ -33,6 +33,22 @@ def command(config_type: type[Config], main: Callable[[Config, Console], Any]) -
         raise SystemExit(130) from None
 
 
+def check_counts(seed: int | None, test_prompts: int | None) -> None:
+    """Refuses a seed below 0 and a count of prompts below 1.
+
+    Args:
+      seed: of prompts and gates, if given.
+      test_prompts: how many to measure on, if given.
+
+    Raises:
+      MgnpError: naming the flag.
+    """
+    if seed is not None and seed < 0:
+        raise mg.MgnpError(f"--seed must be at least 0, got {seed}")
+    if test_prompts is not None and test_prompts < 1:
+        raise mg.MgnpError(f"--test-prompts must be at least 1, got {test_prompts}")
+
+
 def evaluate_with_bar(
     model: mg.Model, circuit: mg.Circuit, test: mg.Batch, console: Console
 ) -> dict[str, Any]:

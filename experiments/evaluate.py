@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 import mgnp_jax as mg
-from experiments.command import command, evaluate_with_bar
+from experiments.command import check_counts, command, evaluate_with_bar
 from mgnp_jax.report.tables import comparison_table
 
 
@@ -33,6 +33,12 @@ class EvaluateConfig:
     test_prompts: int | None = None
     """Measure on the first so many test prompts only; by default as many as the run did."""
 
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        if self.task is not None and self.data is not None:
+            raise mg.MgnpError("pass one of --task and --data FILE, not both")
+        check_counts(self.seed, self.test_prompts)
+
 
 def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     """Measures the circuit and prints the comparison.
@@ -44,18 +50,20 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     Returns:
       The metrics.
     """
-    if config.task is not None and config.data is not None:
-        raise mg.MgnpError("pass one of --task and --data FILE, not both")
     circuit = mg.load_circuit(config.circuit)
     meta = circuit.metadata
-    origin = meta.get("origin", {"source": meta["task"], "seed": 0, "test_prompts": None})
+    origin = meta["origin"]
     model = mg.load_model(config.model or meta["model"])
-    source = str(config.data or config.task or origin["source"])
+    source = str(config.data.resolve() if config.data else config.task or origin["source"])
     seed = origin["seed"] if config.seed is None else config.seed
-    limit = config.test_prompts or origin["test_prompts"]
+    limit = meta.get("test_prompts") if config.test_prompts is None else config.test_prompts
     data = mg.load_task(source, model.tokenizer, seed)
     test = data.test.take(slice(limit))
-    same = source == origin["source"] and seed == origin["seed"] and model.name == meta["model"]
+    same = (
+        (source, seed, limit) == (origin["source"], origin["seed"], meta.get("test_prompts"))
+        and data.checksum() == meta["data_checksum"]
+        and mg.checksum(model.params) == meta["weights_checksum"]
+    )
     console.print(
         f"{config.circuit}: {meta['task']} on {meta['model']}; measured on {len(test):,} test "
         f"prompts of {data.name} on {model.name}",
@@ -63,6 +71,10 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     )
     figures = evaluate_with_bar(model, circuit, test, console)
     saved = meta.get("figures") if same else None
+    if saved is None:
+        console.print(
+            "Other prompts or weights than the run's, so its figures are not shown beside"
+        )
     console.print(comparison_table(figures, saved).rich())
     return figures
 

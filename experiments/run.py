@@ -19,7 +19,7 @@ import tyro
 from rich.console import Console
 
 import mgnp_jax as mg
-from experiments.command import command, evaluate_with_bar
+from experiments.command import check_counts, command, evaluate_with_bar
 from mgnp_jax.metrics.evaluate import check_prompts
 from mgnp_jax.report import run_folder
 from mgnp_jax.report.progress import TrainingProgress
@@ -52,8 +52,7 @@ class RunConfig:
                 f"pass one of --task ({', '.join(mg.TASKS)}) and --data FILE, not "
                 + ("both" if self.task else "neither")
             )
-        if self.test_prompts is not None and self.test_prompts < 1:
-            raise mg.MgnpError(f"--test-prompts must be at least 1, got {self.test_prompts}")
+        check_counts(self.seed, self.test_prompts)
 
 
 def run(config: RunConfig, console: Console) -> dict[str, Any]:
@@ -66,16 +65,18 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     Returns:
       The results, as in results.json.
     """
-    source = str(config.data or config.task)
+    source = str(config.data.resolve() if config.data else config.task)
     check_source(source)
-    name = f"{Path(source).stem}-{Path(config.model).name}-seed{config.seed}"
-    folder = run_folder.new_folder(config.out, name)
-    settings = json.dumps(dataclasses.asdict(config), indent=2, default=str)
-    (folder / "config.json").write_text(settings + "\n")
+    run_folder.check_free(config.out)
     model = mg.load_model(config.model)
     data = mg.load_task(source, model.tokenizer, config.seed)
     test = data.test.take(slice(config.test_prompts))
     check_prompts(model.config, test)
+    # Only now, so that a mistake above leaves no folder behind.
+    name = f"{data.name}-{Path(config.model).name}-seed{config.seed}"
+    folder = run_folder.new_folder(config.out, name)
+    settings = json.dumps(dataclasses.asdict(config), indent=2, default=str)
+    (folder / "config.json").write_text(settings + "\n")
     counts = " / ".join(f"{n:,}" for n in data.counts().values())
     console.print(
         f"{data.name} on {config.model}: {counts} training / validation / test prompts, "
@@ -94,8 +95,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     figures = evaluate_with_bar(model, circuit, test, console)
     sizes = mg.circuit_sizes(model.config, circuit.masks)
     results = run_folder.results_of(circuit, config.seed, sizes, figures)
-    origin = {"source": source, "seed": config.seed, "test_prompts": config.test_prompts}
-    metadata = {**circuit.metadata, "origin": origin, "figures": figures}
+    metadata = {**circuit.metadata, "test_prompts": config.test_prompts, "figures": figures}
     run_folder.write(folder, dataclasses.replace(circuit, metadata=metadata), results)
     for table in run_folder.tables_of(results, circuit):
         console.print(table.rich())

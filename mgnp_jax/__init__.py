@@ -14,7 +14,7 @@ from mgnp_jax.models.hub import Model, load_model, save_model
 from mgnp_jax.tasks import TASKS, TaskData, load_task
 from mgnp_jax.train.config import DiscoverConfig, Penalties
 from mgnp_jax.train.loop import discover
-from mgnp_jax.types import Batch, Masks, MgnpError, Params, Readout
+from mgnp_jax.types import Batch, Masks, MgnpError, Params, Readout, checksum
 from mgnp_jax.version import __version__
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "TaskData",
     "__version__",
     "binarise",
+    "checksum",
     "circuit_sizes",
     "discover",
     "evaluate",

@@ -27,8 +27,8 @@ def save_trees(path: Path, trees: Mapping[str, Any], metadata: dict[str, Any]) -
     from orbax.checkpoint import v1 as ocp
 
     path = path.resolve()
-    if path.exists() and any(path.iterdir()):
-        raise MgnpError(f"{path} is not empty; pass a new folder, nothing was written")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise MgnpError(f"{path} is not an empty folder; pass a new one, nothing was written")
     # NumPy leaves are read back on any machine, whatever devices wrote them.
     host = jax.tree.map(np.asarray, dict(trees))
     _quiet()

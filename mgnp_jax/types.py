@@ -8,6 +8,7 @@ Axis letters, the same in every file and docstring:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ Tokenizer = Any
 """A transformers tokenizer (`PreTrainedTokenizerBase`), whose own types are too loose to use;
 None where a checkpoint has none."""
 
-MASK_STREAM, DATA_STREAM, INIT_STREAM = range(3)
+MASK_STREAM, DATA_STREAM = range(2)
 """What a key is folded with first, so that no two uses of a run's root key meet."""
 
 
@@ -38,13 +39,30 @@ def stream_key(root: jax.Array, stream: int, step: jax.Array | int) -> jax.Array
 
     Args:
       root: [] typed key of the run; not consumed, only folded.
-      stream: one of `MASK_STREAM`, `DATA_STREAM`, `INIT_STREAM`.
+      stream: `MASK_STREAM` or `DATA_STREAM`.
       step: step (or epoch) number, from 0.
 
     Returns:
       [] typed key.
     """
     return jax.random.fold_in(jax.random.fold_in(root, stream), step)
+
+
+def checksum(trees: Any) -> str:
+    """SHA-256 of arrays, their names, shapes and dtypes.
+
+    Args:
+      trees: pytree of arrays.
+
+    Returns:
+      Hex digits.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(trees):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 @struct.dataclass

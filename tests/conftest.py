@@ -43,7 +43,8 @@ def gpt2_tokenizer() -> Tokenizer:
     """
     from transformers import GPT2Tokenizer
 
-    pieces = [" " + word for word in (*words.GIRLS, *words.BOYS, *words.PLACES, *words.OBJECTS)]
+    lists = (words.GIRLS, words.BOYS, words.PLACES, words.OBJECTS, words.EVENTS, ("he", "she"))
+    pieces = [" " + word for part in lists for word in part]
     pieces += [f"{n:02d}" for n in range(100)] + [f" {n}" for n in range(11, 22)]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     vocabulary = {symbol: i for i, symbol in enumerate(sorted(alphabet))}

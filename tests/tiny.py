@@ -75,4 +75,6 @@ def model(family: str) -> Model:
 def data(config: ModelConfig) -> TaskData:
     """Three splits of random prompts."""
     train, validation, test = (batch(config, rows=10, seed=seed) for seed in range(3))
-    return TaskData(name="random", train=train, validation=validation, test=test)
+    return TaskData(
+        name="random", source="random", seed=0, train=train, validation=validation, test=test
+    )

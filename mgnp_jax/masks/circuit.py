@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from mgnp_jax.checkpoint import load_trees, save_trees
 from mgnp_jax.masks.granularities import apply_hierarchy
 from mgnp_jax.masks.hard_concrete import is_open
-from mgnp_jax.types import Masks, MgnpError
+from mgnp_jax.types import Masks, MgnpError, checksum
 
 
 def binarise(log_alpha: Masks) -> Masks:
@@ -26,23 +24,6 @@ def binarise(log_alpha: Masks) -> Masks:
       Bool arrays by granularity; True is kept.
     """
     return apply_hierarchy(jax.tree.map(is_open, log_alpha))
-
-
-def checksum(trees: Any) -> str:
-    """SHA-256 of arrays, their names, shapes and dtypes.
-
-    Args:
-      trees: pytree of arrays.
-
-    Returns:
-      Hex digits.
-    """
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree.leaves_with_path(trees):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

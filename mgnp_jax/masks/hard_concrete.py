@@ -79,10 +79,11 @@ def second_order_gates(
 
     What a gate is worth is L(1) − L(0). A straight-through gradient is L'(m) at the value
     drawn, and at m = 1 that is near zero even for a node that everything depends on: the
-    whole model is where KL is least. Weighing L'(0) by p / 2 and L'(1) by (1 − p) / 2,
-    with p the chance of being open, gives in expectation p (1 − p) (L'(0) + L'(1)) / 2,
-    the trapezoid's estimate of dE[L] / d log α. Unlike the clipped soft sample, a gate
-    that has just closed keeps its gradient and can open again.
+    whole model is where KL is least. With p the chance that this draw is open, weighing
+    L'(0) by p / 2 and L'(1) by (1 − p) / 2, both over the noise, gives in expectation
+    p (1 − p) (L'(0) + L'(1)) / (2 noise), the trapezoid's estimate of dE[L] / d log α.
+    Unlike the clipped soft sample, a gate that has just closed keeps its gradient and can
+    open again.
 
     Reference: ReinMax, arXiv 2304.08612.
 
@@ -95,8 +96,10 @@ def second_order_gates(
       [...] gates, each 0 or 1; without noise exactly equation 8.
     """
     hard = (stretched_sample(key, log_alpha, noise) > 0).astype(log_alpha.dtype)
-    chance = open_probability(log_alpha)
-    slope = jnp.where(hard > 0, 1 - chance, chance) / 2
+    # Noiseless gates do not move; the floor keeps their slope a number.
+    scale = jnp.maximum(noise, 1e-3)
+    chance = jax.nn.sigmoid((log_alpha - THRESHOLD) / scale)
+    slope = jnp.where(hard > 0, 1 - chance, chance) / (2 * scale)
     moved = log_alpha - jax.lax.stop_gradient(log_alpha)
     return jax.lax.stop_gradient(hard) + jax.lax.stop_gradient(slope) * moved
 

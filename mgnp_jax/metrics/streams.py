@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,9 +53,7 @@ def run_streams(config: ModelConfig, params: Params, batch: Batch) -> Streams:
       batch: [B, T] prompts.
     """
     logits, corrupted = plain_passes(config, params, batch.streams, batch.attention_mask)
-    return Streams(
-        batch=jax.tree.map(jnp.asarray, batch), base_logits=logits[0], corrupted=corrupted
-    )
+    return Streams(batch=jax.tree.map(jnp.asarray, batch), base_logits=logits, corrupted=corrupted)
 
 
 def masked_logits(config: ModelConfig, params: Params, masks: Masks, streams: Streams) -> jax.Array:
@@ -122,12 +121,21 @@ def prepare(config: ModelConfig, params: Params, batch: Batch, size: int) -> Str
         run_streams(config, params, batch.take(rows)).take(jnp.arange(real))
         for rows, real in chunk_rows(len(batch), size)
     ]
-    embedding = jnp.concatenate([piece.corrupted[0] for piece in kept])
-    values = jax.tree.map(
-        lambda *leaves: jnp.concatenate(leaves, axis=1), *[piece.corrupted[1] for piece in kept]
-    )
+    # Joined leaf by leaf, each freed once it is, so that no two copies of all stand side by
+    # side. Site values have the layer axis before the prompts'.
+    structure = jax.tree.structure(kept[0].corrupted)
+    parts: list[Any] = [list(leaves) for leaves in zip(*map(_leaves, kept))]
+    base_logits = jnp.concatenate([piece.base_logits for piece in kept])
+    del kept
+    for i in range(len(parts)):
+        parts[i] = jnp.concatenate(parts[i], axis=0 if i == 0 else 1)
     return Streams(
         batch=jax.tree.map(jnp.asarray, batch),
-        base_logits=jnp.concatenate([piece.base_logits for piece in kept]),
-        corrupted=(embedding, values),
+        base_logits=base_logits,
+        corrupted=jax.tree.unflatten(structure, parts),
     )
+
+
+def _leaves(streams: Streams) -> list[jax.Array]:
+    """The embedding, then the site values."""
+    return jax.tree.leaves(streams.corrupted)

@@ -36,7 +36,7 @@ class ModelConfig:
     """Shape and constants of one transformer, the same fields for every family.
 
     Attributes:
-      family: key of `mgnp_jax.models.family.FAMILIES`.
+      family: key of `mgnp_jax.models.families.FAMILIES`.
       vocab_size: V.
       context: longest prompt in tokens.
       layers: L.

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mgnp_jax.models.attention import attention
 from mgnp_jax.models.config import ModelConfig, check_keys, need
 from mgnp_jax.models.family import Family, ParameterCosts, Source
 from mgnp_jax.types import MgnpError
@@ -53,7 +54,7 @@ class Block(nn.Module):
         q, k, v = (
             part.reshape(*x.shape[:2], c.heads, c.head_width) for part in jnp.split(qkv, 3, axis=-1)
         )
-        return jax.nn.dot_product_attention(q, k, v, mask=attend[:, None])
+        return attention(q, k, v, attend)
 
     def attn_out(self, z: jax.Array) -> jax.Array:
         """[B,T,H,E] → [B,T,D]."""

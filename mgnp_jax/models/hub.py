@@ -78,7 +78,11 @@ def load_model(name: str) -> Model:
         raw = json.loads(config_file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise MgnpError(f"{config_file} is not JSON: {error}; fetch it again") from None
-    family = family_named(raw.get("model_type", "missing"))
+    if not isinstance(raw, dict):
+        raise MgnpError(
+            f"{config_file} holds {type(raw).__name__}, wanted an object; fetch it again"
+        )
+    family = family_named(str(raw.get("model_type")))
     config = family.read_config(raw)
     params = params_from_tensors(config, read_tensors(directory))
     tokenizer = load_tokenizer(directory, family.prefix_token)
@@ -107,9 +111,7 @@ def _from_hub(name: str) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
-        LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
 
@@ -137,8 +139,9 @@ def _from_hub(name: str) -> Path:
             f"unknown model {name!r}: no such directory, and none of that id on the Hugging "
             f"Face hub. {instead}"
         ) from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    # Transport errors of several libraries (a proxy's refusal, say) share no base class.
+    except Exception as error:
         raise MgnpError(
             f"unknown model {name!r}: no such directory, and the Hugging Face hub cannot be "
             f"reached to look there ({type(error).__name__}). {instead}"
-        ) from None
+        ) from error

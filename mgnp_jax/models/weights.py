@@ -73,8 +73,14 @@ def read_tensors(directory: Path) -> dict[str, np.ndarray]:
       MgnpError: if there is none, a shard is missing, or a file is not safetensors.
     """
     if (directory / INDEX).exists():
-        index = json.loads((directory / INDEX).read_text())
-        files = sorted(set(index["weight_map"].values()))
+        try:
+            index = json.loads((directory / INDEX).read_text())
+            files = sorted(set(index["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MgnpError(
+                f"{directory / INDEX} is no index of shards ({type(error).__name__}: {error}); "
+                "wanted an object with a weight_map; fetch it again"
+            ) from None
     elif (directory / ONE_FILE).exists():
         files = [ONE_FILE]
     else:

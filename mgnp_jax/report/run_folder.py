@@ -14,8 +14,24 @@ from mgnp_jax.report.tables import Table, faithfulness_table, layer_table, size_
 from mgnp_jax.types import MgnpError
 
 
+def check_free(wanted: Path | None) -> None:
+    """Refuses a folder that holds something, before anything is computed.
+
+    Args:
+      wanted: the user's choice; None for a numbered default, which is always free.
+
+    Raises:
+      MgnpError: if it is a file or not empty.
+    """
+    if wanted is not None and wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
+        raise MgnpError(
+            f"--out {wanted} is not an empty folder; nothing was computed or changed. Pass a new "
+            "folder, or leave --out away to get a numbered one under runs/"
+        )
+
+
 def new_folder(wanted: Path | None, name: str) -> Path:
-    """Makes the folder of a run, before anything is computed.
+    """Makes the folder of a run.
 
     Args:
       wanted: the user's choice; None for `runs/NAME`, numbered if that is taken.
@@ -28,11 +44,7 @@ def new_folder(wanted: Path | None, name: str) -> Path:
       MgnpError: if the user's choice holds something already.
     """
     if wanted is not None:
-        if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
-            raise MgnpError(
-                f"--out {wanted} is not an empty folder; nothing was computed or changed. Pass "
-                "a new folder, or leave --out away to get a numbered one under runs/"
-            )
+        check_free(wanted)
         wanted.mkdir(parents=True, exist_ok=True)
         return wanted
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")

@@ -36,7 +36,7 @@ def load_task(name: str | Path, tokenizer: Tokenizer, seed: int = 0) -> TaskData
             "merges.txt); copy them there"
         )
     check_source(name)
-    if str(name) in TASKS:
+    if str(name) in TASKS and not isinstance(name, Path):
         return build(TASKS[str(name)], tokenizer, seed)
     return load_file(Path(name), tokenizer, seed)
 

@@ -44,6 +44,7 @@ def load_file(path: Path, tokenizer: Tokenizer, seed: int) -> TaskData:
     pairs: list[PromptPair] = []
     splits: list[str | None] = []
     problems: list[str] = []
+    first: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -52,6 +53,10 @@ def load_file(path: Path, tokenizer: Tokenizer, seed: int) -> TaskData:
         except MgnpError as error:
             problems.append(str(error))
             continue
+        # A prompt that is trained on and tested on would make the figures mean nothing.
+        if pair.clean in first:
+            problems.append(f"{pair.origin}: the clean prompt is that of {first[pair.clean]}")
+        first.setdefault(pair.clean, pair.origin)
         pairs.append(pair)
         splits.append(part)
     if len({part is None for part in splits}) > 1:
@@ -74,7 +79,8 @@ def load_file(path: Path, tokenizer: Tokenizer, seed: int) -> TaskData:
                 f"{', '.join(SPLITS)} needs at least one"
             )
     whole = encode_pairs(tokenizer, [pairs[i] for i in order], "logits")
-    return split(path.stem, whole, train, validation)
+    source = str(path.resolve())
+    return split(path.stem, whole, train, validation, source=source, seed=seed)
 
 
 def _parse(line: str, origin: str) -> tuple[PromptPair, str | None]:

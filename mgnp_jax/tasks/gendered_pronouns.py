@@ -52,7 +52,6 @@ def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair
 
 GENDERED_PRONOUNS = Task(
     name="gp",
-    title="Gendered pronouns",
     counts=Counts(train=150, validation=150, test=378),
     kind="logits",
     pairs=pairs,

@@ -92,7 +92,6 @@ def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair
 
 GREATER_THAN = Task(
     name="gt",
-    title="Greater-than",
     counts=Counts(train=150, validation=150, test=12_240),
     kind="probabilities",
     # Equation 9 leaves nothing to win for starts in the nineties; the exact sums do.

@@ -89,7 +89,6 @@ def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair
 
 IOI = Task(
     name="ioi",
-    title="Indirect object identification",
     counts=Counts(train=200, validation=200, test=12_256),
     kind="logits",
     pairs=pairs,

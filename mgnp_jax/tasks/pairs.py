@@ -136,8 +136,9 @@ def _problems(
     elif clean == corrupted:
         found.append(f"clean and corrupted are the same prompt: {pair.clean!r}")
     unknown = tokenizer.unk_token_id
-    for side, ids in (("clean", clean[1:]), ("corrupted", corrupted[1:])):
-        # Byte-level tokenizers name an unknown token but never produce it.
+    for side in ("clean", "corrupted"):
+        # Without the tokens that open a prompt: SmolLM2's opening token is also its unknown.
+        ids = token_ids(tokenizer, getattr(pair, side))
         if unknown is not None and unknown in ids:
             known = tokenizer.decode([i for i in ids if i != unknown])
             found.append(f"{side} has words the tokenizer does not know; it knows {known!r}")

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from mgnp_jax.tasks.pairs import PromptPair, encode_pairs, is_single_token
-from mgnp_jax.types import Batch, MgnpError, Tokenizer
+from mgnp_jax.types import Batch, MgnpError, Tokenizer, checksum
 
 # A stream of prompts that repeats itself this often in a row has nothing new to give.
 _PATIENCE = 2_000
@@ -36,15 +36,23 @@ class TaskData:
 
     Attributes:
       name: the task's name.
+      source: what `load_task` was given: a built-in task, or the path of a file.
+      seed: of the draw.
       train: split that gates are trained on.
       validation: split that picks the circuit to keep.
       test: split that every reported figure is measured on.
     """
 
     name: str
+    source: str
+    seed: int
     train: Batch
     validation: Batch
     test: Batch
+
+    def checksum(self) -> str:
+        """SHA-256 of all tokens and answers, by which the same prompts are known again."""
+        return checksum([self.train, self.validation, self.test])
 
     def counts(self) -> dict[str, int]:
         """Prompts per split, by name."""
@@ -57,7 +65,6 @@ class Task:
 
     Attributes:
       name: as on the command line.
-      title: as in a table.
       counts: the paper's split sizes.
       kind: what answer weights multiply, see `Readout`.
       judge: readout that is above 0 exactly when the right answer won.
@@ -65,7 +72,6 @@ class Task:
     """
 
     name: str
-    title: str
     counts: Counts
     kind: Literal["logits", "probabilities"]
     judge: str = "score"
@@ -73,7 +79,7 @@ class Task:
 
 
 def distinct_pairs(task: Task, tokenizer: Tokenizer, seed: int) -> list[PromptPair]:
-    """Draws the pairs of all splits, in order, none of which shares a prompt.
+    """Draws the pairs of all splits, in order, no two with the same clean prompt.
 
     Args:
       task: the task.
@@ -81,8 +87,8 @@ def distinct_pairs(task: Task, tokenizer: Tokenizer, seed: int) -> list[PromptPa
       seed: of the draw.
 
     Returns:
-      As many pairs as the task's counts add up to, or all that exist if that is fewer.
-      No clean prompt occurs twice.
+      As many pairs as the task's counts add up to, or all that exist if that is fewer. A
+      corrupted prompt may be the clean one of another pair.
     """
     total = sum(dataclasses.astuple(task.counts))
     rng = np.random.default_rng([seed, *task.name.encode()])
@@ -125,10 +131,12 @@ def build(task: Task, tokenizer: Tokenizer, seed: int) -> TaskData:
             "use another model, or bring your own prompts with --data FILE"
         )
     whole = encode_pairs(tokenizer, pairs, task.kind, task.judge)
-    return split(task.name, whole, train, validation)
+    return split(task.name, whole, train, validation, source=task.name, seed=seed)
 
 
-def split(name: str, whole: Batch, train: int, validation: int) -> TaskData:
+def split(
+    name: str, whole: Batch, train: int, validation: int, *, source: str, seed: int
+) -> TaskData:
     """Cuts one batch into consecutive splits.
 
     Args:
@@ -136,9 +144,13 @@ def split(name: str, whole: Batch, train: int, validation: int) -> TaskData:
       whole: all pairs.
       train: rows of the first split.
       validation: rows of the second; the rest is the test split.
+      source: where the prompts are from.
+      seed: of the draw.
     """
     return TaskData(
         name=name,
+        source=source,
+        seed=seed,
         train=whole.take(slice(train)),
         validation=whole.take(slice(train, train + validation)),
         test=whole.take(slice(train + validation, None)),

@@ -3,56 +3,68 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from mgnp_jax.types import MgnpError
+
+GateKind = Literal["second_order", "straight_through", "soft"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Penalties:
-    """λ of each granularity: weight of its mean chance of being open (equation 13)."""
+    """λ of each granularity: weight of its mean chance of being open.
 
-    attention_blocks: float = 0.2
+    The paper's own are equation 13's: 0.2, 0.1, 3.0, 1.5, 5.0, 1.5.
+    """
+
+    attention_blocks: float = 0.3
     """Whole attention blocks."""
-    mlp_blocks: float = 0.1
+    mlp_blocks: float = 1.5
     """Whole MLP blocks."""
-    attention_heads: float = 3.0
+    attention_heads: float = 10.0
     """Heads."""
-    attention_neurons: float = 1.5
+    attention_neurons: float = 1.0
     """Head outputs, one by one."""
-    mlp_hidden: float = 5.0
+    mlp_hidden: float = 6.0
     """MLP neurons after the activation."""
     mlp_output: float = 1.5
     """What an MLP writes, dimension by dimension."""
     embedding: float = 0.0
     """The embedding; counts only if it is trained."""
 
+    def __post_init__(self) -> None:
+        """Refuses negative weights, which would reward keeping everything."""
+        for name, value in dataclasses.asdict(self).items():
+            if value < 0:
+                raise MgnpError(f"penalties.{name} must not be negative, got {value}")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiscoverConfig:
     """How a circuit is found: loss weights, optimiser, schedules."""
 
-    steps: int = 400
+    steps: int = 300
     """Optimiser steps."""
     batch_size: int = 16
     """Prompt pairs a step."""
     learning_rate: float = 0.1
     """Peak of Adam's step size on log-alpha; cosine to a tenth of it."""
-    initial_log_alpha: float = 1.0
-    """Where every log-alpha starts; 1.0 is open with probability 0.93."""
-    gates: Literal["second_order", "straight_through", "soft"] = "second_order"
-    """How gates are drawn: binary with a soft gradient, or equation 6."""
-    quiet_from: float = 0.7
-    """Fraction of the steps after which gates are drawn without noise."""
+    initial_log_alpha: float = 2.0
+    """Where every log-alpha starts; 2.0 is open with probability 0.97."""
+    gates: GateKind = "second_order"
+    """How gates are drawn: binary (two gradients, see masks/hard_concrete.py) or equation 6."""
+    noise_floor: float = 0.5
+    """Least scale of the gates' noise, which falls from 1 at a rate that would end at 0.
+    Some is kept: it stops gates from being fitted to the training prompts one by one."""
     kl_weight: float = 1.5
     """Weight of KL(full ‖ circuit), in nats."""
-    score_weight: float = 1.25
+    score_weight: float = 2.5
     """Weight of |circuit's score − full model's score|, relative to the latter's size."""
-    penalty: float = 2.0
+    penalty: float = 1.0
     """Scales all λ."""
     penalties: Penalties = Penalties()
     """λ of each granularity."""
-    warmup: float = 0.2
+    warmup: float = 0.4
     """Fraction of the steps over which the penalty grows from nothing to full."""
     train_embedding: bool = False
     """Whether the embedding has a gate that is trained."""
@@ -65,11 +77,13 @@ class DiscoverConfig:
 
     def __post_init__(self) -> None:
         """Refuses values that cannot be meant."""
+        if self.gates not in get_args(GateKind):
+            raise MgnpError(f"gates must be one of {get_args(GateKind)}, got {self.gates!r}")
         positive = ("steps", "batch_size", "learning_rate", "log_every", "validate_every")
         for name in positive:
             if getattr(self, name) <= 0:
                 raise MgnpError(f"{name} must be greater than 0, got {getattr(self, name)}")
-        for name in ("quiet_from", "warmup"):
+        for name in ("noise_floor", "warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise MgnpError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         for name in ("kl_weight", "score_weight", "penalty", "cache_gib"):

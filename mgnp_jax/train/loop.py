@@ -25,7 +25,7 @@ from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.train import losses, schedule
 from mgnp_jax.train.config import DiscoverConfig
 from mgnp_jax.train.prompts import keep_what_fits
-from mgnp_jax.types import MASK_STREAM, Masks, MgnpError, Params, stream_key
+from mgnp_jax.types import MASK_STREAM, Masks, MgnpError, Params, checksum, stream_key
 
 Record = dict[str, Any]
 
@@ -84,7 +84,7 @@ def train_step(
     key = stream_key(root, MASK_STREAM, state.step)
     value_and_grad = jax.value_and_grad(losses.objective, has_aux=True)
     (_, record), grads = value_and_grad(
-        state.log_alpha, config, model_config, key, params, streams.take(rows), state.step
+        state.log_alpha, key, config, model_config, params, streams.take(rows), state.step
     )
     updates, opt_state = schedule.optimiser(config).update(grads, state.opt_state)
     log_alpha = cast(Masks, optax.apply_updates(state.log_alpha, updates))
@@ -167,6 +167,11 @@ def discover(
                 kept = {name: float(mask.mean()) for name, mask in masks.items()}
                 summary = {"step": done, **measured, "objective": value, "kept": kept}
                 on_record({"step": done, "validation": summary})
+                if not math.isfinite(value):
+                    raise MgnpError(
+                        f"the binary circuit of step {done} gives logits that are not numbers on "
+                        "the validation prompts; check the checkpoint"
+                    )
                 if best is None or value < best[0]:
                     best = value, masks, log_alpha, summary
     except KeyboardInterrupt:
@@ -179,7 +184,10 @@ def discover(
         "model": model.name,
         "config_hash": model.config.hash(),
         "task": data.name,
+        "origin": {"source": data.source, "seed": data.seed},
         "data": data.counts(),
+        "data_checksum": data.checksum(),
+        "weights_checksum": checksum(model.params),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "gates": gate_count(model.config, embedding=EMBEDDING in log_alpha),
         "discover": dataclasses.asdict(config),

@@ -100,9 +100,9 @@ def total(config: DiscoverConfig, terms: dict[str, jax.Array], scale: jax.Array)
 
 def objective(
     log_alpha: Masks,
+    key: jax.Array,
     config: DiscoverConfig,
     model_config: ModelConfig,
-    key: jax.Array,
     params: Params,
     streams: Streams,
     step: jax.Array,
@@ -110,10 +110,10 @@ def objective(
     """Equation 7 for one draw of the gates.
 
     Args:
-      log_alpha: float arrays by granularity; what is differentiated.
+      log_alpha: float arrays by granularity; first, because it is what is differentiated.
+      key: [] typed key; consumed.
       config: loss weights and schedules.
       model_config: the model's shape.
-      key: [] typed key; consumed.
       params: the frozen weights.
       streams: B prompts with their plain passes.
       step: [] int, for the schedules.

@@ -35,12 +35,12 @@ def penalty_scale(config: DiscoverConfig, step: jax.Array) -> jax.Array:
 
 
 def noise_scale(config: DiscoverConfig, step: jax.Array) -> jax.Array:
-    """Scale of the gates' noise at a step: linear from 1 to 0 at `quiet_from`.
+    """Scale of the gates' noise at a step: linear from 1 towards 0, not below the floor.
 
     Soft gates keep their noise: without it they stop at values between 0 and 1.
 
     Args:
-      config: quiet_from, gates and steps.
+      config: noise_floor, gates and steps.
       step: [] int.
 
     Returns:
@@ -48,8 +48,8 @@ def noise_scale(config: DiscoverConfig, step: jax.Array) -> jax.Array:
     """
     if config.gates == "soft":
         return jnp.ones((), jnp.float32)
-    over = max(1.0, config.quiet_from * config.steps)
-    return jnp.maximum(0.0, 1.0 - step.astype(jnp.float32) / over)
+    falling = 1.0 - step.astype(jnp.float32) / config.steps
+    return jnp.maximum(jnp.float32(config.noise_floor), falling)
 
 
 def batch_order(root: jax.Array, prompts: int, batch_size: int, steps: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import tomllib
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import mgnp_jax as mg
 from mgnp_jax.models import smollm2
 from tests.experiments.test_commands import ROOT, call
 
@@ -90,5 +92,21 @@ def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert names["logits"].shape[0] == 8  # type: ignore[attr-defined]
 
 
-def test_every_documented_data_line_is_accepted() -> None:
-    assert '"answers": [" Mary"], "wrong_answers": [" John"]' in README
+def test_the_documented_data_line_is_accepted(tmp_path: Path) -> None:
+    (line,) = re.findall(r"`(\{\"clean\".*?\})`", README)
+    texts = iter(
+        json.dumps(f"Then {a} and {b} spent the day at the park, and {b} gave a book to")
+        for a, b in (("Mary", "John"), ("Emma", "Paul"), ("Lisa", "Mark"), ("Anna", "Adam")) * 2
+    )
+    rows = [re.sub("…", lambda _: next(texts), line) for _ in range(3)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(rows))
+    tokenizer = mg.load_model("gpt2-mini").tokenizer
+    assert sum(mg.load_task(tmp_path / "mine.jsonl", tokenizer).counts().values()) == 3
+
+
+def test_the_command_that_trains_the_embedded_model_runs(tmp_path: Path) -> None:
+    (command,) = re.findall(r"`python -m (experiments.train_mini --out) DIR`", README)
+    done = call(*command.split(), tmp_path / "mini", "--steps", 2, "--batch-size", 4)
+    assert done.returncode == 0, done.stderr
+    again = mg.load_model(str(tmp_path / "mini"))
+    assert again.config == mg.load_model("gpt2-mini").config

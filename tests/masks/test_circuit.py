@@ -49,7 +49,7 @@ def test_saved_and_loaded_circuits_are_the_same(tmp_path: Path) -> None:
 
 def test_a_second_save_does_not_overwrite(tmp_path: Path) -> None:
     a_circuit().save(tmp_path / "c")
-    with pytest.raises(mg.MgnpError, match="not empty"):
+    with pytest.raises(mg.MgnpError, match="not an empty folder"):
         a_circuit(9).save(tmp_path / "c")
     chex.assert_trees_all_equal(mg.load_circuit(tmp_path / "c").masks, a_circuit().masks)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,8 +42,8 @@ def test_soft_gates_are_equation_6() -> None:
 def test_straight_through_gates_are_binary_with_the_soft_gradient() -> None:
     log_alpha = jnp.linspace(-3, 3, 101)
 
-    def total(draw: object, x: jax.Array) -> jax.Array:
-        return draw(jax.random.key(1), x).sum()  # type: ignore[operator]
+    def total(draw: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
+        return draw(jax.random.key(1), x).sum()
 
     hard = hc.straight_through_gates(jax.random.key(1), log_alpha)
     assert set(np.unique(hard)) == {0.0, 1.0}
@@ -51,9 +53,40 @@ def test_straight_through_gates_are_binary_with_the_soft_gradient() -> None:
     assert float(jnp.abs(gradient).max()) > 0.1
 
 
-def test_straight_through_gates_without_noise_are_the_extracted_circuit() -> None:
+@pytest.mark.parametrize("noise", [1.0, 0.35])
+@pytest.mark.parametrize("log_alpha", [-2.0, -1.5, -1.0, 0.0])
+def test_second_order_gates_have_the_slope_of_the_expected_loss(
+    log_alpha: float, noise: float
+) -> None:
+    # L(m) = (m - 1)² is flat at m = 1 and costs 1 at m = 0, so E[L] is the chance of being
+    # closed at this noise; the trapezoid is exact for a square.
+    x = jnp.full((400_000,), log_alpha, jnp.float32)
+
+    def losses(x: jax.Array) -> jax.Array:
+        return jnp.square(hc.second_order_gates(jax.random.key(2), x, noise) - 1).sum()
+
+    def closed(x: float) -> float:
+        return 1 / (1 + np.exp((x - hc.THRESHOLD) / noise))
+
+    slope = (closed(log_alpha + 1e-4) - closed(log_alpha - 1e-4)) / 2e-4
+    assert float(jax.grad(losses)(x).mean()) == pytest.approx(slope, rel=0.04)
+
+
+def test_a_gate_that_has_just_closed_can_open_again() -> None:
+    just_closed = jnp.float32(hc.THRESHOLD - 0.1)
+
+    def gate(draw: Callable[..., jax.Array]) -> float:
+        return float(jax.grad(lambda x: draw(jax.random.key(0), x, 0.01))(just_closed))
+
+    assert gate(hc.straight_through_gates) == 0
+    assert gate(hc.second_order_gates) > 0
+
+
+@pytest.mark.parametrize("kind", ["straight_through", "second_order"])
+def test_binary_gates_without_noise_are_the_extracted_circuit(kind: str) -> None:
     log_alpha = jnp.linspace(-4, 4, 1001)
-    gates = hc.straight_through_gates(jax.random.key(0), log_alpha, 0.0)
+    gates = hc.GATES[kind](jax.random.key(0), log_alpha, 0.0)
+    assert set(np.unique(gates)) == {0.0, 1.0}
     np.testing.assert_array_equal(gates.astype(bool), hc.is_open(log_alpha))
 
 

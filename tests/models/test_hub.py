@@ -107,7 +107,7 @@ def test_broken_folders_are_refused(tmp_path: Path) -> None:
 
 def test_hub_unreachable_says_what_to_do_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*args: object, **kwargs: object) -> str:
-        raise OSError("no route to host")
+        raise RuntimeError("407 Proxy Authentication Required")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(mg.MgnpError) as error:

@@ -55,6 +55,7 @@ def test_splits_named_in_the_file_are_kept(mini: mg.Model, tmp_path: Path) -> No
         (line(answers=[]), "mine.jsonl:2: field 'answers'"),
         ({**line(), "clean": None}, "mine.jsonl:2: field 'clean' must be text, got None"),
         (line(wrong_answers=[" Mary"]), "right and wrong answers at once"),
+        (line(0), "mine.jsonl:2: the clean prompt is that of mine.jsonl:1"),
         (line(split="dev"), "split 'dev'; wanted one of train, validation, test"),
         (line(corrupted="Then Emma gave a book to"), "mine.jsonl:2: clean has 16 tokens and"),
         (line(answers=[" Mary John"]), "mine.jsonl:2: answer ' Mary John' .* 2 tokens"),

@@ -1,7 +1,8 @@
-"""Built-in tasks: counts, disjoint splits, pairs of equal length, for three tokenizers."""
+"""Built-in tasks: counts, disjoint splits, pairs of equal length, for several tokenizers."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import chex
@@ -54,7 +55,6 @@ def test_splits_have_the_papers_counts_and_share_no_prompt(
 def test_same_seed_same_prompts(mini: mg.Model) -> None:
     task = ioi.IOI.__class__(
         name="ioi",
-        title="",
         counts=Counts(train=5, validation=5, test=5),
         kind="logits",
         pairs=ioi.pairs,
@@ -107,12 +107,26 @@ def test_pronouns_are_balanced_and_corrupted_by_the_other_gender(mini: mg.Model)
     assert 0.35 < right.count(" he") / len(right) < 0.65
 
 
-def test_ioi_works_for_gpt2s_own_tokenizer(gpt2_tokenizer: Any) -> None:
-    pairs = distinct_pairs(ioi.IOI, gpt2_tokenizer, 0)[:300]
-    batch = encode_pairs(gpt2_tokenizer, pairs, "logits")
+@pytest.mark.parametrize("name", sorted(mg.TASKS))
+def test_tasks_work_for_a_byte_level_tokenizer(gpt2_tokenizer: Any, name: str) -> None:
+    task = dataclasses.replace(mg.TASKS[name], counts=Counts(train=100, validation=100, test=100))
+    pairs = distinct_pairs(task, gpt2_tokenizer, 0)
+    batch = encode_pairs(gpt2_tokenizer, pairs, task.kind, task.judge)
+    assert len(batch) == 300
     assert texts(gpt2_tokenizer, batch, "clean") == [pair.clean for pair in pairs]
-    names = gpt2_tokenizer.convert_ids_to_tokens(batch.readouts["score"].tokens[:, 0].tolist())
-    assert all(name.startswith("Ġ") for name in names)
+    assert texts(gpt2_tokenizer, batch, "corrupted") == [pair.corrupted for pair in pairs]
+    first = gpt2_tokenizer.convert_ids_to_tokens(batch.readouts["score"].tokens[:, 0].tolist())
+    assert all(answer.startswith("Ġ") != (name == "gt") for answer in first)
+
+
+def test_greater_than_refuses_a_tokenizer_that_splits_years() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    digits = Tokenizer(models.WordLevel({str(d): d for d in range(10)}, unk_token="0"))
+    digits.pre_tokenizer = pre_tokenizers.Digits(individual_digits=True)
+    with pytest.raises(mg.MgnpError, match="last two digits of a year.*gpt2-mini"):
+        mg.load_task("gt", PreTrainedTokenizerFast(tokenizer_object=digits))
 
 
 def pair(**changes: Any) -> PromptPair:
@@ -134,6 +148,7 @@ def pair(**changes: Any) -> PromptPair:
         ),
         ({"corrupted": pair().clean}, "are the same prompt"),
         ({"clean": pair().clean.replace("park", "moon")}, "does not know; it knows .*Mary"),
+        ({"clean": pair().clean.replace("Then", "Zzz")}, "clean has words .* does not know"),
         (
             {"answers": {"score": logit_difference([" Mary John"], [" John"])}},
             r"answer ' Mary John' \(score\) is 2 tokens .*one known token",
@@ -143,7 +158,7 @@ def pair(**changes: Any) -> PromptPair:
             "answer 'Mary' .*leading space",
         ),
     ],
-    ids=["lengths", "identical", "unknown", "two-tokens", "no-space"],
+    ids=["lengths", "identical", "unknown", "unknown-first", "two-tokens", "no-space"],
 )
 def test_unusable_pairs_are_named(mini: mg.Model, changes: dict, message: str) -> None:
     with pytest.raises(mg.MgnpError, match=message):

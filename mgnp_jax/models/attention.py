@@ -1,0 +1,34 @@
+"""Scaled dot-product attention with grouped queries.
+
+`jax.nn.dot_product_attention` computes its softmax in float32 whatever it is given, which
+would keep gradients from being checked in float64.
+"""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def attention(q: jax.Array, k: jax.Array, v: jax.Array, attend: jax.Array) -> jax.Array:
+    """Mixes values by softmax(q · k / √E), in float32 or finer.
+
+    Args:
+      q: [B, T, H, E] queries; head h reads key-value head h // (H / KV).
+      k: [B, T, KV, E] keys.
+      v: [B, T, KV, E] values.
+      attend: [B, T, T] bool, who may look at whom; every row has one True.
+
+    Returns:
+      [B, T, H, E] in the dtype of `v`.
+    """
+    chex.assert_equal_shape([k, v])
+    batch, length, heads, width = q.shape
+    chex.assert_shape(attend, (batch, length, length))
+    grouped = q.reshape(batch, length, k.shape[2], -1, width)
+    scores = jnp.einsum("btkge,bske->bkgts", grouped, k) / width**0.5
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    scores = jnp.where(attend[:, None, None], scores, -jnp.inf)
+    weights = jax.nn.softmax(scores).astype(v.dtype)
+    return jnp.einsum("bkgts,bske->btkge", weights, v).reshape(batch, length, heads, width)
