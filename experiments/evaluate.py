@@ -75,6 +75,8 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         console.print(
             "Other prompts or weights than the run's, so its figures are not shown beside"
         )
+    if source == origin["source"] and seed != origin["seed"]:
+        console.print("Another seed draws afresh: some prompts may be among those trained on.")
     console.print(comparison_table(figures, saved).rich())
     return figures
 

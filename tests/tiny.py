@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import numpy as np
 
@@ -66,6 +68,7 @@ def batch(config: ModelConfig, rows: int = 6, length: int = 7, seed: int = 1) ->
     return Batch(clean=clean, corrupted=corrupted, attention_mask=mask, readouts={"score": readout})
 
 
+@functools.cache
 def model(family: str) -> Model:
     """A tiny random model without tokenizer."""
     config = CONFIGS[family]

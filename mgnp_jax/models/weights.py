@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ ONE_FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def init_params(key: jax.Array, config: ModelConfig) -> Params:
     """Random weights of the given shape, blocks stacked over layers.
 
@@ -36,16 +38,16 @@ def init_params(key: jax.Array, config: ModelConfig) -> Params:
     x = jnp.zeros((1, 1, config.width), jnp.float32)
     attend = jnp.ones((1, 1, 1), bool)
 
-    def build(key: jax.Array) -> dict[str, Any]:
-        ends_key, blocks_key = jax.random.split(key)
-        block_keys = jax.random.split(blocks_key, config.layers)
-        one = lambda k: family.block(config).init(k, x, attend)["params"]  # noqa: E731
-        ends = family.ends(config).init(ends_key, tokens)["params"]
-        return {"ends": ends, "blocks": jax.vmap(one)(block_keys)}
+    def block(key: jax.Array) -> Any:
+        return family.block(config).init(key, x, attend)["params"]
 
-    return jax.jit(build)(key)
+    ends_key, blocks_key = jax.random.split(key)
+    ends = family.ends(config).init(ends_key, tokens)["params"]
+    blocks = jax.vmap(block)(jax.random.split(blocks_key, config.layers))
+    return {"ends": ends, "blocks": blocks}
 
 
+@functools.lru_cache
 def param_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every leaf by path, without computing anything.
 

@@ -21,13 +21,13 @@ class Penalties:
     """Whole attention blocks."""
     mlp_blocks: float = 1.5
     """Whole MLP blocks."""
-    attention_heads: float = 10.0
+    attention_heads: float = 16.0
     """Heads."""
     attention_neurons: float = 1.0
     """Head outputs, one by one."""
-    mlp_hidden: float = 6.0
+    mlp_hidden: float = 2.0
     """MLP neurons after the activation."""
-    mlp_output: float = 1.5
+    mlp_output: float = 0.5
     """What an MLP writes, dimension by dimension."""
     embedding: float = 0.0
     """The embedding; counts only if it is trained."""
@@ -56,9 +56,9 @@ class DiscoverConfig:
     noise_floor: float = 0.5
     """Least scale of the gates' noise, which falls from 1 at a rate that would end at 0.
     Some is kept: it stops gates from being fitted to the training prompts one by one."""
-    kl_weight: float = 1.5
+    kl_weight: float = 1.75
     """Weight of KL(full ‖ circuit), in nats."""
-    score_weight: float = 2.5
+    score_weight: float = 2.0
     """Weight of |circuit's score − full model's score|, relative to the latter's size."""
     penalty: float = 1.0
     """Scales all λ."""

@@ -66,6 +66,7 @@ def train_step(
     state: TrainState,
     streams: Streams,
     rows: jax.Array,
+    lift: jax.Array,
 ) -> tuple[TrainState, Record]:
     """One step of optax on log-alpha.
 
@@ -77,6 +78,7 @@ def train_step(
       state: donated.
       streams: prompts with their plain passes.
       rows: [B] which of them to use.
+      lift: [] how far above the full model's score to aim.
 
     Returns:
       The next state; the loss terms and kept shares of this step, before the update.
@@ -84,7 +86,7 @@ def train_step(
     key = stream_key(root, MASK_STREAM, state.step)
     value_and_grad = jax.value_and_grad(losses.objective, has_aux=True)
     (_, record), grads = value_and_grad(
-        state.log_alpha, key, config, model_config, params, streams.take(rows), state.step
+        state.log_alpha, key, config, model_config, params, streams.take(rows), state.step, lift
     )
     updates, opt_state = schedule.optimiser(config).update(grads, state.opt_state)
     log_alpha = cast(Masks, optax.apply_updates(state.log_alpha, updates))
@@ -144,11 +146,14 @@ def discover(
     state = init_state(config, model.config)
     best: tuple[float, Masks, Masks, Record] | None = None
     record: Record = {}
+    lift = jnp.zeros((), jnp.float32)
     done = 0
     try:
         for step, rows in enumerate(order):
             streams, taken = train.rows(rows)
-            state, out = train_step(config, model.config, key, model.params, state, streams, taken)
+            state, out = train_step(
+                config, model.config, key, model.params, state, streams, taken, lift
+            )
             done = step + 1
             if step % config.log_every == 0 or done == config.steps:
                 record = {"step": done} | jax.tree.map(float, out)
@@ -166,6 +171,8 @@ def discover(
                 value = binary_objective(config, masks, measured)
                 kept = {name: float(mask.mean()) for name, mask in masks.items()}
                 summary = {"step": done, **measured, "objective": value, "kept": kept}
+                summary["lift"] = float(lift)
+                lift = schedule.next_lift(lift, measured["score"], measured["base_score"])
                 on_record({"step": done, "validation": summary})
                 if not math.isfinite(value):
                     raise MgnpError(

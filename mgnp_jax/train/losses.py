@@ -60,12 +60,15 @@ def penalty(shares: dict[str, jax.Array], penalties: Penalties) -> jax.Array:
     return sum((weights[name] * share for name, share in shares.items()), jnp.zeros(()))
 
 
-def faithfulness(logits: jax.Array, streams: Streams) -> dict[str, jax.Array]:
+def faithfulness(
+    logits: jax.Array, streams: Streams, lift: jax.Array | float = 0.0
+) -> dict[str, jax.Array]:
     """The two terms that say how far the circuit is from the full model.
 
     Args:
       logits: [B, V] of the circuit.
       streams: the prompts, with the full model's logits.
+      lift: [] by what part of itself the score that is aimed at exceeds the full model's.
 
     Returns:
       `kl`, mean in nats; `score_gap`, mean |circuit − full model| of the task's score over
@@ -76,7 +79,7 @@ def faithfulness(logits: jax.Array, streams: Streams) -> dict[str, jax.Array]:
     readout = streams.batch.readouts["score"]
     base = read(readout, streams.base_logits)
     size = jnp.maximum(jnp.abs(base).mean(), 1e-6)
-    gap = jnp.abs(read(readout, logits) - base).mean() / size
+    gap = jnp.abs(read(readout, logits) - (1 + lift) * base).mean() / size
     return {"kl": kl_divergence(streams.base_logits, logits).mean(), "score_gap": gap}
 
 
@@ -106,6 +109,7 @@ def objective(
     params: Params,
     streams: Streams,
     step: jax.Array,
+    lift: jax.Array,
 ) -> tuple[jax.Array, dict[str, Any]]:
     """Equation 7 for one draw of the gates.
 
@@ -117,13 +121,14 @@ def objective(
       params: the frozen weights.
       streams: B prompts with their plain passes.
       step: [] int, for the schedules.
+      lift: [] how far above the full model's score to aim, see `faithfulness`.
 
     Returns:
       The loss; it and its terms by name, with the expected kept shares under `kept`.
     """
     masks = sample_masks(key, log_alpha, config.gates, schedule.noise_scale(config, step))
     shares = kept_shares(log_alpha)
-    terms = faithfulness(masked_logits(model_config, params, masks, streams), streams)
+    terms = faithfulness(masked_logits(model_config, params, masks, streams), streams, lift)
     terms["penalty"] = penalty(shares, config.penalties)
     loss = total(config, terms, schedule.penalty_scale(config, step))
     return loss, {"loss": loss, **terms, "kept": shares}

@@ -52,6 +52,24 @@ def noise_scale(config: DiscoverConfig, step: jax.Array) -> jax.Array:
     return jnp.maximum(jnp.float32(config.noise_floor), falling)
 
 
+def next_lift(lift: jax.Array, score: float, base_score: float) -> jax.Array:
+    """Corrects the score aimed at by what the last validation missed.
+
+    A circuit scores lower on prompts that did not choose its gates. How much lower is one
+    number, and the validation prompts tell it.
+
+    Args:
+      lift: [] float32, so far.
+      score: of the binary circuit on the validation prompts.
+      base_score: of the full model.
+
+    Returns:
+      [] float32 in [−0.3, 0.3].
+    """
+    missed = (base_score - score) / max(abs(base_score), 1e-6)
+    return jnp.clip(lift + jnp.float32(0.5 * missed), -0.3, 0.3)
+
+
 def batch_order(root: jax.Array, prompts: int, batch_size: int, steps: int) -> np.ndarray:
     """Which prompts each step sees: one shuffle after another, cut into batches.
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import mgnp_jax as mg
-from mgnp_jax.models import smollm2
 from tests.experiments.test_commands import ROOT, call
+from tests.models.test_smollm2 import real
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
@@ -54,13 +54,8 @@ def test_module_commands_run_in_order(tmp_path: Path) -> None:
     assert ran >= 3
 
 
-@pytest.mark.smollm2
-@pytest.mark.slow
-@pytest.mark.skipif(
-    not (smollm2.cache_root() / "smollm2-135m" / "config.json").exists(),
-    reason="SmolLM2 is not in the cache (tests/models/test_smollm2.py fetches it if asked)",
-)
-def test_the_smollm2_command_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", [pytest.param("", marks=real)])
+def test_the_smollm2_command_runs(tmp_path: Path, stage: str) -> None:
     (command,) = [c for c in COMMANDS if "smollm2-135m" in c]
     done = call(*shlex.split(command)[2:], *SHORT["experiments.run"], cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ converted = all((smollm2.cache_root() / "smollm2-135m" / f).exists() for f in sm
 real = [
     pytest.mark.smollm2,
     pytest.mark.slow,
+    pytest.mark.xdist_group("smollm2"),
     pytest.mark.skipif(
         not converted and not os.environ.get("MGNP_JAX_TEST_SMOLLM2"),
         reason="SmolLM2 is not in the cache; MGNP_JAX_TEST_SMOLLM2=1 fetches it (93 MB)",

@@ -57,8 +57,8 @@ def test_splits_named_in_the_file_are_kept(mini: mg.Model, tmp_path: Path) -> No
         (line(wrong_answers=[" Mary"]), "right and wrong answers at once"),
         (line(0), "mine.jsonl:2: the clean prompt is that of mine.jsonl:1"),
         (line(split="dev"), "split 'dev'; wanted one of train, validation, test"),
-        (line(corrupted="Then Emma gave a book to"), "mine.jsonl:2: clean has 16 tokens and"),
-        (line(answers=[" Mary John"]), "mine.jsonl:2: answer ' Mary John' .* 2 tokens"),
+        (line(1, corrupted="Then Emma gave a book to"), "mine.jsonl:2: clean has 16 tokens and"),
+        (line(1, answers=[" Mary John"]), "mine.jsonl:2: answer ' Mary John' .* 2 tokens"),
     ],
 )
 def test_bad_lines_are_named(mini: mg.Model, tmp_path: Path, bad: Any, message: str) -> None:

@@ -12,37 +12,39 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.masks.hard_concrete import GATES
-from mgnp_jax.metrics.streams import run_streams
+from mgnp_jax.metrics.streams import Streams, run_streams
 from mgnp_jax.train import losses
 from tests import tiny
 
 CONFIG = mg.DiscoverConfig(steps=10, gates="soft", train_embedding=True, warmup=0.0)
 
 
-def loss_of(
-    model: mg.Model, params: mg.Params, batch: mg.Batch, config: mg.DiscoverConfig, seed: int = 4
-) -> Callable[[mg.Masks], jax.Array]:
-    streams = run_streams(model.config, params, batch)
+def gradient_of(
+    model: mg.Model, config: mg.DiscoverConfig
+) -> Callable[[mg.Masks, jax.Array, Streams], tuple[jax.Array, mg.Masks]]:
+    """The objective and its gradient in log-alpha, compiled once."""
 
-    def loss(log_alpha: mg.Masks) -> jax.Array:
-        key = jax.random.key(seed)
+    def loss(log_alpha: mg.Masks, key: jax.Array, streams: Streams) -> jax.Array:
+        params = jax.tree.map(lambda leaf: leaf.astype(streams.base_logits.dtype), model.params)
         value, _ = losses.objective(
-            log_alpha, key, config, model.config, params, streams, jnp.int32(5)
+            log_alpha, key, config, model.config, params, streams, jnp.int32(5), jnp.zeros(())
         )
         return value
 
-    return jax.jit(loss)
+    return jax.jit(jax.value_and_grad(loss))
 
 
 @pytest.mark.parametrize("gates", sorted(GATES))
 def test_gradient_reaches_every_gate_without_the_penalty(tiny_model: mg.Model, gates: str) -> None:
     config = dataclasses.replace(CONFIG, penalty=0.0, gates=gates)  # type: ignore[arg-type]
+    run = gradient_of(tiny_model, config)
     # In the middle of the sample's range, where the fewest gates are clipped.
     log_alpha = mg.full_masks(tiny_model.config, 0.0, embedding=True)
     touched = {name: np.zeros(leaf.shape, bool) for name, leaf in log_alpha.items()}
     for seed in range(12):
         batch = tiny.batch(tiny_model.config, seed=seed)
-        gradient = jax.grad(loss_of(tiny_model, tiny_model.params, batch, config, seed))(log_alpha)
+        streams = run_streams(tiny_model.config, tiny_model.params, batch)
+        _, gradient = run(log_alpha, jax.random.key(seed), streams)
         for name, leaf in gradient.items():
             assert np.isfinite(leaf).all(), name
             touched[name] |= np.asarray(leaf) != 0
@@ -53,20 +55,21 @@ def test_gradient_reaches_every_gate_without_the_penalty(tiny_model: mg.Model, g
 def test_gradient_is_that_of_finite_differences_in_float64(tiny_model: mg.Model) -> None:
     with jax.enable_x64(True):
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), tiny_model.params)
-        batch = tiny.batch(tiny_model.config, rows=3)
+        streams = run_streams(tiny_model.config, params, tiny.batch(tiny_model.config, rows=3))
         rng = np.random.default_rng(2)
         log_alpha = {
             name: jnp.asarray(rng.normal(0.0, 0.5, leaf.shape), jnp.float64)
             for name, leaf in mg.full_masks(tiny_model.config, embedding=True).items()
         }
-        loss = loss_of(tiny_model, params, batch, CONFIG)
-        gradient = jax.grad(loss)(log_alpha)
+        run = gradient_of(tiny_model, CONFIG)
+        _, gradient = run(log_alpha, jax.random.key(4), streams)
         for name, leaf in log_alpha.items():
             direction = jnp.asarray(rng.standard_normal(leaf.shape), jnp.float64)
             eps = 1e-6
 
             def along(t: float, name: str = name, d: jax.Array = direction) -> float:
-                return float(loss({**log_alpha, name: log_alpha[name] + t * d}))
+                moved = {**log_alpha, name: log_alpha[name] + t * d}
+                return float(run(moved, jax.random.key(4), streams)[0])
 
             numeric = (along(eps) - along(-eps)) / (2 * eps)
             analytic = float((gradient[name] * direction).sum())

@@ -167,6 +167,13 @@ def test_schedules() -> None:
     assert float(schedule.noise_scale(soft, jnp.int32(99))) == 1
 
 
+def test_lift_follows_what_validation_missed() -> None:
+    lift = schedule.next_lift(jnp.zeros((), jnp.float32), score=4.0, base_score=5.0)
+    assert float(lift) == pytest.approx(0.1)
+    assert float(schedule.next_lift(lift, 5.5, 5.0)) == pytest.approx(0.05)
+    assert float(schedule.next_lift(lift, -50.0, 5.0)) == pytest.approx(0.3)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"steps": 0}, {"learning_rate": -1.0}, {"warmup": 1.5}, {"penalty": -0.1}],
