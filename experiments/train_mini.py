@@ -176,7 +176,9 @@ def train(config: TrainMiniConfig) -> Model:
     rng = np.random.default_rng(config.seed)
     stream = texts(rng, tokenizer)
     params = init_params(jax.random.key(config.seed), shape)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, 100, config.steps)
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, min(100, config.steps // 10), config.steps
+    )
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.01))
     state = tx.init(params)
 

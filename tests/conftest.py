@@ -44,8 +44,9 @@ def gpt2_tokenizer() -> Tokenizer:
     from transformers import GPT2Tokenizer
 
     lists = (words.GIRLS, words.BOYS, words.PLACES, words.OBJECTS, words.EVENTS, ("he", "she"))
-    pieces = [" " + word for part in lists for word in part]
-    pieces += [f"{n:02d}" for n in range(100)] + [f" {n}" for n in range(11, 22)]
+    # Merges act in this order, so that " 1743" becomes " 17" and "43".
+    pieces = [f" {n}" for n in range(11, 22)] + [f"{n:02d}" for n in range(100)]
+    pieces += [" " + word for part in lists for word in part]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     vocabulary = {symbol: i for i, symbol in enumerate(sorted(alphabet))}
     merges: list[tuple[str, str]] = []

@@ -145,4 +145,4 @@ def test_a_circuit_on_a_model_it_does_not_fit_is_refused(run_folder: Path, tmp_p
     mg.save_model(named, tmp_path / "other")
     done = call("experiments.evaluate", "--circuit", run_folder, "--model", tmp_path / "other")
     assert done.returncode == 2
-    assert "(4, 4), the model wants (3, 4)" in done.stderr
+    assert "(4, 8), the model wants (3, 4)" in done.stderr

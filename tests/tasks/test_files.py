@@ -57,7 +57,7 @@ def test_splits_named_in_the_file_are_kept(mini: mg.Model, tmp_path: Path) -> No
         (line(wrong_answers=[" Mary"]), "right and wrong answers at once"),
         (line(0), "mine.jsonl:2: the clean prompt is that of mine.jsonl:1"),
         (line(split="dev"), "split 'dev'; wanted one of train, validation, test"),
-        (line(1, corrupted="Then Emma gave a book to"), "mine.jsonl:2: clean has 16 tokens and"),
+        (line(1, corrupted="Then Emma gave a book to"), "mine.jsonl:2: clean has 17 tokens and"),
         (line(1, answers=[" Mary John"]), "mine.jsonl:2: answer ' Mary John' .* 2 tokens"),
     ],
 )
@@ -68,7 +68,7 @@ def test_bad_lines_are_named(mini: mg.Model, tmp_path: Path, bad: Any, message: 
 
 
 def test_all_bad_lines_are_reported_at_once(mini: mg.Model, tmp_path: Path) -> None:
-    file = write(tmp_path / "mine.jsonl", [line(), "{", line(), "{"])
+    file = write(tmp_path / "mine.jsonl", [line(0), "{", line(1), "{"])
     with pytest.raises(mg.MgnpError, match=r"2 bad line\(s\)(?s:.*)jsonl:2(?s:.*)jsonl:4"):
         mg.load_task(file, mini.tokenizer)
 

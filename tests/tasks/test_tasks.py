@@ -144,7 +144,7 @@ def pair(**changes: Any) -> PromptPair:
     [
         (
             {"corrupted": "Then Emma spent the day at the park, and Lisa gave a book to"},
-            r"mine.jsonl:4: clean has 16 tokens and corrupted 14.*equally long",
+            r"mine.jsonl:4: clean has 17 tokens and corrupted 15.*equally long",
         ),
         ({"corrupted": pair().clean}, "are the same prompt"),
         ({"clean": pair().clean.replace("park", "moon")}, "does not know; it knows .*Mary"),
