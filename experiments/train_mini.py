@@ -5,7 +5,7 @@
 A GPT-2 of 4 layers × 8 heads learns the paper's three tasks in template English with a
 word-level vocabulary. The prompts of `load_task(..., seed=0)`, all splits, are never
 trained on. To keep the pronoun task learnable with most of its prompts held out, what
-gender a name has is also told in sentences that are in no task. About 5 minutes on two
+gender a name has is also told in sentences that are in no task. About 12 minutes on two busy
 cores; one seed, so the same machine gives the same weights.
 """
 

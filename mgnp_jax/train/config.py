@@ -55,7 +55,7 @@ class DiscoverConfig:
     """How gates are drawn: binary (two gradients, see masks/hard_concrete.py) or equation 6."""
     noise_floor: float = 0.5
     """Least scale of the gates' noise, which falls from 1 at a rate that would end at 0.
-    Some is kept: it stops gates from being fitted to the training prompts one by one."""
+    Some is kept against fitting gates to the training prompts one by one."""
     kl_weight: float = 1.75
     """Weight of KL(full ‖ circuit), in nats."""
     score_weight: float = 2.0
