@@ -19,9 +19,9 @@ class Penalties:
 
     attention_blocks: float = 0.3
     """Whole attention blocks."""
-    mlp_blocks: float = 1.5
+    mlp_blocks: float = 1.75
     """Whole MLP blocks."""
-    attention_heads: float = 16.0
+    attention_heads: float = 18.0
     """Heads."""
     attention_neurons: float = 1.0
     """Head outputs, one by one."""
