@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import jax
 import tyro
 from rich.console import Console
 from rich.progress import Progress
 
 import mgnp_jax as mg
+from mgnp_jax.models.smollm2 import cache_root
 
 Config = TypeVar("Config")
 
@@ -23,6 +26,7 @@ def command(config_type: type[Config], main: Callable[[Config, Console], Any]) -
       main: what to run.
     """
     console = Console()
+    keep_compilations()
     try:
         main(tyro.cli(config_type), console)
     except mg.MgnpError as error:
@@ -31,6 +35,18 @@ def command(config_type: type[Config], main: Callable[[Config, Console], Any]) -
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def keep_compilations() -> None:
+    """Lets the next run of the same shapes start without compiling.
+
+    The folder is `xla` under the package's cache ($MGNP_JAX_CACHE); JAX's own variable
+    JAX_COMPILATION_CACHE_DIR chooses another.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
+    # Smaller ones are compiled faster than they are read.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def check_counts(seed: int | None, test_prompts: int | None) -> None:

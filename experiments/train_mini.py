@@ -30,6 +30,7 @@ from transformers import PreTrainedTokenizerFast
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.forward import capture, unembed
 from mgnp_jax.models.hub import Model, save_model
+from mgnp_jax.models.packing import whole_grid
 from mgnp_jax.models.weights import init_params
 from mgnp_jax.tasks import TASKS, gendered_pronouns, greater_than, ioi, words
 from mgnp_jax.tasks.task import distinct_pairs
@@ -126,7 +127,10 @@ def loss_fn(
     config: TrainMiniConfig,
 ) -> jax.Array:
     """Smoothed cross-entropy of the last word, plus a part of that of all words, in nats."""
-    residual, _, values = capture(shape, params, tokens[:, :-1])
+    inputs = tokens[:, :-1]
+    layout = whole_grid(jnp.ones(inputs.shape, bool))
+    run = capture(shape, params, inputs.reshape(-1), layout)
+    residual = run.residual.reshape(*inputs.shape, -1)
     targets = jax.nn.one_hot(tokens[:, 1:], shape.vocab_size)
     targets = optax.smooth_labels(targets, config.smoothing)
     loss = optax.softmax_cross_entropy(unembed(shape, params, residual), targets)
@@ -136,11 +140,12 @@ def loss_fn(
     everywhere = (loss * real).sum() / real.sum()
     projection = params["blocks"]["attn_proj"]["kernel"]
     rows = projection.reshape(shape.layers, shape.heads, shape.head_width, shape.width)
-    written = jnp.einsum("lbthe,lhed->lbthd", values.attn_z, rows)
+    written = jnp.einsum("lkhe,lhed->lkhd", run.values.attn_z, rows)
     # The small constant keeps the length's slope finite where a head writes nothing.
-    length = jnp.sqrt(jnp.square(written).sum(-1) + 1e-6).sum((0, 3))
+    length = jnp.sqrt(jnp.square(written).sum(-1) + 1e-6).sum((0, 2))
     outgoing = jnp.linalg.norm(params["blocks"]["mlp_proj"]["kernel"], axis=-1)
-    neurons = jnp.einsum("lbtf,lf->bt", jnp.abs(values.mlp_hidden), outgoing)
+    neurons = jnp.einsum("lkf,lf->k", jnp.abs(run.values.mlp_hidden), outgoing)
+    length, neurons = (cost.reshape(inputs.shape) for cost in (length, neurons))
     return (
         (loss * answer).sum() / answer.sum()
         + config.prompt_weight * everywhere

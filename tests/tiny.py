@@ -56,10 +56,22 @@ def lively_params(config: ModelConfig, seed: int = 0) -> Params:
     )
 
 
-def batch(config: ModelConfig, rows: int = 6, length: int = 7, seed: int = 1) -> Batch:
-    """Random prompts of different lengths, right-padded, with two answer tokens each."""
+def batch(
+    config: ModelConfig, rows: int = 6, length: int = 7, seed: int = 1, shared: int = 0
+) -> Batch:
+    """Random prompts of different lengths, right-padded, with two answer tokens each.
+
+    As many tokens as `shared` says, fewer in some rows, come before a pair's first difference.
+    """
     rng = np.random.default_rng(seed)
     clean, corrupted = rng.integers(0, config.vocab_size, (2, rows, length), np.int32)
+    if shared:
+        starts = rng.integers(0, shared + 1, rows)
+        starts[0] = shared
+        same = np.arange(length)[None] < starts[:, None]
+        corrupted = np.where(same, clean, corrupted)
+        first = np.arange(length)[None] == starts[:, None]
+        corrupted = np.where(first, (clean + 1) % config.vocab_size, corrupted)
     lengths = rng.integers(length - 3, length + 1, rows)
     mask = np.arange(length)[None] < lengths[:, None]
     answers = np.stack([rng.permutation(config.vocab_size)[:2] for _ in range(rows)])

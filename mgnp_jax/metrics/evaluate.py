@@ -12,7 +12,7 @@ import numpy as np
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.granularities import as_bool, check_masks
 from mgnp_jax.metrics.scores import kl_divergence, read, same_top_token
-from mgnp_jax.metrics.streams import Streams, chunk_rows, masked_logits, run_streams
+from mgnp_jax.metrics.streams import Streams, chunk_rows, extent, masked_logits, run_streams
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.types import Batch, Masks, MgnpError, Params
@@ -37,9 +37,9 @@ def per_prompt(config: ModelConfig, params: Params, masks: Masks, streams: Strea
     base, logits = streams.base_logits, masked_logits(config, params, masks, streams)
     scores = {
         name: (read(readout, base), read(readout, logits))
-        for name, readout in streams.batch.readouts.items()
+        for name, readout in streams.readouts.items()
     }
-    of_base, of_circuit = scores[streams.batch.judge]
+    of_base, of_circuit = scores[streams.judge]
     return {
         "kl": kl_divergence(base, logits),
         "exact_match": same_top_token(base, logits),
@@ -122,8 +122,10 @@ def evaluate(
     masks = as_bool(masks)
     check_prompts(model.config, batch)
     pieces = []
-    for chosen, real in chunk_rows(len(batch), batch_size):
-        streams = run_streams(model.config, model.params, batch.take(chosen))
+    chunks = list(chunk_rows(len(batch), batch_size))
+    sizes = extent(batch).sizes(rows for rows, _ in chunks)
+    for chosen, real in chunks:
+        streams = run_streams(model.config, model.params, batch.take(chosen), sizes)
         rows = jax.device_get(per_prompt(model.config, model.params, masks, streams))
         pieces.append((rows, real))
         on_progress(real)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,52 +12,233 @@ import numpy as np
 from flax import struct
 
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.models.forward import at_answer, masked_residual, plain_passes, unembed
-from mgnp_jax.models.nodes import SiteValues
-from mgnp_jax.types import Batch, Masks, Params
+from mgnp_jax.models.forward import lockstep_residual, masked_residual, plain_passes, unembed
+from mgnp_jax.models.nodes import Corrupted
+from mgnp_jax.models.packing import Layout, pack
+from mgnp_jax.types import Batch, Masks, Params, Readout
 
 
 @struct.dataclass
 class Streams:
-    """A batch with what both plain passes say about it.
+    """Prompts, packed from where a pair differs, with what both plain passes say of them.
 
     Attributes:
-      batch: [B, T] the prompts.
+      layout: K tokens of B prompts.
+      clean: [K] their ids.
+      corrupted: the corrupted run's values of these tokens; or its ids [K], whose values are
+        then computed beside the masked run.
       base_logits: [B, V] full model on clean prompts, at the answer position.
-      corrupted: embedding [B, T, D] and site values [L, B, T, …] of the corrupted run.
+      readouts: the prompts' scores by name.
+      judge: which of them says who won.
     """
 
-    batch: Batch
-    base_logits: jax.Array
-    corrupted: tuple[jax.Array, SiteValues]
+    layout: Layout
+    clean: Any
+    corrupted: Corrupted | Any
+    base_logits: Any
+    readouts: dict[str, Readout]
+    judge: str = struct.field(pytree_node=False)
 
-    def take(self, rows: jax.Array) -> Streams:
+    def take(self, chosen: Selection) -> Streams:
         """Selects prompts.
 
         Args:
-          rows: [K] int.
+          chosen: which.
         """
-        embedding, values = self.corrupted
+        assert isinstance(self.corrupted, Corrupted)
+        rows, tokens = chosen.rows, chosen.tokens
+        corrupted = Corrupted(
+            embedding=self.corrupted.embedding[tokens],
+            values=jax.tree.map(lambda leaf: leaf[:, tokens], self.corrupted.values),
+            prefix=jax.tree.map(lambda leaf: leaf[:, rows], self.corrupted.prefix),
+        )
         return Streams(
-            batch=self.batch.take(rows),
+            layout=chosen.layout,
+            clean=self.clean[tokens],
+            corrupted=corrupted,
             base_logits=self.base_logits[rows],
-            corrupted=(embedding[rows], jax.tree.map(lambda leaf: leaf[:, rows], values)),
+            readouts=jax.tree.map(lambda leaf: leaf[rows], self.readouts),
+            judge=self.judge,
         )
 
 
-def run_streams(config: ModelConfig, params: Params, batch: Batch) -> Streams:
+@struct.dataclass
+class Selection:
+    """Some prompts of kept streams.
+
+    Attributes:
+      layout: K tokens of the B prompts.
+      rows: [B] int32 which prompts.
+      tokens: [K] int32 which of the kept tokens.
+    """
+
+    layout: Layout
+    rows: Any
+    tokens: Any
+
+
+class Sizes(NamedTuple):
+    """Array sizes that serve several batches, so that one compilation serves them all.
+
+    Attributes:
+      whole: tokens of whole prompts.
+      tokens: K, tokens from where a pair differs.
+      positions: T of the grid.
+      prefix: P, most tokens before the first difference.
+    """
+
+    whole: int
+    tokens: int
+    positions: int
+    prefix: int
+
+
+class Extent(NamedTuple):
+    """Where prompts begin to differ and where they end.
+
+    Attributes:
+      lengths: [N] tokens.
+      starts: [N] first token in which clean and corrupted differ.
+    """
+
+    lengths: np.ndarray
+    starts: np.ndarray
+
+    def sizes(self, groups: Iterable[np.ndarray]) -> Sizes:
+        """What each of some batches fits in.
+
+        Args:
+          groups: [B] rows of each batch.
+        """
+        groups = list(groups)
+        parts = self.lengths - self.starts
+
+        def most(values: np.ndarray) -> int:
+            return max(int(values[rows].sum()) for rows in groups)
+
+        return Sizes(most(self.lengths), most(parts), int(parts.max()), int(self.starts.max()))
+
+    def layout(self, rows: np.ndarray, sizes: Sizes) -> Layout:
+        """Packs some prompts from where they differ.
+
+        Args:
+          rows: [B].
+          sizes: of the arrays.
+        """
+        return pack(
+            self.lengths[rows],
+            self.starts[rows],
+            tokens=sizes.tokens,
+            positions=sizes.positions,
+            prefix=sizes.prefix,
+        )
+
+    def select(self, rows: np.ndarray, sizes: Sizes) -> Selection:
+        """Prompts of streams that hold all N, one after another.
+
+        Args:
+          rows: [B].
+          sizes: of the arrays.
+        """
+        parts = self.lengths - self.starts
+        first = (np.cumsum(parts) - parts - self.starts)[rows]
+        layout = self.layout(rows, sizes)
+        prompt = layout.slots // layout.real.shape[1]
+        tokens = np.where(layout.used, first[prompt] + layout.positions, 0)
+        return Selection(layout=layout, rows=rows.astype(np.int32), tokens=tokens.astype(np.int32))
+
+
+def extent(batch: Batch, *, share_prefix: bool = True) -> Extent:
+    """Measures prompts.
+
+    Args:
+      batch: N prompts.
+      share_prefix: False to start every prompt at its first token.
+    """
+    real = np.asarray(batch.attention_mask, bool)
+    differs = (np.asarray(batch.clean) != np.asarray(batch.corrupted)) & real
+    starts = differs.argmax(1) if share_prefix else np.zeros(len(real), int)
+    return Extent(lengths=real.sum(1), starts=starts)
+
+
+def packed_tokens(batch: Batch, layout: Layout) -> np.ndarray:
+    """Clean and corrupted ids of packed tokens.
+
+    Args:
+      batch: [B, T] prompts.
+      layout: of the same prompts.
+
+    Returns:
+      [S=2, K] int32; 0 on tokens that only fill the row.
+    """
+    prompt = layout.slots // layout.real.shape[1]
+    return np.where(layout.used, batch.streams[:, prompt, layout.positions], 0)
+
+
+def run_streams(
+    config: ModelConfig,
+    params: Params,
+    batch: Batch,
+    sizes: Sizes | None = None,
+    *,
+    share_prefix: bool = True,
+) -> Streams:
     """Runs both plain passes on a batch.
 
     Args:
       config: the model's shape.
       params: its weights.
       batch: [B, T] prompts.
+      sizes: of the arrays; just as large as needed by default.
+      share_prefix: whether tokens in which no pair differs yet are left to the prefix.
     """
-    logits, corrupted = plain_passes(config, params, batch.streams, batch.attention_mask)
-    return Streams(batch=jax.tree.map(jnp.asarray, batch), base_logits=logits, corrupted=corrupted)
+    where = extent(batch, share_prefix=share_prefix)
+    everything = np.arange(len(batch))
+    sizes = sizes or where.sizes([everything])
+    whole = pack(
+        where.lengths,
+        0 * where.starts,
+        tokens=sizes.whole,
+        positions=batch.clean.shape[1],
+    )
+    layout = where.layout(everything, sizes)
+    prompt = layout.slots // layout.real.shape[1]
+    first = np.cumsum(where.lengths) - where.lengths
+    chosen = np.where(layout.used, first[prompt] + layout.positions, 0)
+    before = np.where(layout.prefix, first[:, None] + np.arange(sizes.prefix)[None], 0)
+    tokens = packed_tokens(batch, whole)
+    logits, corrupted = _run(config, params, tokens, whole, chosen, before)
+    return Streams(
+        layout=layout,
+        clean=packed_tokens(batch, layout)[0],
+        corrupted=corrupted,
+        base_logits=logits,
+        readouts=batch.readouts,
+        judge=batch.judge,
+    )
 
 
-def masked_logits(config: ModelConfig, params: Params, masks: Masks, streams: Streams) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=0)
+def _run(
+    config: ModelConfig,
+    params: Params,
+    tokens: jax.Array,
+    whole: Layout,
+    chosen: jax.Array,
+    before: jax.Array,
+) -> tuple[jax.Array, Corrupted]:
+    """Both plain passes on whole prompts [2, K'], then the chosen [K] and prefix [B, P]."""
+    logits, run = plain_passes(config, params, tokens, whole)
+    return logits, Corrupted(
+        embedding=run.embedding[chosen],
+        values=jax.tree.map(lambda leaf: leaf[:, chosen], run.values),
+        prefix=(run.keys[:, before], run.attended[:, before]),
+    )
+
+
+def masked_logits(
+    config: ModelConfig, params: Params, masks: Masks, streams: Streams, *, remat: bool = False
+) -> jax.Array:
     """The circuit's logits at the answer position.
 
     Args:
@@ -64,28 +246,31 @@ def masked_logits(config: ModelConfig, params: Params, masks: Masks, streams: St
       params: its weights.
       masks: gates by granularity.
       streams: B prompts with their plain passes.
+      remat: recompute a layer's inner values in the gradient instead of keeping them.
 
     Returns:
       [B, V]; the unembedding is computed at that one position.
     """
-    batch = streams.batch
-    residual = masked_residual(
-        config, params, masks, batch.clean, streams.corrupted, batch.attention_mask
+    masked = masked_residual if isinstance(streams.corrupted, Corrupted) else lockstep_residual
+    residual = masked(
+        config, params, masks, streams.clean, streams.corrupted, streams.layout, remat=remat
     )
-    return unembed(config, params, at_answer(residual, batch.attention_mask))
+    return unembed(config, params, residual[streams.layout.answers])
 
 
-def stream_bytes(config: ModelConfig, batch: Batch) -> int:
-    """Memory that `Streams` of this batch takes, in float32.
+def stream_bytes(config: ModelConfig, batch: Batch, where: Extent) -> int:
+    """Memory that `prepare` of these prompts takes, in float32, tokens and layout aside.
 
     Args:
       config: the model's shape.
-      batch: [B, T] prompts.
+      batch: [N, T] prompts.
+      where: they are packed from.
     """
-    prompts, positions = batch.clean.shape
+    tokens = int((where.lengths - where.starts).sum())
     site = config.heads * config.head_width + config.mlp_width + 2 * config.width
-    per_prompt = positions * (config.layers * site + config.width) + config.vocab_size
-    return 4 * prompts * per_prompt
+    prefix = 2 * config.layers * int(where.starts.max()) * config.kv_heads * config.head_width
+    per_token = config.layers * site + config.width
+    return 4 * (tokens * per_token + len(batch) * (prefix + config.vocab_size))
 
 
 def chunk_rows(prompts: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -96,16 +281,24 @@ def chunk_rows(prompts: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
       size: rows a piece, if there are as many.
 
     Yields:
-      [size] int32 rows (the last piece is filled up with its own last row), and how many
-      of them are real.
+      [size] int32 rows (the last piece is filled up with the first rows again), and how
+      many of them are real.
     """
     size = min(size, prompts)
     for start in range(0, prompts, size):
-        rows = np.minimum(np.arange(start, start + size, dtype=np.int32), prompts - 1)
+        rows = np.arange(start, start + size, dtype=np.int32) % prompts
         yield rows, min(size, prompts - start)
 
 
-def prepare(config: ModelConfig, params: Params, batch: Batch, size: int) -> Streams:
+def prepare(
+    config: ModelConfig,
+    params: Params,
+    batch: Batch,
+    size: int,
+    where: Extent,
+    *,
+    host: bool = False,
+) -> Streams:
     """Runs both plain passes on a whole split, piece by piece, and keeps the results.
 
     Args:
@@ -113,29 +306,43 @@ def prepare(config: ModelConfig, params: Params, batch: Batch, size: int) -> Str
       params: its weights.
       batch: N prompts.
       size: prompts a piece.
+      where: they are packed from.
+      host: keep them as numpy arrays instead of on the device.
 
     Returns:
-      Streams of N prompts.
+      Streams of N prompts, their tokens one prompt after another without gaps.
     """
-    kept = [
-        run_streams(config, params, batch.take(rows)).take(jnp.arange(real))
-        for rows, real in chunk_rows(len(batch), size)
-    ]
+    pieces = list(chunk_rows(len(batch), size))
+    sizes = where.sizes(rows for rows, _ in pieces)
+    parts = where.lengths - where.starts
+    share = bool(where.starts.any())
+    kept = []
+    for rows, real in pieces:
+        streams = run_streams(config, params, batch.take(rows), sizes, share_prefix=share)
+        tokens = slice(int(parts[rows[:real]].sum()))
+        piece = (
+            streams.base_logits[:real],
+            streams.corrupted.embedding[tokens],
+            jax.tree.map(lambda leaf, t=tokens: leaf[:, t], streams.corrupted.values),
+            jax.tree.map(lambda leaf, n=real: leaf[:, :n], streams.corrupted.prefix),
+        )
+        kept.append(jax.device_get(piece) if host else piece)
     # Joined leaf by leaf, each freed once it is, so that no two copies of all stand side by
-    # side. Site values have the layer axis before the prompts'.
-    structure = jax.tree.structure(kept[0].corrupted)
-    parts: list[Any] = [list(leaves) for leaves in zip(*map(_leaves, kept))]
-    base_logits = jnp.concatenate([piece.base_logits for piece in kept])
+    # side. Site values and prefixes have the layer axis before the prompts'.
+    structure = jax.tree.structure(kept[0])
+    leaves: list[Any] = [list(column) for column in zip(*map(jax.tree.leaves, kept))]
     del kept
-    for i in range(len(parts)):
-        parts[i] = jnp.concatenate(parts[i], axis=0 if i == 0 else 1)
+    for i in range(len(leaves)):
+        join = np.concatenate if host else jnp.concatenate
+        leaves[i] = join(leaves[i], axis=0 if i < 2 else 1)
+    base_logits, embedding, values, prefix = jax.tree.unflatten(structure, leaves)
+    everything = np.arange(len(batch))
+    layout = where.layout(everything, where.sizes([everything]))
     return Streams(
-        batch=jax.tree.map(jnp.asarray, batch),
+        layout=layout,
+        clean=packed_tokens(batch, layout)[0],
+        corrupted=Corrupted(embedding=embedding, values=values, prefix=prefix),
         base_logits=base_logits,
-        corrupted=jax.tree.unflatten(structure, parts),
+        readouts=batch.readouts,
+        judge=batch.judge,
     )
-
-
-def _leaves(streams: Streams) -> list[jax.Array]:
-    """The embedding, then the site values."""
-    return jax.tree.leaves(streams.corrupted)

@@ -16,16 +16,16 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, attend: jax.Array) -> ja
 
     Args:
       q: [B, T, H, E] queries; head h reads key-value head h // (H / KV).
-      k: [B, T, KV, E] keys.
-      v: [B, T, KV, E] values.
-      attend: [B, T, T] bool, who may look at whom; every row has one True.
+      k: [B, R, KV, E] keys of the R positions that can be read.
+      v: [B, R, KV, E] values.
+      attend: [B, T, R] bool, who may look at whom; every row has one True.
 
     Returns:
       [B, T, H, E] in the dtype of `v`.
     """
     chex.assert_equal_shape([k, v])
     batch, length, heads, width = q.shape
-    chex.assert_shape(attend, (batch, length, length))
+    chex.assert_shape(attend, (batch, length, k.shape[1]))
     grouped = q.reshape(batch, length, k.shape[2], -1, width)
     scores = jnp.einsum("btkge,bske->bkgts", grouped, k) / width**0.5
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))

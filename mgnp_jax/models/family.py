@@ -1,7 +1,7 @@
 """What a model family supplies. The table of those that do is in `families.py`.
 
 A family is two Linen modules and the way its checkpoints are written down. `Block` has
-one method a site (and `__call__`, which runs them in order, for initialisation); `Ends`
+the methods below (and `__call__`, which touches them all, for initialisation); `Ends`
 has `embed` and `unembed`. Everything else in the package works through these.
 """
 
@@ -17,22 +17,29 @@ from mgnp_jax.models.config import ModelConfig
 
 
 class Block(Protocol):
-    """One layer: a method for each site, each a pure function through `apply`."""
+    """One layer, a method for each step that families do in their own way.
 
-    def attn_z(self, x: jax.Array, attend: jax.Array) -> jax.Array:
-        """Residual [B,T,D] and who attends to whom [B,T,T] → head outputs [B,T,H,E]."""
+    Each is a pure function through `apply`, of K tokens one by one; what tokens read from
+    each other is attention, the same for all families (`packing.attend`). `attn_out` and
+    `mlp_out` are affine: a masked pass uses that W(z) − W(z') is W(z − z') without the bias.
+    """
+
+    def attn_qkv(
+        self, x: jax.Array, positions: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Residual [K,D] and positions [K] → queries [K,H,E], keys and values [K,KV,E]."""
         ...
 
     def attn_out(self, z: jax.Array) -> jax.Array:
-        """Head outputs [B,T,H,E] → what attention writes [B,T,D]."""
+        """Head outputs [K,H,E] → what attention writes [K,D]."""
         ...
 
     def mlp_hidden(self, x: jax.Array) -> jax.Array:
-        """Residual [B,T,D] → neurons after the activation [B,T,F]."""
+        """Residual [K,D] → neurons after the activation [K,F]."""
         ...
 
     def mlp_out(self, hidden: jax.Array) -> jax.Array:
-        """Neurons [B,T,F] → what the MLP writes [B,T,D]."""
+        """Neurons [K,F] → what the MLP writes [K,D]."""
         ...
 
 
@@ -82,7 +89,7 @@ class Family(NamedTuple):
 
     Attributes:
       block: Linen module of one layer, with the methods of `Block`.
-      ends: Linen module with `embed(tokens [B,T]) → [B,T,D]` and
+      ends: Linen module with `embed(tokens [K], positions [K]) → [K,D]` and
         `unembed(x [...,D]) → logits [...,V]`, the final norm included.
       read_config: parsed config.json → `ModelConfig`; refuses what it cannot honour.
       write_config: the inverse.

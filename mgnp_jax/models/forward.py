@@ -1,7 +1,8 @@
 """Forward passes: plain, plain with node values kept, and masked. All family-blind.
 
 Layers run under one `lax.scan` over params (and gates, and corrupted values) stacked on
-the layer axis: one compilation of a block serves the whole model.
+the layer axis: one compilation of a block serves the whole model. Tokens are packed (see
+`packing`); only the public functions take padded batches.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import jax.numpy as jnp
 
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.families import family_named
-from mgnp_jax.models.nodes import SiteValues, blend, site_gates
+from mgnp_jax.models.nodes import Captured, Corrupted, SiteValues, blend, site_gates
+from mgnp_jax.models.packing import Layout, attend, for_tokens, whole_grid
 from mgnp_jax.types import Masks, Params
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,47 +42,35 @@ def exact(function: F) -> F:
     return traced  # pyright: ignore[reportReturnType]
 
 
-def _check_tokens(config: ModelConfig, tokens: jax.Array) -> None:
-    chex.assert_rank(tokens, 2)
-    if tokens.shape[1] > config.context:
-        raise ValueError(
-            f"prompts of {tokens.shape[1]} tokens are longer than the model's context "
-            f"of {config.context}; shorten them"
-        )
-
-
-def _attend(tokens: jax.Array, attention_mask: jax.Array | None) -> jax.Array:
-    """[B, T, T] bool: position t may look at real positions up to t."""
-    length = tokens.shape[1]
-    causal = jnp.tril(jnp.ones((length, length), bool))[None]
-    if attention_mask is None:
-        return jnp.broadcast_to(causal, (tokens.shape[0], length, length))
-    chex.assert_equal_shape([tokens, attention_mask])
-    # A padded position may look at itself: a row that sees nothing is 0/0 on some
-    # devices, and right-padding keeps real positions from ever seeing it.
-    itself = jnp.eye(length, dtype=bool)[None]
-    return causal & (attention_mask.astype(bool)[:, None, :] | itself)
-
-
-def _site(config: ModelConfig, layer: Params, name: str, *inputs: jax.Array) -> Any:
+def _call(config: ModelConfig, weights: Params, method: str, *inputs: jax.Array) -> Any:
     block = family_named(config.family).block(config)
-    return block.apply({"params": layer}, *inputs, method=name)
+    return block.apply({"params": weights}, *inputs, method=method)
+
+
+def _linear(config: ModelConfig, weights: Params, method: str, difference: jax.Array) -> Any:
+    """An affine method's linear part: what the difference of two inputs writes."""
+
+    def unbiased(path: Any, leaf: jax.Array) -> jax.Array:
+        return jnp.zeros_like(leaf) if path[-1].key == "bias" else leaf
+
+    return _call(config, jax.tree.map_with_path(unbiased, weights), method, difference)
 
 
 @exact
-def embed(config: ModelConfig, params: Params, tokens: jax.Array) -> Any:
+def embed(config: ModelConfig, params: Params, tokens: jax.Array, positions: jax.Array) -> Any:
     """Token (and position) embeddings.
 
     Args:
       config: the model's shape.
       params: its weights.
-      tokens: [B, T] int ids.
+      tokens: [K] int ids.
+      positions: [K] int places in their prompts.
 
     Returns:
-      [B, T, D].
+      [K, D].
     """
     ends = family_named(config.family).ends(config)
-    return ends.apply({"params": params["ends"]}, tokens, method="embed")
+    return ends.apply({"params": params["ends"]}, tokens, positions, method="embed")
 
 
 @exact
@@ -99,38 +89,201 @@ def unembed(config: ModelConfig, params: Params, residual: jax.Array) -> Any:
     return ends.apply({"params": params["ends"]}, residual, method="unembed")
 
 
-@exact
-def capture(
+def plain_layer(
+    config: ModelConfig, layout: Layout, x: jax.Array, weights: Params
+) -> tuple[jax.Array, tuple[SiteValues, jax.Array, jax.Array]]:
+    """One layer of the untouched model.
+
+    Args:
+      config: the model's shape.
+      layout: K tokens.
+      x: [K, D] residual stream before it.
+      weights: of the layer.
+
+    Returns:
+      The residual stream after it; its node values [K, …], keys and values [K, KV, E].
+    """
+    q, k, v = _call(config, weights, "attn_qkv", x, layout.positions)
+    z = attend(layout, q, k, v)
+    out = _call(config, weights, "attn_out", z)
+    x = x + out
+    hidden = _call(config, weights, "mlp_hidden", x)
+    mlp = _call(config, weights, "mlp_out", hidden)
+    return x + mlp, (SiteValues(z, out, hidden, mlp), k, v)
+
+
+def masked_layer(
     config: ModelConfig,
-    params: Params,
-    tokens: jax.Array,
-    attention_mask: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array, SiteValues]:
-    """Runs the untouched model and keeps every node's value.
+    layout: Layout,
+    x: jax.Array,
+    weights: Params,
+    gate: SiteValues,
+    other: SiteValues,
+    prefix: tuple[jax.Array, jax.Array] | None,
+) -> jax.Array:
+    """One layer of the masked stream.
+
+    What a site writes is the corrupted run's value plus the gated difference to it, which
+    is equation 5: c + m (v − c) = m v + (1 − m) c, carried through the affine output maps.
+
+    Args:
+      config: the model's shape.
+      layout: K tokens.
+      x: [K, D] residual stream before it.
+      weights: of the layer.
+      gate: of the layer's nodes.
+      other: [K, …] the corrupted run's values.
+      prefix: keys and values [B, P, KV, E] of the positions before; None if P is 0.
+
+    Returns:
+      [K, D] residual stream after it.
+    """
+    gate = SiteValues(
+        attn_z=for_tokens(layout, gate.attn_z.astype(x.dtype), 2),
+        attn_out=for_tokens(layout, gate.attn_out.astype(x.dtype), 1),
+        mlp_hidden=for_tokens(layout, gate.mlp_hidden.astype(x.dtype), 1),
+        mlp_out=for_tokens(layout, gate.mlp_out.astype(x.dtype), 1),
+    )
+    q, k, v = _call(config, weights, "attn_qkv", x, layout.positions)
+    difference = gate.attn_z * (attend(layout, q, k, v, prefix) - other.attn_z)
+    written = gate.attn_out * _linear(config, weights, "attn_out", difference)
+    x = x + (other.attn_out + written)
+    hidden = _call(config, weights, "mlp_hidden", x)
+    difference = gate.mlp_hidden * (hidden - other.mlp_hidden)
+    written = gate.mlp_out * _linear(config, weights, "mlp_out", difference)
+    return x + (other.mlp_out + written)
+
+
+@exact
+def capture(config: ModelConfig, params: Params, tokens: jax.Array, layout: Layout) -> Captured:
+    """Runs the untouched model on whole prompts and keeps every node's value.
 
     Args:
       config: the model's shape.
       params: its weights.
-      tokens: [B, T] int ids, right-padded.
-      attention_mask: [B, T] int or bool, 1 on real tokens; None if all are real.
+      tokens: [K] int ids.
+      layout: where they stand; no prefix.
+    """
+    chex.assert_equal_shape([tokens, layout.positions])
+    embedding = embed(config, params, tokens, layout.positions)
+    layer = functools.partial(plain_layer, config, layout)
+    residual, (values, k, v) = jax.lax.scan(layer, embedding, params["blocks"])
+    return Captured(residual=residual, embedding=embedding, values=values, keys=k, attended=v)
+
+
+@exact
+def masked_residual(
+    config: ModelConfig,
+    params: Params,
+    masks: Masks,
+    clean: jax.Array,
+    corrupted: Corrupted,
+    layout: Layout,
+    *,
+    remat: bool = False,
+) -> jax.Array:
+    """Runs the masked stream: each node mixes its value with the corrupted run's.
+
+    Args:
+      config: the model's shape.
+      params: its weights.
+      masks: gates by granularity, in [0, 1], shared [L, …] or each prompt's own [L, B, …];
+        without `"embedding"` that gate is 1.
+      clean: [K] int ids of the clean prompts.
+      corrupted: the corrupted run's values of these tokens.
+      layout: where they stand, in both streams.
+      remat: recompute a layer's inner values in the gradient instead of keeping them.
 
     Returns:
-      The last residual [B, T, D], the embedding [B, T, D], the site values [L, B, T, …].
+      [K, D] residual stream after the last layer.
     """
-    _check_tokens(config, tokens)
-    attend = _attend(tokens, attention_mask)
-    embedding = embed(config, params, tokens)
+    embedding = _mixed_embedding(config, params, masks, clean, corrupted.embedding, layout)
+    has_prefix = layout.prefix.shape[1] > 0
 
-    def layer(x: jax.Array, weights: Params) -> tuple[jax.Array, SiteValues]:
-        z = _site(config, weights, "attn_z", x, attend)
-        out = _site(config, weights, "attn_out", z)
-        x = x + out
-        hidden = _site(config, weights, "mlp_hidden", x)
-        mlp = _site(config, weights, "mlp_out", hidden)
-        return x + mlp, SiteValues(z, out, hidden, mlp)
+    def layer(x: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
+        weights, gate, other, prefix = inputs
+        prefix = prefix if has_prefix else None
+        return masked_layer(config, layout, x, weights, gate, other, prefix), None
 
-    residual, values = jax.lax.scan(layer, embedding, params["blocks"])
-    return residual, embedding, values
+    layers = (params["blocks"], site_gates(masks), corrupted.values, corrupted.prefix)
+    body = jax.checkpoint(layer, prevent_cse=False) if remat else layer
+    residual, _ = jax.lax.scan(body, embedding, layers)
+    return residual
+
+
+@exact
+def lockstep_residual(
+    config: ModelConfig,
+    params: Params,
+    masks: Masks,
+    clean: jax.Array,
+    corrupted: jax.Array,
+    layout: Layout,
+    *,
+    remat: bool = False,
+) -> jax.Array:
+    """`masked_residual` with the corrupted run beside it, layer by layer.
+
+    No more than one layer's corrupted values exist at a time, and no gradient is taken
+    through them.
+
+    Args:
+      config: the model's shape.
+      params: its weights.
+      masks: gates by granularity.
+      clean: [K] int ids of whole clean prompts.
+      corrupted: [K] int ids of their corrupted prompts.
+      layout: where they stand; no prefix.
+      remat: recompute a layer's inner values in the gradient instead of keeping them.
+
+    Returns:
+      [K, D] residual stream of the masked run after the last layer.
+    """
+    beside = embed(config, params, corrupted, layout.positions)
+    embedding = _mixed_embedding(config, params, masks, clean, beside, layout)
+
+    def layer(both: tuple[jax.Array, jax.Array], inputs: Any) -> tuple[Any, None]:
+        weights, gate = inputs
+        x, y = both
+        y, (other, _, _) = plain_layer(config, layout, y, weights)
+        y, other = jax.lax.stop_gradient((y, other))
+        return (masked_layer(config, layout, x, weights, gate, other, None), y), None
+
+    body = jax.checkpoint(layer, prevent_cse=False) if remat else layer
+    (residual, _), _ = jax.lax.scan(
+        body, (embedding, beside), (params["blocks"], site_gates(masks))
+    )
+    return residual
+
+
+def _mixed_embedding(
+    config: ModelConfig,
+    params: Params,
+    masks: Masks,
+    clean: jax.Array,
+    corrupted: jax.Array,
+    layout: Layout,
+) -> jax.Array:
+    """[K, D]: the clean embedding, or its mixture where the embedding has a gate."""
+    chex.assert_equal_shape([clean, layout.positions])
+    embedding = embed(config, params, clean, layout.positions)
+    if "embedding" not in masks:
+        return embedding
+    gate = for_tokens(layout, masks["embedding"][..., None], 1)
+    return blend(gate, embedding, corrupted)
+
+
+def _grid(config: ModelConfig, tokens: jax.Array, attention_mask: jax.Array | None) -> Layout:
+    """The layout of a padded batch, checked."""
+    chex.assert_rank(tokens, 2)
+    if tokens.shape[1] > config.context:
+        raise ValueError(
+            f"prompts of {tokens.shape[1]} tokens are longer than the model's context "
+            f"of {config.context}; shorten them"
+        )
+    mask = jnp.ones(tokens.shape, bool) if attention_mask is None else attention_mask
+    chex.assert_equal_shape([tokens, mask])
+    return whole_grid(mask)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -154,56 +307,9 @@ def forward(
     Raises:
       ValueError: if the prompts are longer than the context.
     """
-    residual, _, _ = capture(config, params, tokens, attention_mask)
-    return unembed(config, params, residual)
-
-
-@exact
-def masked_residual(
-    config: ModelConfig,
-    params: Params,
-    masks: Masks,
-    clean: jax.Array,
-    corrupted: tuple[jax.Array, SiteValues],
-    attention_mask: jax.Array | None = None,
-) -> jax.Array:
-    """Runs the masked stream: each node mixes its value with the corrupted run's.
-
-    Args:
-      config: the model's shape.
-      params: its weights.
-      masks: gates by granularity, in [0, 1]; without `"embedding"` that gate is 1.
-      clean: [B, T] int ids of the clean prompts.
-      corrupted: embedding [B, T, D] and site values [L, B, T, …] of the corrupted run,
-        as `capture` returns them.
-      attention_mask: [B, T], shared by both streams.
-
-    Returns:
-      [B, T, D] residual stream after the last layer.
-    """
-    _check_tokens(config, clean)
-    attend = _attend(clean, attention_mask)
-    corrupted_embedding, corrupted_values = corrupted
-    embedding = embed(config, params, clean)
-    if "embedding" in masks:
-        gate = jnp.broadcast_to(masks["embedding"], embedding.shape[-1:])
-        embedding = blend(gate, embedding, corrupted_embedding)
-
-    def layer(x: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
-        weights, gate, other = inputs
-        z = _site(config, weights, "attn_z", x, attend)
-        z = blend(gate.attn_z, z, other.attn_z)
-        out = _site(config, weights, "attn_out", z)
-        whole = jnp.broadcast_to(gate.attn_out, out.shape[-1:])
-        x = x + blend(whole, out, other.attn_out)
-        hidden = _site(config, weights, "mlp_hidden", x)
-        hidden = blend(gate.mlp_hidden, hidden, other.mlp_hidden)
-        mlp = _site(config, weights, "mlp_out", hidden)
-        return x + blend(gate.mlp_out, mlp, other.mlp_out), None
-
-    layers = (params["blocks"], site_gates(masks), corrupted_values)
-    residual, _ = jax.lax.scan(layer, embedding, layers)
-    return residual
+    layout = _grid(config, tokens, attention_mask)
+    residual = capture(config, params, tokens.reshape(-1), layout).residual
+    return unembed(config, params, residual.reshape(*tokens.shape, -1))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -230,29 +336,17 @@ def two_stream_forward(
       the embedding's too, `forward` on the corrupted ones.
     """
     chex.assert_equal_shape([clean, corrupted])
-    _, embedding, values = capture(config, params, corrupted, attention_mask)
-    residual = masked_residual(config, params, masks, clean, (embedding, values), attention_mask)
-    return unembed(config, params, residual)
-
-
-def at_answer(residual: jax.Array, attention_mask: jax.Array) -> jax.Array:
-    """Picks the last real position, the one that predicts the answer.
-
-    Args:
-      residual: [B, T, D].
-      attention_mask: [B, T], 1 on real tokens.
-
-    Returns:
-      [B, D].
-    """
-    last = attention_mask.astype(jnp.int32).sum(-1) - 1
-    return jnp.take_along_axis(residual, last[:, None, None], axis=1)[:, 0]
+    layout = _grid(config, clean, attention_mask)
+    residual = lockstep_residual(
+        config, params, masks, clean.reshape(-1), corrupted.reshape(-1), layout
+    )
+    return unembed(config, params, residual.reshape(*clean.shape, -1))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def plain_passes(
-    config: ModelConfig, params: Params, streams: jax.Array, attention_mask: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, SiteValues]]:
+    config: ModelConfig, params: Params, streams: jax.Array, layout: Layout
+) -> tuple[jax.Array, Captured]:
     """Both plain passes in one call: base model on clean text, and the corrupted run.
 
     The same function on different tokens, hence one `vmap` over the stream axis. Neither
@@ -261,15 +355,14 @@ def plain_passes(
     Args:
       config: the model's shape.
       params: its weights.
-      streams: [S=2, B, T] clean and corrupted token ids.
-      attention_mask: [B, T], shared by both streams.
+      streams: [S=2, K] clean and corrupted token ids of whole prompts.
+      layout: where they stand, in both streams.
 
     Returns:
-      The base model's logits at the answer position [B, V]; the corrupted run's
-      embedding [B, T, D] and site values [L, B, T, …].
+      The base model's logits at the answer position [B, V]; all of the corrupted run.
     """
-    chex.assert_shape(streams, (2, *attention_mask.shape))
-    run = functools.partial(capture, config, params, attention_mask=attention_mask)
-    residual, embedding, values = jax.vmap(run)(streams)
-    corrupted = jax.tree.map(lambda leaf: leaf[1], (embedding, values))
-    return unembed(config, params, at_answer(residual[0], attention_mask)), corrupted
+    chex.assert_shape(streams, (2, *layout.positions.shape))
+    run = functools.partial(capture, config, params, layout=layout)
+    both = jax.vmap(run)(streams)
+    answers = both.residual[0][layout.answers]
+    return unembed(config, params, answers), jax.tree.map(lambda leaf: leaf[1], both)

@@ -14,7 +14,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mgnp_jax.models.attention import attention
 from mgnp_jax.models.config import ModelConfig, check_keys, need
 from mgnp_jax.models.family import Family, ParameterCosts, Source
 from mgnp_jax.types import MgnpError
@@ -47,31 +46,29 @@ class Block(nn.Module):
         self.c_fc = nn.Dense(c.mlp_width)
         self.mlp_proj = nn.Dense(c.width)
 
-    def attn_z(self, x: jax.Array, attend: jax.Array) -> jax.Array:
-        """[B,T,D] residual, [B,T,T] bool → [B,T,H,E]."""
+    def attn_qkv(self, x: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
+        """[K,D] residual, [K] positions (which act in `embed` alone) → three of [K,H,E]."""
+        del positions
         c = self.config
-        qkv = self.c_attn(self.ln_1(x))
-        q, k, v = (
-            part.reshape(*x.shape[:2], c.heads, c.head_width) for part in jnp.split(qkv, 3, axis=-1)
-        )
-        return attention(q, k, v, attend)
+        parts = jnp.split(self.c_attn(self.ln_1(x)), 3, axis=-1)
+        return tuple(part.reshape(len(x), c.heads, c.head_width) for part in parts)
 
     def attn_out(self, z: jax.Array) -> jax.Array:
-        """[B,T,H,E] → [B,T,D]."""
-        return self.attn_proj(z.reshape(*z.shape[:2], -1))
+        """[K,H,E] → [K,D]."""
+        return self.attn_proj(z.reshape(len(z), -1))
 
     def mlp_hidden(self, x: jax.Array) -> jax.Array:
-        """[B,T,D] → [B,T,F]."""
+        """[K,D] → [K,F]."""
         return _ACTIVATIONS[self.config.activation](self.c_fc(self.ln_2(x)))
 
     def mlp_out(self, hidden: jax.Array) -> jax.Array:
-        """[B,T,F] → [B,T,D]."""
+        """[K,F] → [K,D]."""
         return self.mlp_proj(hidden)
 
-    def __call__(self, x: jax.Array, attend: jax.Array) -> jax.Array:
-        """The whole layer; used to initialise its parameters."""
-        x = x + self.attn_out(self.attn_z(x, attend))
-        return x + self.mlp_out(self.mlp_hidden(x))
+    def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+        """Every method once, which initialises their parameters; not the layer itself."""
+        q, _, _ = self.attn_qkv(x, positions)
+        return self.attn_out(q) + self.mlp_out(self.mlp_hidden(x))
 
 
 class Ends(nn.Module):
@@ -89,19 +86,18 @@ class Ends(nn.Module):
         if not c.tied:
             self.lm_head = nn.Dense(c.vocab_size, use_bias=False)
 
-    def embed(self, tokens: jax.Array) -> jax.Array:
-        """[B,T] → [B,T,D]."""
-        positions = self.wpe(jnp.arange(tokens.shape[1]))
-        return self.wte(tokens) + positions[None]
+    def embed(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+        """[K] tokens and their positions → [K,D]."""
+        return self.wte(tokens) + self.wpe(positions)
 
     def unembed(self, x: jax.Array) -> jax.Array:
         """[...,D] → [...,V]."""
         x = self.ln_f(x)
         return self.wte.attend(x) if self.config.tied else self.lm_head(x)
 
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Both ends; used to initialise their parameters."""
-        return self.unembed(self.embed(tokens))
+    def __call__(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+        """Both ends, which initialises their parameters."""
+        return self.unembed(self.embed(tokens, positions))
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig:

@@ -13,7 +13,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mgnp_jax.models.attention import attention
 from mgnp_jax.models.config import ModelConfig, check_keys, need
 from mgnp_jax.models.family import Family, ParameterCosts, Source
 from mgnp_jax.types import MgnpError
@@ -29,20 +28,21 @@ def _norm(config: ModelConfig) -> nn.RMSNorm:
     return nn.RMSNorm(epsilon=config.norm_eps)
 
 
-def rotate(x: jax.Array, theta: float) -> jax.Array:
+def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
     """Turns each pair (i, i + E/2) of a head by its position times theta^(-2i/E).
 
     Args:
-      x: [B, T, H, E] queries or keys.
+      x: [K, H, E] queries or keys.
+      positions: [K] int.
       theta: base of the angles.
 
     Returns:
-      [B, T, H, E]. Reference: arXiv 2104.09864, in the half-split layout of Llama.
+      [K, H, E]. Reference: arXiv 2104.09864, in the half-split layout of Llama.
     """
     half = x.shape[-1] // 2
     frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = jnp.arange(x.shape[1], dtype=jnp.float32)[:, None] * frequency[None]
-    cos, sin = (f(angle).astype(x.dtype)[None, :, None] for f in (jnp.cos, jnp.sin))
+    angle = positions.astype(jnp.float32)[:, None] * frequency[None]
+    cos, sin = (f(angle).astype(x.dtype)[:, None] for f in (jnp.cos, jnp.sin))
     first, second = x[..., :half], x[..., half:]
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
 
@@ -65,33 +65,33 @@ class Block(nn.Module):
         self.up_proj = _dense(c.mlp_width)
         self.down_proj = _dense(c.width)
 
-    def attn_z(self, x: jax.Array, attend: jax.Array) -> jax.Array:
-        """[B,T,D] residual, [B,T,T] bool → [B,T,H,E]."""
+    def attn_qkv(self, x: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
+        """[K,D] residual, [K] positions → [K,H,E] and two of [K,KV,E]."""
         theta, width = self.config.rope_theta, self.config.head_width
         x = self.input_layernorm(x)
         q, k, v = (
-            project(x).reshape(*x.shape[:2], -1, width)
+            project(x).reshape(len(x), -1, width)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        return attention(rotate(q, theta), rotate(k, theta), v, attend)
+        return rotate(q, positions, theta), rotate(k, positions, theta), v
 
     def attn_out(self, z: jax.Array) -> jax.Array:
-        """[B,T,H,E] → [B,T,D]."""
-        return self.o_proj(z.reshape(*z.shape[:2], -1))
+        """[K,H,E] → [K,D]."""
+        return self.o_proj(z.reshape(len(z), -1))
 
     def mlp_hidden(self, x: jax.Array) -> jax.Array:
-        """[B,T,D] → [B,T,F], the activated gate times the up projection."""
+        """[K,D] → [K,F], the activated gate times the up projection."""
         x = self.post_attention_layernorm(x)
         return _ACTIVATIONS[self.config.activation](self.gate_proj(x)) * self.up_proj(x)
 
     def mlp_out(self, hidden: jax.Array) -> jax.Array:
-        """[B,T,F] → [B,T,D]."""
+        """[K,F] → [K,D]."""
         return self.down_proj(hidden)
 
-    def __call__(self, x: jax.Array, attend: jax.Array) -> jax.Array:
-        """The whole layer; used to initialise its parameters."""
-        x = x + self.attn_out(self.attn_z(x, attend))
-        return x + self.mlp_out(self.mlp_hidden(x))
+    def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+        """Every method once, which initialises their parameters; not the layer itself."""
+        q, _, _ = self.attn_qkv(x, positions)
+        return self.attn_out(q) + self.mlp_out(self.mlp_hidden(x))
 
 
 class Ends(nn.Module):
@@ -108,8 +108,9 @@ class Ends(nn.Module):
         if not c.tied:
             self.lm_head = _dense(c.vocab_size)
 
-    def embed(self, tokens: jax.Array) -> jax.Array:
-        """[B,T] → [B,T,D]."""
+    def embed(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+        """[K] tokens → [K,D]; their positions act in `attn_qkv`."""
+        del positions
         return self.embed_tokens(tokens)
 
     def unembed(self, x: jax.Array) -> jax.Array:
@@ -117,9 +118,9 @@ class Ends(nn.Module):
         x = self.norm(x)
         return self.embed_tokens.attend(x) if self.config.tied else self.lm_head(x)
 
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Both ends; used to initialise their parameters."""
-        return self.unembed(self.embed(tokens))
+    def __call__(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+        """Both ends, which initialises their parameters."""
+        return self.unembed(self.embed(tokens, positions))
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig:

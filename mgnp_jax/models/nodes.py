@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import chex
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 from mgnp_jax.types import Masks
@@ -21,14 +22,14 @@ SITES = ("attn_z", "attn_out", "mlp_hidden", "mlp_out")
 class SiteValues:
     """One value (or one gate) per node of the model.
 
-    As node values, the leading axes are [L, B, T]; as gates just [L], because a gate is
-    shared by prompts and positions.
+    As node values, the leading axes are [L, K], K packed tokens; as gates [L], because a
+    gate is shared by prompts and positions, or [L, B] where each prompt has its own draw.
 
     Attributes:
-      attn_z: [L, B, T, H, E] head outputs before the output projection.
-      attn_out: [L, B, T, D] what attention writes to the residual stream.
-      mlp_hidden: [L, B, T, F] MLP neurons after the activation (and gating).
-      mlp_out: [L, B, T, D] what the MLP writes to the residual stream.
+      attn_z: [L, K, H, E] head outputs before the output projection.
+      attn_out: [L, K, D] what attention writes to the residual stream.
+      mlp_hidden: [L, K, F] MLP neurons after the activation (and gating).
+      mlp_out: [L, K, D] what the MLP writes to the residual stream.
     """
 
     attn_z: jax.Array
@@ -37,21 +38,56 @@ class SiteValues:
     mlp_out: jax.Array
 
 
+@struct.dataclass
+class Captured:
+    """Everything that a plain run says.
+
+    Attributes:
+      residual: [K, D] residual stream after the last layer.
+      embedding: [K, D].
+      values: [L, K, …] node values.
+      keys: [L, K, KV, E] what later tokens match their queries with.
+      attended: [L, K, KV, E] what they then read.
+    """
+
+    residual: jax.Array
+    embedding: jax.Array
+    values: SiteValues
+    keys: jax.Array
+    attended: jax.Array
+
+
+@struct.dataclass
+class Corrupted:
+    """What a masked run needs of the corrupted one.
+
+    Attributes:
+      embedding: [K, D].
+      values: [L, K, …] node values.
+      prefix: keys and values [L, B, P, KV, E] of the positions before the packed ones, in
+        which both streams agree.
+    """
+
+    embedding: jax.Array
+    values: SiteValues
+    prefix: tuple[jax.Array, jax.Array]
+
+
 def site_gates(masks: Masks) -> SiteValues:
     """Combines the granularities into one gate per node and site.
 
     Args:
-      masks: gates by granularity, each [L, ...].
+      masks: gates by granularity, each [L, ...] or [L, B, ...].
 
     Returns:
       Gates: `attn_z` [L, H, E], `attn_out` [L, 1], `mlp_hidden` [L, F],
-      `mlp_out` [L, D].
+      `mlp_out` [L, D]; with B after L if the masks have it.
     """
     return SiteValues(
         attn_z=masks["attention_heads"][..., None] * masks["attention_neurons"],
-        attn_out=masks["attention_blocks"][:, None],
+        attn_out=masks["attention_blocks"][..., None],
         mlp_hidden=masks["mlp_hidden"],
-        mlp_out=masks["mlp_output"] * masks["mlp_blocks"][:, None],
+        mlp_out=masks["mlp_output"] * masks["mlp_blocks"][..., None],
     )
 
 
@@ -59,13 +95,13 @@ def blend(gate: jax.Array, clean: jax.Array, corrupted: jax.Array) -> jax.Array:
     """Equation 5: m · clean + (1 - m) · corrupted.
 
     Args:
-      gate: [*node] in [0, 1] (or bool), shared by all prompts and positions.
-      clean: [B, T, *node] values of the masked stream.
-      corrupted: [B, T, *node] values of the untouched corrupted run.
+      gate: [*node] in [0, 1] (or bool), shared by all tokens, or [K, *node].
+      clean: [K, *node] values of the masked stream.
+      corrupted: [K, *node] values of the untouched corrupted run.
 
     Returns:
-      [B, T, *node] in the dtype of `clean`.
+      [K, *node] in the dtype of `clean`.
     """
     chex.assert_equal_shape([clean, corrupted])
-    gate = gate.astype(clean.dtype)
-    return corrupted + gate[None, None] * (clean - corrupted)
+    gate = jnp.broadcast_to(gate.astype(clean.dtype), clean.shape)
+    return corrupted + gate * (clean - corrupted)

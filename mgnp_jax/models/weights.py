@@ -34,15 +34,14 @@ def init_params(key: jax.Array, config: ModelConfig) -> Params:
       Params with float32 leaves.
     """
     family = family_named(config.family)
-    tokens = jnp.zeros((1, 1), jnp.int32)
-    x = jnp.zeros((1, 1, config.width), jnp.float32)
-    attend = jnp.ones((1, 1, 1), bool)
+    tokens = positions = jnp.zeros(1, jnp.int32)
+    x = jnp.zeros((1, config.width), jnp.float32)
 
     def block(key: jax.Array) -> Any:
-        return family.block(config).init(key, x, attend)["params"]
+        return family.block(config).init(key, x, positions)["params"]
 
     ends_key, blocks_key = jax.random.split(key)
-    ends = family.ends(config).init(ends_key, tokens)["params"]
+    ends = family.ends(config).init(ends_key, tokens, positions)["params"]
     blocks = jax.vmap(block)(jax.random.split(blocks_key, config.layers))
     return {"ends": ends, "blocks": blocks}
 

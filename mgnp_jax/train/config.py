@@ -8,32 +8,37 @@ from typing import Literal, get_args
 from mgnp_jax.types import MgnpError
 
 GateKind = Literal["second_order", "straight_through", "soft"]
+CacheMode = Literal["auto", "dataset", "batch", "off"]
+CachePlace = Literal["device", "host"]
+Dtype = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Penalties:
-    """λ of each granularity: weight of its mean chance of being open.
+    """Price of one open node of each granularity, in the objective's unit.
 
-    The paper's own are equation 13's: 0.2, 0.1, 3.0, 1.5, 5.0, 1.5.
+    A node stays where the objective's faithfulness terms lose more without it than it
+    costs. The price is the same for every model: a mean over a granularity's gates, as in
+    appendix C, would make each node of a small model dearer than one of a large model.
     """
 
-    attention_blocks: float = 0.3
-    """Whole attention blocks."""
-    mlp_blocks: float = 1.75
-    """Whole MLP blocks."""
-    attention_heads: float = 18.0
-    """Heads."""
-    attention_neurons: float = 1.0
-    """Head outputs, one by one."""
-    mlp_hidden: float = 2.0
-    """MLP neurons after the activation."""
-    mlp_output: float = 0.5
-    """What an MLP writes, dimension by dimension."""
+    attention_blocks: float = 0.01
+    """A whole attention block."""
+    mlp_blocks: float = 0.12
+    """A whole MLP block."""
+    attention_heads: float = 0.06
+    """A head."""
+    attention_neurons: float = 1e-4
+    """One output of a head."""
+    mlp_hidden: float = 5e-4
+    """An MLP neuron after the activation."""
+    mlp_output: float = 2e-4
+    """One dimension of what an MLP writes."""
     embedding: float = 0.0
     """The embedding; counts only if it is trained."""
 
     def __post_init__(self) -> None:
-        """Refuses negative weights, which would reward keeping everything."""
+        """Refuses negative prices, which would reward keeping everything."""
         for name, value in dataclasses.asdict(self).items():
             if value < 0:
                 raise MgnpError(f"penalties.{name} must not be negative, got {value}")
@@ -43,11 +48,11 @@ class Penalties:
 class DiscoverConfig:
     """How a circuit is found: loss weights, optimiser, schedules."""
 
-    steps: int = 300
+    steps: int = 200
     """Optimiser steps."""
     batch_size: int = 16
     """Prompt pairs a step."""
-    learning_rate: float = 0.1
+    learning_rate: float = 0.2
     """Peak of Adam's step size on log-alpha; cosine to a tenth of it."""
     initial_log_alpha: float = 2.0
     """Where every log-alpha starts; 2.0 is open with probability 0.97."""
@@ -61,31 +66,60 @@ class DiscoverConfig:
     score_weight: float = 2.0
     """Weight of |circuit's score − full model's score|, relative to the latter's size."""
     penalty: float = 1.0
-    """Scales all λ."""
+    """Scales all prices."""
     penalties: Penalties = Penalties()
-    """λ of each granularity."""
+    """Price of one open node of each granularity."""
     warmup: float = 0.4
     """Fraction of the steps over which the penalty grows from nothing to full."""
     train_embedding: bool = False
     """Whether the embedding has a gate that is trained."""
     log_every: int = 10
     """Steps between logged lines."""
-    validate_every: int = 25
+    validate_every: int = 20
     """Steps between validations of the binary circuit."""
+    cache: CacheMode = "auto"
+    """Values of the plain passes: kept for the `dataset`, computed for each `batch`, or `off`:
+    layer by layer beside the masked pass, never kept. `auto` keeps what fits in `cache_gib`."""
     cache_gib: float = 4.0
     """Most memory for values of the plain passes that are kept instead of recomputed."""
+    cache_on: CachePlace = "device"
+    """Where a kept dataset lies; from `host` memory each batch is copied over."""
+    share_prefix: bool = True
+    """Compute tokens before the first one in which a pair differs once, not every step."""
+    remat: bool = False
+    """Recompute a layer's inner values in the gradient instead of keeping them: less memory."""
+    dtype: Dtype = "float32"
+    """Of weights and activations in training; log-alpha, losses, optimiser and every figure
+    that is reported stay float32."""
+    devices: int = 1
+    """Devices that share a batch; must divide `batch_size`."""
 
     def __post_init__(self) -> None:
         """Refuses values that cannot be meant."""
-        if self.gates not in get_args(GateKind):
-            raise MgnpError(f"gates must be one of {get_args(GateKind)}, got {self.gates!r}")
+        choices = {
+            "gates": GateKind,
+            "cache": CacheMode,
+            "cache_on": CachePlace,
+            "dtype": Dtype,
+        }
+        for name, kind in choices.items():
+            if getattr(self, name) not in get_args(kind):
+                raise MgnpError(
+                    f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}"
+                )
         positive = ("steps", "batch_size", "learning_rate", "log_every", "validate_every")
+        positive += ("devices",)
         for name in positive:
             if getattr(self, name) <= 0:
                 raise MgnpError(f"{name} must be greater than 0, got {getattr(self, name)}")
         for name in ("noise_floor", "warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise MgnpError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.batch_size % self.devices:
+            raise MgnpError(
+                f"devices must divide batch_size, got {self.devices} devices for "
+                f"{self.batch_size} prompts a step"
+            )
         for name in ("kl_weight", "score_weight", "penalty", "cache_gib"):
             if getattr(self, name) < 0:
                 raise MgnpError(f"{name} must not be negative, got {getattr(self, name)}")

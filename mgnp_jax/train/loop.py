@@ -18,13 +18,13 @@ from flax import struct
 from mgnp_jax.masks.circuit import Circuit, binarise
 from mgnp_jax.masks.granularities import EMBEDDING, full_masks, gate_count
 from mgnp_jax.metrics.evaluate import check_prompts
-from mgnp_jax.metrics.streams import Streams
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.train import losses, schedule
 from mgnp_jax.train.config import DiscoverConfig
-from mgnp_jax.train.prompts import keep_what_fits
+from mgnp_jax.train.devices import devices
+from mgnp_jax.train.prompts import Piece, chosen, keep_what_fits
 from mgnp_jax.types import MASK_STREAM, Masks, MgnpError, Params, checksum, stream_key
 
 Record = dict[str, Any]
@@ -64,8 +64,7 @@ def train_step(
     root: jax.Array,
     params: Params,
     state: TrainState,
-    streams: Streams,
-    rows: jax.Array,
+    piece: Piece,
     lift: jax.Array,
 ) -> tuple[TrainState, Record]:
     """One step of optax on log-alpha.
@@ -76,8 +75,7 @@ def train_step(
       root: [] typed key of the run; folded with the step, not consumed.
       params: the frozen weights; read only.
       state: donated.
-      streams: prompts with their plain passes.
-      rows: [B] which of them to use.
+      piece: B prompts with their plain passes.
       lift: [] how far above the full model's score to aim.
 
     Returns:
@@ -86,7 +84,7 @@ def train_step(
     key = stream_key(root, MASK_STREAM, state.step)
     value_and_grad = jax.value_and_grad(losses.objective, has_aux=True)
     (_, record), grads = value_and_grad(
-        state.log_alpha, key, config, model_config, params, streams.take(rows), state.step, lift
+        state.log_alpha, key, config, model_config, params, chosen(piece), state.step, lift
     )
     updates, opt_state = schedule.optimiser(config).update(grads, state.opt_state)
     log_alpha = cast(Masks, optax.apply_updates(state.log_alpha, updates))
@@ -105,7 +103,9 @@ def binary_objective(config: DiscoverConfig, masks: Masks, measured: Record) -> 
     terms = {
         "kl": jnp.asarray(measured["kl"]),
         "score_gap": jnp.asarray(measured["score_gap"]),
-        "penalty": losses.penalty(shares, config.penalties),
+        "penalty": losses.penalty(
+            shares, {name: mask.size for name, mask in masks.items()}, config.penalties
+        ),
     }
     return float(losses.total(config, terms, jnp.ones(())))
 
@@ -141,19 +141,28 @@ def discover(
         check_prompts(model.config, part)
     started = time.perf_counter()
     size = min(config.batch_size, len(data.train))
-    train, validation = keep_what_fits(model, [data.train, data.validation], config)
-    order = schedule.batch_order(key, len(data.train), size, config.steps)
-    state = init_state(config, model.config)
+    if size % config.devices:
+        raise MgnpError(
+            f"{size} training prompts cannot be shared by {config.devices} devices evenly; "
+            "bring more prompts or ask for fewer devices"
+        )
+    machines = devices(config.devices)
+    params = jax.tree.map(lambda leaf: leaf.astype(config.dtype), model.params)
+    params, key = machines.replicate((params, key))
+    splits = [data.train, data.validation]
+    train, validation = keep_what_fits(model.config, params, splits, config)
+    tokens = train.where.lengths - train.where.starts
+    order = schedule.batch_order(key, tokens, size, config.steps)
+    sizes = machines.sizes(train.where, order)
+    state = machines.replicate(init_state(config, model.config))
     best: tuple[float, Masks, Masks, Record] | None = None
     record: Record = {}
-    lift = jnp.zeros((), jnp.float32)
+    lift = machines.replicate(jnp.zeros((), jnp.float32))
     done = 0
     try:
         for step, rows in enumerate(order):
-            streams, taken = train.rows(rows)
-            state, out = train_step(
-                config, model.config, key, model.params, state, streams, taken, lift
-            )
+            piece = machines.piece(train, rows, sizes)
+            state, out = train_step(config, model.config, key, params, state, piece, lift)
             done = step + 1
             if step % config.log_every == 0 or done == config.steps:
                 record = {"step": done} | jax.tree.map(float, out)

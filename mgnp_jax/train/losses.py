@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from typing import Any
 
 import jax
@@ -17,21 +19,32 @@ from mgnp_jax.train.config import DiscoverConfig, Penalties
 from mgnp_jax.types import Masks, Params
 
 
-def sample_masks(key: jax.Array, log_alpha: Masks, gates: str, noise: jax.Array | float) -> Masks:
-    """Draws every gate once.
+def sample_masks(
+    key: jax.Array, log_alpha: Masks, gates: str, noise: jax.Array | float, prompts: int
+) -> Masks:
+    """Draws every gate once for each prompt.
+
+    One draw for a whole batch would leave its gradient with the noise of a single draw
+    however large the batch; fine gates, whose slopes are small, then never close.
 
     Args:
       key: [] typed key; consumed.
-      log_alpha: float arrays by granularity.
+      log_alpha: float arrays by granularity, the layer axis first.
       gates: key of `GATES`.
       noise: [] scale of the logistic noise.
+      prompts: B.
 
     Returns:
-      Gates by granularity.
+      Gates [L, B, …] by granularity; [B] for the embedding.
     """
     keys = jax.random.split(key, len(log_alpha))
     draw = GATES[gates]
-    return {name: draw(k, log_alpha[name], noise) for k, name in zip(keys, sorted(log_alpha))}
+
+    def each(leaf: jax.Array) -> jax.Array:
+        shape = (*leaf.shape[:1], prompts, *leaf.shape[1:])
+        return jnp.broadcast_to(jnp.expand_dims(leaf, min(leaf.ndim, 1)), shape)
+
+    return {n: draw(k, each(log_alpha[n]), noise) for k, n in zip(keys, sorted(log_alpha))}
 
 
 def kept_shares(log_alpha: Masks) -> dict[str, jax.Array]:
@@ -46,18 +59,20 @@ def kept_shares(log_alpha: Masks) -> dict[str, jax.Array]:
     return {name: open_probability(leaf).mean() for name, leaf in log_alpha.items()}
 
 
-def penalty(shares: dict[str, jax.Array], penalties: Penalties) -> jax.Array:
-    """Σ λ · share over granularities.
+def penalty(shares: dict[str, jax.Array], sizes: dict[str, int], penalties: Penalties) -> jax.Array:
+    """Σ price · open nodes over granularities.
 
     Args:
       shares: [] fractions by granularity, expected or counted.
-      penalties: λ by granularity.
+      sizes: number of gates by granularity.
+      penalties: price of one open node by granularity.
 
     Returns:
       [].
     """
-    weights = dataclasses.asdict(penalties)
-    return sum((weights[name] * share for name, share in shares.items()), jnp.zeros(()))
+    prices = dataclasses.asdict(penalties)
+    costs = (prices[name] * sizes[name] * share for name, share in shares.items())
+    return sum(costs, jnp.zeros(()))
 
 
 def faithfulness(
@@ -76,7 +91,7 @@ def faithfulness(
       than the model is not faithful. The ratio makes one weight serve scores in logits and
       in probability.
     """
-    readout = streams.batch.readouts["score"]
+    readout = streams.readouts["score"]
     base = read(readout, streams.base_logits)
     size = jnp.maximum(jnp.abs(base).mean(), 1e-6)
     gap = jnp.abs(read(readout, logits) - (1 + lift) * base).mean() / size
@@ -126,9 +141,28 @@ def objective(
     Returns:
       The loss; it and its terms by name, with the expected kept shares under `kept`.
     """
-    masks = sample_masks(key, log_alpha, config.gates, schedule.noise_scale(config, step))
+    noise = schedule.noise_scale(config, step)
+    *shards, prompts, _ = streams.base_logits.shape
+    count = math.prod(shards)
+    masks = sample_masks(key, log_alpha, config.gates, noise, count * prompts)
     shares = kept_shares(log_alpha)
-    terms = faithfulness(masked_logits(model_config, params, masks, streams), streams, lift)
-    terms["penalty"] = penalty(shares, config.penalties)
+    run = functools.partial(masked_logits, model_config, params, remat=config.remat)
+    if shards:
+        # Each device its own prompts' gates; then one batch again, as on a single device.
+        axes = {name: min(leaf.ndim - 1, 1) for name, leaf in masks.items()}
+        each = {
+            name: leaf.reshape(*leaf.shape[:axis], count, -1, *leaf.shape[axis + 1 :])
+            for (name, axis), leaf in zip(axes.items(), masks.values())
+        }
+        logits = jax.vmap(lambda m, s: run(masks=m, streams=s), (axes, 0))(each, streams)
+        logits = logits.reshape(count * prompts, -1)
+        whole = (streams.base_logits, streams.readouts)
+        merged = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), whole)
+        streams = streams.replace(base_logits=merged[0], readouts=merged[1])  # type: ignore[attr-defined]
+    else:
+        logits = run(masks=masks, streams=streams)
+    terms = faithfulness(logits.astype(jnp.float32), streams, lift)
+    sizes = {name: leaf.size for name, leaf in log_alpha.items()}
+    terms["penalty"] = penalty(shares, sizes, config.penalties)
     loss = total(config, terms, schedule.penalty_scale(config, step))
     return loss, {"loss": loss, **terms, "kept": shares}

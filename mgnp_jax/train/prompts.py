@@ -7,53 +7,98 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mgnp_jax.metrics.evaluate import collect, per_prompt, summarise
-from mgnp_jax.metrics.streams import Streams, chunk_rows, prepare, run_streams, stream_bytes
+from mgnp_jax.metrics.streams import (
+    Extent,
+    Selection,
+    Sizes,
+    Streams,
+    chunk_rows,
+    extent,
+    packed_tokens,
+    prepare,
+    run_streams,
+    stream_bytes,
+)
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.models.hub import Model
 from mgnp_jax.train.config import DiscoverConfig
 from mgnp_jax.types import Batch, Masks, Params
 
 Record = dict[str, Any]
 
+Piece = tuple[Streams, Selection | None]
+"""What a step reads: streams, and which part of them (None: all)."""
+
+
+def chosen(piece: Piece) -> Streams:
+    """The streams of a piece; inside a compiled function, where picking them is free.
+
+    Args:
+      piece: streams, and which part of them; with a leading axis of devices, or without.
+    """
+    streams, selection = piece
+    if selection is None:
+        return streams
+    if selection.rows.ndim == 1:
+        return streams.take(selection)
+    return jax.vmap(streams.take)(selection)
+
 
 @functools.partial(jax.jit, static_argnums=0)
-def _measure_rows(
-    config: ModelConfig, params: Params, masks: Masks, streams: Streams, rows: jax.Array
-) -> Record:
-    return per_prompt(config, params, masks, streams.take(rows))
+def _measure(config: ModelConfig, params: Params, masks: Masks, piece: Piece) -> Record:
+    return per_prompt(config, params, masks, chosen(piece))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """A split whose plain passes are kept in memory, or recomputed batch by batch.
+    """A split whose plain passes are kept, recomputed batch by batch, or never kept.
 
     Attributes:
-      model: the model.
+      model_config: the model's shape.
+      params: its weights.
       batch: the split.
-      kept: its plain passes; None if they did not fit.
+      where: its prompts' extents; from their first tokens if none are shared.
+      kept: its plain passes; None if they are recomputed.
+      base_logits: [N, V] if everything but these is recomputed beside each masked pass.
     """
 
-    model: Model
+    model_config: ModelConfig
+    params: Params
     batch: Batch
-    kept: Streams | None
+    where: Extent
+    kept: Streams | None = None
+    base_logits: np.ndarray | None = None
 
-    def rows(self, rows: np.ndarray) -> tuple[Streams, jax.Array]:
-        """Plain passes of some prompts.
+    def piece(self, rows: np.ndarray, sizes: Sizes) -> Piece:
+        """Some prompts, ready for a step.
 
         Args:
           rows: [B] int32.
-
-        Returns:
-          Streams, and which of their rows are the ones asked for.
+          sizes: of the arrays.
         """
         if self.kept is not None:
-            return self.kept, jnp.asarray(rows)
-        model, batch = self.model, self.batch.take(rows)
-        return run_streams(model.config, model.params, batch), jnp.arange(len(rows))
+            selection = self.where.select(rows, sizes)
+            if isinstance(self.kept.base_logits, np.ndarray):
+                return self.kept.take(selection), None
+            return self.kept, selection
+        batch = self.batch.take(rows)
+        if self.base_logits is None:
+            share = bool(self.where.starts.any())
+            run = run_streams(self.model_config, self.params, batch, sizes, share_prefix=share)
+            return run, None
+        layout = self.where.layout(rows, sizes)
+        clean, corrupted = packed_tokens(batch, layout)
+        streams = Streams(
+            layout=layout,
+            clean=clean,
+            corrupted=corrupted,
+            base_logits=self.base_logits[rows],
+            readouts=batch.readouts,
+            judge=batch.judge,
+        )
+        return streams, None
 
     def measure(self, masks: Masks, size: int) -> Record:
         """Metrics of a binary circuit on the whole split.
@@ -62,29 +107,62 @@ class Prompts:
           masks: bool arrays by granularity.
           size: prompts a piece.
         """
+        chunks = list(chunk_rows(len(self.batch), size))
+        sizes = self.where.sizes(rows for rows, _ in chunks)
         pieces = []
-        for chosen, real in chunk_rows(len(self.batch), size):
-            streams, rows = self.rows(chosen)
-            model = self.model
-            result = _measure_rows(model.config, model.params, masks, streams, rows)
+        for rows, real in chunks:
+            result = _measure(self.model_config, self.params, masks, self.piece(rows, sizes))
             pieces.append((jax.device_get(result), real))
         return summarise(collect(pieces))
 
 
-def keep_what_fits(model: Model, splits: list[Batch], config: DiscoverConfig) -> list[Prompts]:
-    """Computes the plain passes of splits once, as far as the memory budget goes.
+def keep_what_fits(
+    model_config: ModelConfig, params: Params, splits: list[Batch], config: DiscoverConfig
+) -> list[Prompts]:
+    """Computes the plain passes of splits once, as far as the settings and memory go.
 
     Args:
-      model: the model.
+      model_config: the model's shape.
+      params: its weights.
       splits: in order of importance.
-      config: memory budget and batch size.
+      config: cache mode, memory budget and batch size.
     """
     budget = config.cache_gib * 2**30
     prompts = []
     for batch in splits:
-        need = stream_bytes(model.config, batch)
-        fits = need <= budget
-        budget -= need if fits else 0
-        kept = prepare(model.config, model.params, batch, config.batch_size) if fits else None
-        prompts.append(Prompts(model=model, batch=batch, kept=kept))
+        lockstep = config.cache == "off"
+        where = extent(batch, share_prefix=config.share_prefix and not lockstep)
+        part = Prompts(model_config=model_config, params=params, batch=batch, where=where)
+        need = stream_bytes(model_config, batch, where)
+        if config.cache == "dataset" or (config.cache == "auto" and need <= budget):
+            budget -= need
+            on_host = config.cache_on == "host"
+            kept = prepare(model_config, params, batch, config.batch_size, where, host=on_host)
+            part = dataclasses.replace(part, kept=kept)
+        elif lockstep:
+            logits = base_logits(model_config, params, batch, config.batch_size)
+            part = dataclasses.replace(part, base_logits=logits)
+        prompts.append(part)
     return prompts
+
+
+def base_logits(model_config: ModelConfig, params: Params, batch: Batch, size: int) -> np.ndarray:
+    """The full model's logits at the answer position, which no mask changes.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      batch: N prompts.
+      size: prompts a piece.
+
+    Returns:
+      [N, V].
+    """
+    chunks = list(chunk_rows(len(batch), size))
+    sizes = extent(batch).sizes(rows for rows, _ in chunks)
+    return np.concatenate(
+        [
+            np.asarray(run_streams(model_config, params, batch.take(rows), sizes).base_logits)[:n]
+            for rows, n in chunks
+        ]
+    )

@@ -70,22 +70,29 @@ def next_lift(lift: jax.Array, score: float, base_score: float) -> jax.Array:
     return jnp.clip(lift + jnp.float32(0.5 * missed), -0.3, 0.3)
 
 
-def batch_order(root: jax.Array, prompts: int, batch_size: int, steps: int) -> np.ndarray:
+def batch_order(root: jax.Array, tokens: np.ndarray, batch_size: int, steps: int) -> np.ndarray:
     """Which prompts each step sees: one shuffle after another, cut into batches.
+
+    Prompts are dealt like cards, longest last, so that all batches have nearly the same
+    number of tokens and one array size serves them without much filling.
 
     Args:
       root: [] typed key of the run; folded, not consumed.
-      prompts: N.
+      tokens: [N] of each prompt.
       batch_size: B.
       steps: number of batches.
 
     Returns:
-      [steps, B] int32 rows.
+      [steps, B] int32 rows; every prompt once an epoch.
     """
-    epochs = -(-steps * batch_size // prompts)
-    shuffles = [
-        jax.random.permutation(stream_key(root, DATA_STREAM, epoch), prompts)
-        for epoch in range(epochs)
-    ]
-    rows = np.concatenate([np.asarray(s) for s in shuffles])[: steps * batch_size]
+    prompts = len(tokens)
+    hands = -(-prompts // batch_size)
+    shuffles = []
+    for epoch in range(-(-steps * batch_size // prompts)):
+        key = stream_key(root, DATA_STREAM, epoch)
+        draws = np.asarray(jax.random.uniform(key, (2, prompts)))
+        ranked = np.lexsort((draws[0], tokens))
+        dealt = ranked[np.lexsort((draws[1], np.arange(prompts) // hands))]
+        shuffles += [dealt[hand::hands] for hand in range(hands)]
+    rows = np.concatenate(shuffles)[: steps * batch_size]
     return rows.reshape(steps, batch_size).astype(np.int32)

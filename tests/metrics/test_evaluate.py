@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +12,17 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.metrics.scores import kl_divergence, read, same_top_token
-from mgnp_jax.metrics.streams import chunk_rows, prepare, run_streams, stream_bytes
+from mgnp_jax.metrics.streams import (
+    Streams,
+    chunk_rows,
+    extent,
+    masked_logits,
+    packed_tokens,
+    prepare,
+    run_streams,
+    stream_bytes,
+)
+from mgnp_jax.models.nodes import Corrupted
 from tests import tiny
 
 
@@ -109,21 +122,71 @@ def test_bad_prompts_are_refused(change: object, message: str) -> None:
         mg.evaluate(model, mg.full_masks(model.config), bad)
 
 
-def test_kept_streams_are_those_of_single_batches(tiny_model: mg.Model) -> None:
+@pytest.mark.parametrize("host", [False, True])
+@pytest.mark.parametrize("share", [False, True])
+def test_kept_streams_are_those_of_single_batches(
+    tiny_model: mg.Model, host: bool, share: bool
+) -> None:
     c, p = tiny_model.config, tiny_model.params
-    batch = tiny.batch(c, rows=7)
-    whole = prepare(c, p, batch, 3)
-    part = run_streams(c, p, batch.take(np.array([5, 2])))
-    taken = whole.take(jnp.array([5, 2]))
+    batch = tiny.batch(c, rows=7, shared=2)
+    where = extent(batch, share_prefix=share)
+    whole = prepare(c, p, batch, 3, where, host=host)
+    rows = np.array([5, 2])
+    part = run_streams(c, p, batch.take(rows), share_prefix=share)
+    assert isinstance(part.corrupted, Corrupted) and isinstance(whole.corrupted, Corrupted)
+    taken = whole.take(where.select(rows, where.sizes([rows])))
+    assert isinstance(taken.corrupted, Corrupted)
+    np.testing.assert_array_equal(taken.clean, part.clean)
     np.testing.assert_allclose(taken.base_logits, part.base_logits, atol=1e-5)
-    for a, b in zip(
-        (taken.corrupted[0], taken.corrupted[1].mlp_hidden),
-        (part.corrupted[0], part.corrupted[1].mlp_hidden),
-        strict=True,
-    ):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+    chex.assert_trees_all_close(taken.corrupted.values, part.corrupted.values, atol=1e-5)
+    chex.assert_trees_all_close(taken.corrupted.embedding, part.corrupted.embedding, atol=1e-5)
+    # The prefix's arrays are as long as the longest of the split's, then of the batch's.
+    width = part.layout.prefix.shape[1]
+    for a, b in zip(taken.corrupted.prefix, part.corrupted.prefix):
+        mask = np.asarray(part.layout.prefix)
+        np.testing.assert_allclose(np.asarray(a)[:, :, :width][:, mask], b[:, mask], atol=1e-5)
     arrays = (whole.base_logits, whole.corrupted)
-    assert stream_bytes(c, batch) == sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+    assert stream_bytes(c, batch, where) == sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+
+
+@pytest.mark.parametrize("per_prompt", [False, True])
+def test_shared_prefixes_and_lockstep_change_no_logit_and_no_gradient(
+    tiny_model: mg.Model, per_prompt: bool
+) -> None:
+    c, p = tiny_model.config, tiny_model.params
+    batch = tiny.batch(c, rows=5, shared=3)
+    rng = np.random.default_rng(0)
+    masks = {
+        name: jnp.asarray(rng.uniform(size=(c.layers, 5, *leaf.shape[1:])[: 1 + leaf.ndim]))
+        if per_prompt
+        else jnp.asarray(rng.uniform(size=leaf.shape))
+        for name, leaf in mg.full_masks(c).items()
+    }
+    masks = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), masks)
+    packed = run_streams(c, p, batch)
+    assert packed.layout.prefix.shape[1] == 3
+    plain = run_streams(c, p, batch, share_prefix=False)
+    clean, corrupted = packed_tokens(batch, plain.layout)
+    beside = dataclasses.replace(plain, clean=clean, corrupted=corrupted)  # type: ignore[type-var]
+
+    def logits(masks: mg.Masks, streams: Streams, remat: bool) -> tuple[jax.Array, jax.Array]:
+        out = masked_logits(c, p, masks, streams, remat=remat)
+        return jnp.square(out).sum(), out
+
+    run = jax.jit(jax.value_and_grad(logits, has_aux=True), static_argnums=2)
+    expected = run(masks, plain, False)
+    for streams, remat in ((packed, False), (packed, True), (beside, False), (beside, True)):
+        chex.assert_trees_all_close(run(masks, streams, remat), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_each_prompt_has_its_own_gates(tiny_model: mg.Model) -> None:
+    c, p, batch = tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config, rows=2)
+    one, zero = mg.full_masks(c, 1.0, embedding=True), mg.full_masks(c, 0.0, embedding=True)
+    both = jax.tree.map(lambda a, b: jnp.stack([a, b], axis=min(a.ndim, 1)), one, zero)
+    streams = run_streams(c, p, batch)
+    together = masked_logits(c, p, both, streams)
+    np.testing.assert_allclose(together[0], masked_logits(c, p, one, streams)[0], atol=1e-5)
+    np.testing.assert_allclose(together[1], masked_logits(c, p, zero, streams)[1], atol=1e-5)
 
 
 def test_chunks_have_one_length_and_cover_every_row_once() -> None:

@@ -13,6 +13,7 @@ import pytest
 import mgnp_jax as mg
 from mgnp_jax.models import forward as passes
 from mgnp_jax.models.nodes import blend, site_gates
+from mgnp_jax.models.packing import attend, pack, whole_grid
 from tests import tiny
 
 
@@ -60,9 +61,11 @@ def test_corrupted_stream_is_the_plain_run_of_the_corrupted_prompts(
     tiny_model: mg.Model,
 ) -> None:
     c, p, b = tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config)
-    logits, (embedding, values) = passes.plain_passes(c, p, b.streams, b.attention_mask)
-    _, alone_embedding, alone = passes.capture(c, p, b.corrupted, b.attention_mask)
-    chex.assert_trees_all_close((embedding, values), (alone_embedding, alone), atol=1e-5)
+    layout = pack(b.attention_mask.sum(1), np.zeros(len(b), int))
+    streams = b.streams[:, b.attention_mask]
+    logits, corrupted = passes.plain_passes(c, p, streams, layout)
+    alone = passes.capture(c, p, streams[1], layout)
+    chex.assert_trees_all_close(corrupted, alone, atol=1e-5)
     last = b.attention_mask.sum(-1) - 1
     full = mg.forward(c, p, b.clean, b.attention_mask)
     np.testing.assert_allclose(logits, full[np.arange(len(b)), last], atol=1e-5)
@@ -72,9 +75,8 @@ def loop_masked(
     config: mg.ModelConfig, params: mg.Params, masks: mg.Masks, b: mg.Batch
 ) -> jax.Array:
     """The oracle: a Python loop over layers, both streams in lockstep, gates one by one."""
-    site = passes._site
-    attend = passes._attend(jnp.asarray(b.clean), b.attention_mask)
-    x, y = (passes.embed(config, params, t) for t in (b.clean, b.corrupted))
+    layout = whole_grid(jnp.asarray(b.attention_mask))
+    x, y = (passes.embed(config, params, t.ravel(), layout.positions) for t in b.streams)
     x = masks["embedding"] * x + (1 - masks["embedding"]) * y
 
     def mix(gate: jax.Array, a: jax.Array, other: jax.Array) -> jax.Array:
@@ -83,20 +85,21 @@ def loop_masked(
 
     for i in range(config.layers):
         layer = jax.tree.map(lambda leaf, i=i: leaf[i], params["blocks"])
+        call = functools.partial(passes._call, config, layer)
         m = {k: v[i] for k, v in masks.items() if k != "embedding"}
-        zx, zy = (site(config, layer, "attn_z", s, attend) for s in (x, y))
-        zx = mix(m["attention_heads"][None, None, :, None], zx, zy)
-        zx = mix(m["attention_neurons"][None, None], zx, zy)
-        ox, oy = (site(config, layer, "attn_out", z) for z in (zx, zy))
+        zx, zy = (attend(layout, *call("attn_qkv", s, layout.positions)) for s in (x, y))
+        zx = mix(m["attention_heads"][None, :, None], zx, zy)
+        zx = mix(m["attention_neurons"][None], zx, zy)
+        ox, oy = (call("attn_out", z) for z in (zx, zy))
         x, y = x + mix(m["attention_blocks"], ox, oy), y + oy
-        hx, hy = (site(config, layer, "mlp_hidden", s) for s in (x, y))
-        hx = mix(m["mlp_hidden"][None, None], hx, hy)
-        ox, oy = (site(config, layer, "mlp_out", h) for h in (hx, hy))
+        hx, hy = (call("mlp_hidden", s) for s in (x, y))
+        hx = mix(m["mlp_hidden"][None], hx, hy)
+        ox, oy = (call("mlp_out", h) for h in (hx, hy))
         # Output gate first, block gate after it. The two mixes in a row act as one gate
         # on the head's product and here alike.
-        ox = mix(m["mlp_blocks"], mix(m["mlp_output"][None, None], ox, oy), oy)
+        ox = mix(m["mlp_blocks"], mix(m["mlp_output"][None], ox, oy), oy)
         x, y = x + ox, y + oy
-    return passes.unembed(config, params, x)
+    return passes.unembed(config, params, x.reshape(*b.clean.shape, -1))
 
 
 def test_scan_equals_a_loop_that_gates_one_granularity_after_the_other(
@@ -139,11 +142,11 @@ def test_prompts_beyond_the_context_are_refused(tiny_model: mg.Model) -> None:
 
 
 def test_blend_takes_bool_and_float_gates_and_keeps_the_dtype() -> None:
-    clean = jnp.ones((1, 2, 3), jnp.bfloat16)
-    gate = jnp.array([True, False, True])
+    clean = jnp.ones((2, 3), jnp.bfloat16)
+    gate = jnp.array([[True, False, True]])
     out = blend(gate, clean, jnp.zeros_like(clean))
     chex.assert_type(out, jnp.bfloat16)
-    np.testing.assert_array_equal(out[0, 0], [1, 0, 1])
+    np.testing.assert_array_equal(out[1], [1, 0, 1])
 
 
 def test_gates_of_two_granularities_multiply() -> None:

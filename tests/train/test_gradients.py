@@ -83,13 +83,22 @@ def test_loss_terms_by_hand() -> None:
     assert float(losses.total(config, terms, jnp.float32(0.5))) == pytest.approx(1 + 0.75 + 0.2)
     shares = {"attention_heads": jnp.float32(0.5), "mlp_hidden": jnp.float32(0.1)}
     penalties = mg.Penalties(attention_heads=3.0, mlp_hidden=5.0)
-    assert float(losses.penalty(shares, penalties)) == pytest.approx(2.0)
+    sizes = {"attention_heads": 8, "mlp_hidden": 100}
+    assert float(losses.penalty(shares, sizes, penalties)) == pytest.approx(12.0 + 50.0)
 
 
-def test_default_penalties_are_means_not_sums() -> None:
-    for config in (tiny.GPT2, tiny.LLAMA):
-        shares = losses.kept_shares(mg.full_masks(config, 1.0))
-        np.testing.assert_allclose(list(shares.values()), 1 / (1 + np.exp(-1 - 1.5986)), rtol=1e-4)
+def test_a_node_costs_the_same_in_every_model() -> None:
+    penalties = mg.Penalties()
+    costs = []
+    for layers in (2, 4):
+        masks = mg.full_masks(dataclasses.replace(tiny.GPT2, layers=layers), 0.0)
+        masks["mlp_hidden"] = masks["mlp_hidden"].at[0, :3].set(1)
+        masks["attention_heads"] = masks["attention_heads"].at[1, 2].set(1)
+        shares = {name: leaf.mean() for name, leaf in masks.items()}
+        sizes = {name: leaf.size for name, leaf in masks.items()}
+        costs.append(float(losses.penalty(shares, sizes, penalties)))
+    expected = 3 * penalties.mlp_hidden + penalties.attention_heads
+    np.testing.assert_allclose(costs, expected, rtol=1e-5)
 
 
 def test_a_circuit_better_than_the_model_is_not_faithful() -> None:

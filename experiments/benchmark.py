@@ -1,0 +1,401 @@
+"""Times a training step against the published algorithm and against the machine's floor.
+
+    python -m experiments.benchmark --model gpt2-small-random --json benchmark.json
+
+All in one process, alternately and repeated, medians. The published algorithm runs three
+passes a step (model, corrupted, masked) on prompts padded to 64 tokens and computes logits
+at every position; the floor is what no exact method can do without: the multiply-adds of one
+masked forward pass and its activation gradient on the prompts' real tokens, at the rate that
+plain matrix products of the model's shapes reach here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from rich.console import Console
+
+import mgnp_jax as mg
+from experiments.command import command
+from mgnp_jax.masks.hard_concrete import soft_gates
+from mgnp_jax.metrics.scores import kl_divergence, read
+from mgnp_jax.models.forward import capture, masked_residual, unembed
+from mgnp_jax.models.nodes import Corrupted
+from mgnp_jax.models.packing import whole_grid
+from mgnp_jax.models.weights import param_shapes
+from mgnp_jax.report.tables import Table
+from mgnp_jax.train import losses, schedule
+from mgnp_jax.train.loop import TrainState, init_state, train_step
+from mgnp_jax.train.prompts import keep_what_fits
+
+PADDED = 64
+"""Tokens that the published algorithm pads prompts to."""
+
+SHAPES = {
+    "gpt2-tiny-random": (2, 64, 4),
+    "gpt2-small-random": (12, 768, 12),
+    "gpt2-medium-random": (24, 1024, 16),
+    "gpt2-large-random": (36, 1280, 20),
+    "gpt2-xl-random": (48, 1600, 25),
+}
+"""Layers, width and heads of GPT-2's sizes, and of one for tests."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """Times a training step against the published algorithm and the machine's floor."""
+
+    model: str = "gpt2-small-random"
+    """gpt2-{tiny,small,medium,large,xl}-random (random weights, nothing downloaded), or a
+    real model as for experiments.run."""
+    task: str = "ioi"
+    """Prompts; random models take those of gpt2-mini's tokenizer."""
+    tokens: int | None = None
+    """Random prompts of so many tokens instead, which differ from the third on."""
+    repeats: int = 5
+    """Times each thing is measured; medians are reported."""
+    published: bool = True
+    """Measure the published algorithm, too."""
+    json: Path | None = None
+    """Where to write the figures."""
+    discover: Annotated[mg.DiscoverConfig, tyro.conf.arg(name="")] = mg.DiscoverConfig(
+        batch_size=32
+    )
+    """How our step is run."""
+
+
+def load(name: str) -> mg.Model:
+    """A real model, or one of random weights and GPT-2's shape.
+
+    Args:
+      name: as on the command line.
+    """
+    if name not in SHAPES:
+        return mg.load_model(name)
+    layers, width, heads = SHAPES[name]
+    config = mg.ModelConfig(
+        family="gpt2",
+        vocab_size=50_257,
+        context=1024,
+        layers=layers,
+        width=width,
+        heads=heads,
+        kv_heads=heads,
+        head_width=width // heads,
+        mlp_width=4 * width,
+        activation="gelu_new",
+        norm_eps=1e-5,
+        tied=True,
+    )
+    rng = np.random.default_rng(0)
+    params: dict[str, Any] = {}
+    for path, shape in param_shapes(config).items():
+        value = 0.02 * rng.standard_normal(shape, np.float32)
+        *folders, leaf = path.split("/")
+        inner = params
+        for folder in folders:
+            inner = inner.setdefault(folder, {})
+        inner[leaf] = jnp.asarray(value + 1 if leaf == "scale" else value)
+    return mg.Model(name=name, config=config, params=params, tokenizer=None)
+
+
+def prompts(config: BenchmarkConfig, model: mg.Model) -> mg.Batch:
+    """The training prompts: a task's, or random ones of one length.
+
+    Args:
+      config: which.
+      model: whose.
+    """
+    if config.tokens is None:
+        tokenizer = model.tokenizer or mg.load_model("gpt2-mini").tokenizer
+        return mg.load_task(config.task, tokenizer, seed=0).train
+    rng = np.random.default_rng(0)
+    rows = max(config.discover.batch_size, 64)
+    clean, corrupted = rng.integers(0, 300, (2, rows, config.tokens), np.int32)
+    corrupted[:, :2] = clean[:, :2]
+    corrupted[:, 2] = clean[:, 2] + 1
+    readout = mg.Readout(
+        tokens=np.tile(np.array([[1, 2]], np.int32), (rows, 1)),
+        weights=np.tile(np.array([[1.0, -1.0]], np.float32), (rows, 1)),
+        kind="logits",
+    )
+    return mg.Batch(
+        clean=clean,
+        corrupted=corrupted,
+        attention_mask=np.ones(clean.shape, bool),
+        readouts={"score": readout},
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
+def published_step(
+    config: mg.DiscoverConfig,
+    model_config: mg.ModelConfig,
+    key: jax.Array,
+    params: mg.Params,
+    state: TrainState,
+    batch: mg.Batch,
+) -> TrainState:
+    """The published algorithm: every pass in every step, padded, logits everywhere.
+
+    Args:
+      config: loss weights and optimiser.
+      model_config: static.
+      key: [] typed key; consumed.
+      params: the frozen weights.
+      state: donated.
+      batch: [B, 64] padded prompts.
+    """
+    layout = whole_grid(batch.attention_mask)
+    shape = batch.clean.shape
+
+    def logits_of(residual: jax.Array) -> jax.Array:
+        return unembed(model_config, params, residual.reshape(*shape, -1))
+
+    def at_answer(logits: jax.Array) -> jax.Array:
+        return logits.reshape(-1, logits.shape[-1])[layout.answers]
+
+    full = capture(model_config, params, batch.clean.reshape(-1), layout)
+    base = at_answer(logits_of(full.residual))
+    run = capture(model_config, params, batch.corrupted.reshape(-1), layout)
+    # No prefix: its arrays have room for no position.
+    none = run.keys[:, layout.grid[:, :0]]
+    corrupted = Corrupted(embedding=run.embedding, values=run.values, prefix=(none, none))
+    readout = batch.readouts["score"]
+
+    def loss(log_alpha: mg.Masks) -> jax.Array:
+        keys = jax.random.split(key, len(log_alpha))
+        masks = {n: soft_gates(k, log_alpha[n]) for k, n in zip(keys, sorted(log_alpha))}
+        residual = masked_residual(
+            model_config, params, masks, batch.clean.reshape(-1), corrupted, layout
+        )
+        # Everywhere, as published, though only one position is used; the barrier keeps the
+        # compiler from seeing that.
+        logits = at_answer(jax.lax.optimization_barrier(logits_of(residual)))
+        sizes = {name: leaf.size for name, leaf in log_alpha.items()}
+        penalty = losses.penalty(losses.kept_shares(log_alpha), sizes, config.penalties)
+        return kl_divergence(base, logits).mean() - read(readout, logits).mean() + penalty
+
+    grads = jax.grad(loss)(state.log_alpha)
+    updates, opt_state = schedule.optimiser(config).update(grads, state.opt_state)
+    log_alpha = jax.tree.map(jnp.add, state.log_alpha, updates)
+    return TrainState(step=state.step + 1, log_alpha=log_alpha, opt_state=opt_state)
+
+
+def multiply_adds(config: mg.ModelConfig, params: mg.Params, batch: mg.Batch) -> float:
+    """Multiply-adds of one forward pass on real tokens, per prompt.
+
+    Args:
+      config: the model's shape.
+      params: its weights; matrices of the blocks act on every token.
+      batch: prompts.
+    """
+    per_token = sum(leaf.size for leaf in jax.tree.leaves(params["blocks"]) if leaf.ndim == 3)
+    lengths = np.asarray(batch.attention_mask).sum(1)
+    # Queries times keys, weights times values; each position sees those up to itself.
+    attention = config.layers * config.heads * config.head_width * lengths * (lengths + 1)
+    return float((per_token * lengths + attention).mean()) + config.vocab_size * config.width
+
+
+def measure_matrix_rate(config: mg.ModelConfig, tokens: int) -> Callable[[], float]:
+    """A function that times products of the model's shapes, in multiply-adds a second.
+
+    Args:
+      config: the model's shape.
+      tokens: rows of the left factor.
+    """
+    key = jax.random.key(0)
+    x = jax.random.normal(key, (tokens, config.width))
+    up = jax.random.normal(key, (config.width, config.mlp_width))
+    down = jax.random.normal(key, (config.mlp_width, config.width))
+
+    @jax.jit
+    def products(x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
+        with jax.default_matmul_precision("highest"):
+            return (x @ up) @ down
+
+    products(x, up, down).block_until_ready()
+    work = 2 * tokens * config.width * config.mlp_width
+    times = max(1, int(2e10 / work))
+
+    def rate() -> float:
+        started = time.perf_counter()
+        for _ in range(times):
+            out = products(x, up, down)
+        out.block_until_ready()
+        return times * work / (time.perf_counter() - started)
+
+    return rate
+
+
+def megabytes(compiled: Any) -> float:
+    """Arguments, temporaries and outputs of a compiled function; shared buffers once."""
+    memory = compiled.memory_analysis()
+    total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    return (total + memory.output_size_in_bytes - memory.alias_size_in_bytes) / 1e6
+
+
+def ours(
+    discover: mg.DiscoverConfig, model: mg.Model, batch: mg.Batch
+) -> tuple[Callable[[], float], float, float]:
+    """Our step, compiled: a function that times one, compile seconds, XLA's megabytes.
+
+    Args:
+      discover: how it is run.
+      model: the model.
+      batch: training prompts.
+    """
+    params = jax.tree.map(lambda leaf: leaf.astype(discover.dtype), model.params)
+    (kept,) = keep_what_fits(model.config, params, [batch], discover)
+    key, lift = jax.random.key(0), jnp.zeros(())
+    tokens = kept.where.lengths - kept.where.starts
+    order = schedule.batch_order(key, tokens, discover.batch_size, discover.steps)
+    sizes = kept.where.sizes(order)
+    state = init_state(discover, model.config)
+    fixed = (discover, model.config, key, params)
+    started = time.perf_counter()
+    compiled = train_step.lower(*fixed, state, kept.piece(order[0], sizes), lift).compile()
+    compile_s = time.perf_counter() - started
+    steps = iter(range(discover.steps))
+
+    def step() -> float:
+        nonlocal state
+        started = time.perf_counter()
+        piece = kept.piece(order[next(steps)], sizes)
+        state, out = compiled(key, params, state, piece, lift)
+        jax.block_until_ready((state, out))
+        return time.perf_counter() - started
+
+    return step, compile_s, megabytes(compiled)
+
+
+def published(
+    discover: mg.DiscoverConfig, model: mg.Model, batch: mg.Batch
+) -> tuple[Callable[[], float], float]:
+    """The published step, compiled: a function that times one, XLA's megabytes.
+
+    Args:
+      discover: loss weights.
+      model: the model.
+      batch: training prompts.
+    """
+    width = ((0, 0), (0, max(0, PADDED - batch.clean.shape[1])))
+    first = batch.take(slice(discover.batch_size))
+    clean, corrupted, mask = (
+        np.pad(np.asarray(a), width) for a in (first.clean, first.corrupted, first.attention_mask)
+    )
+    padded = mg.Batch(
+        clean=clean, corrupted=corrupted, attention_mask=mask, readouts=first.readouts
+    )
+    state = init_state(discover, model.config)
+    key = jax.random.key(0)
+    fixed = (discover, model.config, key, model.params)
+    compiled = published_step.lower(*fixed, state, padded).compile()
+
+    def step() -> float:
+        nonlocal state
+        started = time.perf_counter()
+        state = jax.block_until_ready(compiled(key, model.params, state, padded))
+        return time.perf_counter() - started
+
+    return step, megabytes(compiled)
+
+
+def benchmark(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
+    """Measures everything and prints a table.
+
+    Args:
+      config: what to measure.
+      console: where to report.
+
+    Returns:
+      The figures, as in the JSON file.
+    """
+    model, discover = load(config.model), config.discover
+    batch = prompts(config, model)
+    real = float(np.asarray(batch.attention_mask).sum(1).mean())
+    step, compile_s, step_mb = ours(discover, model, batch)
+    rate = measure_matrix_rate(model.config, int(real * discover.batch_size))
+    old, old_mb = published(discover, model, batch) if config.published else (None, None)
+    times: dict[str, list[float]] = {"ours": [], "published": [], "rate": []}
+    step()
+    if old is not None:
+        old()
+    for _ in range(config.repeats):
+        times["rate"].append(rate())
+        times["ours"] += [step() for _ in range(3)]
+        if old is not None:
+            times["published"].append(old())
+    medians = {name: statistics.median(values) for name, values in times.items() if values}
+    floor = 2 * discover.batch_size * multiply_adds(model.config, model.params, batch)
+    lean = dataclasses.replace(discover, cache="off", remat=True, dtype="float32")
+    long = prompts(dataclasses.replace(config, tokens=PADDED), model)
+    _, _, lean_mb = ours(lean, model, long)
+    result: dict[str, Any] = {
+        "model": config.model,
+        "device": jax.devices()[0].device_kind,
+        "batch_size": discover.batch_size,
+        "tokens_per_prompt": real,
+        # Two operations a multiply-add.
+        "matrix_gflops": 2e-9 * medians["rate"],
+        "ours": {
+            "step_s": medians["ours"],
+            "tokens_per_s": real * discover.batch_size / medians["ours"],
+            "floor_s": floor / medians["rate"],
+            "floor_share": floor / medians["rate"] / medians["ours"],
+            "compile_s": compile_s,
+            "xla_mb": step_mb,
+        },
+        "xla_mb": lean_mb,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    if old is not None:
+        result["published"] = {"step_s": medians["published"], "xla_mb": old_mb}
+        result["speedup"] = medians["published"] / medians["ours"]
+    console.print(table(result).rich())
+    if config.json is not None:
+        config.json.write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def table(result: dict[str, Any]) -> Table:
+    """The figures for a reader.
+
+    Args:
+      result: as `benchmark` returns it.
+    """
+    own = result["ours"]
+    rows = [
+        ("Matrix products, Gflop/s", f"{result['matrix_gflops']:.1f}"),
+        ("Our step, s", f"{own['step_s']:.3f}"),
+        ("Our tokens/s", f"{own['tokens_per_s']:.0f}"),
+        ("Floor, s (share reached)", f"{own['floor_s']:.3f} ({own['floor_share']:.0%})"),
+        ("Our compilation, s", f"{own['compile_s']:.1f}"),
+        ("Our XLA memory, MB", f"{own['xla_mb']:.0f}"),
+        (f"Leanest float32 mode, {PADDED} tokens, MB", f"{result['xla_mb']:.0f}"),
+        ("Peak of the process, MB", f"{result['peak_rss_mb']:.0f}"),
+    ]
+    if "published" in result:
+        rows.insert(1, ("Published step, s", f"{result['published']['step_s']:.3f}"))
+        rows.insert(3, ("Times faster", f"{result['speedup']:.1f}"))
+    title = (
+        f"{result['model']}, {result['batch_size']} prompts of "
+        f"{result['tokens_per_prompt']:.1f} tokens, {result['device']}"
+    )
+    return Table(title=title, columns=("", "Median"), rows=tuple(rows))
+
+
+if __name__ == "__main__":
+    command(BenchmarkConfig, benchmark)

@@ -1,0 +1,54 @@
+"""Data parallelism on eight virtual CPU devices, in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import dataclasses, json, sys
+import jax
+import mgnp_jax as mg
+from mgnp_jax.types import MgnpError
+from tests import tiny
+
+assert jax.device_count() == 8
+base = mg.DiscoverConfig(steps=20, batch_size=8, gates="soft", train_embedding=True)
+ways = {"gpt2": [{"devices": 8}, {"devices": 2, "cache": "off"}],
+        "llama": [{"devices": 8}, {"devices": 4, "cache": "batch"}]}
+for family, changes in ways.items():
+    model = tiny.model(family)
+    found = []
+    for change in [{}, *changes]:
+        config = dataclasses.replace(base, **change)
+        circuit = mg.discover(jax.random.key(0), model, tiny.data(model.config), config)
+        found.append({k: v.ravel().tolist() for k, v in circuit.log_alpha.items()})
+    print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def found() -> list[list[dict[str, list[float]]]]:
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["gpt2", "llama"])
+@pytest.mark.parametrize("way", [1, 2])
+def test_log_alpha_after_twenty_steps_is_that_of_one_device(
+    found: list[list[dict[str, list[float]]]], family: int, way: int
+) -> None:
+    alone, shared = found[family][0], found[family][way]
+    for name, expected in alone.items():
+        np.testing.assert_allclose(shared[name], expected, atol=1e-5, err_msg=name)
