@@ -172,14 +172,14 @@ def published_step(
     run = capture(model_config, params, batch.corrupted.reshape(-1), layout)
     # No prefix: its arrays have room for no position.
     none = run.keys[:, layout.grid[:, :0]]
-    corrupted = Corrupted(embedding=run.embedding, values=run.values, prefix=(none, none))
+    corrupted = Corrupted(embedding=run.embedding, values=(run.values,), prefix=((none, none),))
     readout = batch.readouts["score"]
 
     def loss(log_alpha: mg.Masks) -> jax.Array:
         keys = jax.random.split(key, len(log_alpha))
         masks = {n: soft_gates(k, log_alpha[n]) for k, n in zip(keys, sorted(log_alpha))}
         residual = masked_residual(
-            model_config, params, masks, batch.clean.reshape(-1), corrupted, layout
+            model_config, params, [masks], batch.clean.reshape(-1), corrupted, layout
         )
         # Everywhere, as published, though only one position is used; the barrier keeps the
         # compiler from seeing that.
@@ -266,7 +266,7 @@ def ours(
     state = init_state(discover, model.config)
     fixed = (discover, model.config, key, params)
     started = time.perf_counter()
-    compiled = train_step.lower(*fixed, state, kept.piece(order[0], sizes), lift).compile()
+    compiled = train_step.lower(*fixed, state, kept.piece(order[0], sizes), lift, None).compile()
     compile_s = time.perf_counter() - started
     steps = iter(range(discover.steps))
 
@@ -274,7 +274,7 @@ def ours(
         nonlocal state
         started = time.perf_counter()
         piece = kept.piece(order[next(steps)], sizes)
-        state, out = compiled(key, params, state, piece, lift)
+        state, out = compiled(key, params, state, piece, lift, None)
         jax.block_until_ready((state, out))
         return time.perf_counter() - started
 

@@ -28,6 +28,8 @@ class EvaluateConfig:
     """Another built-in task; by default the prompts it was found on."""
     data: Path | None = None
     """Your own prompts: a JSON Lines file; measured on its test split."""
+    skip_bad: bool = False
+    """Leave out prompts of --data that cannot be used, instead of refusing the file."""
     seed: int | None = None
     """Of the prompts; by default the run's."""
     test_prompts: int | None = None
@@ -57,7 +59,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     source = str(config.data.resolve() if config.data else config.task or origin["source"])
     seed = origin["seed"] if config.seed is None else config.seed
     limit = meta.get("test_prompts") if config.test_prompts is None else config.test_prompts
-    data = mg.load_task(source, model.tokenizer, seed)
+    data = mg.load_task(source, model.tokenizer, seed, skip_bad=config.skip_bad)
     test = data.test.take(slice(limit))
     same = (
         (source, seed, limit) == (origin["source"], origin["seed"], meta.get("test_prompts"))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import tyro
@@ -32,8 +32,12 @@ class RunConfig:
 
     task: str | None = None
     """Built-in task: ioi, gt (greater-than) or gp (gendered pronouns)."""
+    gt_corruption: Literal["01", "other"] = "01"
+    """Start year of greater-than's corrupted prompts: the century's 01, or any other."""
     data: Path | None = None
     """Your own prompts instead: a JSON Lines file (see mgnp_jax/tasks/files.py)."""
+    skip_bad: bool = False
+    """Leave out prompts of --data that cannot be used, instead of refusing the file."""
     model: str = "gpt2-mini"
     """gpt2-mini, smollm2-135m, a Hugging Face id, or a local checkpoint directory."""
     out: Path | None = None
@@ -52,6 +56,8 @@ class RunConfig:
                 f"pass one of --task ({', '.join(mg.TASKS)}) and --data FILE, not "
                 + ("both" if self.task else "neither")
             )
+        if self.gt_corruption == "other" and self.task != "gt":
+            raise mg.MgnpError("--gt-corruption goes with --task gt alone")
         check_counts(self.seed, self.test_prompts)
 
 
@@ -65,11 +71,12 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     Returns:
       The results, as in results.json.
     """
-    source = str(config.data.resolve() if config.data else config.task)
+    task = "gt-other" if config.gt_corruption == "other" else config.task
+    source = str(config.data.resolve() if config.data else task)
     check_source(source)
     run_folder.check_free(config.out)
     model = mg.load_model(config.model)
-    data = mg.load_task(source, model.tokenizer, config.seed)
+    data = mg.load_task(source, model.tokenizer, config.seed, skip_bad=config.skip_bad)
     test = data.test.take(slice(config.test_prompts))
     check_prompts(model.config, test)
     # Only now, so that a mistake above leaves no folder behind.
@@ -83,6 +90,8 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
         f"{mg.gate_count(model.config):,} gates, {jax.devices()[0].device_kind}",
         highlight=False,
     )
+    if data.skipped:
+        console.print(f"Left out {data.skipped:,} prompts that cannot be used (--skip-bad)")
     with (folder / "metrics.jsonl").open("w") as log:
         with TrainingProgress(config.discover.steps, console) as progress:
 

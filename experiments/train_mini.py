@@ -45,6 +45,10 @@ GENDER_SENTENCES = (
 WORD = r" ?[A-Za-z']+| ?\d\d|[^\w\s]"
 
 
+LEARNT = tuple(TASKS[name] for name in ("ioi", "gt", "gp"))
+"""The paper's tasks."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainMiniConfig:
     """Trains gpt2-mini and writes it in Hugging Face layout."""
@@ -103,10 +107,8 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 def texts(rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast) -> Iterator[str]:
     """Endless sentences, a quarter of each task and a quarter of the gender sentences."""
-    held_out = {
-        pair.clean for task in TASKS.values() for pair in distinct_pairs(task, tokenizer, 0)
-    }
-    streams = [task.pairs(rng, tokenizer) for task in TASKS.values()]
+    held_out = {pair.clean for task in LEARNT for pair in distinct_pairs(task, tokenizer, 0)}
+    streams = [task.pairs(rng, tokenizer) for task in LEARNT]
     while True:
         for pairs in streams:
             pair = next(p for p in pairs if p.clean not in held_out)

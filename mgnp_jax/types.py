@@ -97,6 +97,7 @@ class Batch:
       readouts: scores by name; `"score"` is the task's own, the others are reported
         beside it.
       judge: name of the readout that is above 0 exactly when the right answer won.
+      choices: [B, C] int tokens by name of the KL that is taken over them alone.
     """
 
     clean: Any
@@ -104,6 +105,7 @@ class Batch:
     attention_mask: Any
     readouts: dict[str, Readout]
     judge: str = struct.field(pytree_node=False, default="score")
+    choices: dict[str, Any] = struct.field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of prompt pairs."""

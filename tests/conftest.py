@@ -41,12 +41,22 @@ def gpt2_tokenizer() -> Tokenizer:
     GPT-2's own files are on the hub only; what the tasks depend on is its form: no
     beginning token, words with their leading space, two-digit numbers.
     """
+    # Merges act in this order, so that " 1743" becomes " 17" and "43".
+    return byte_level([f" {n}" for n in range(11, 22)] + [f"{n:02d}" for n in range(100)])
+
+
+@pytest.fixture(scope="session")
+def digit_tokenizer() -> Tokenizer:
+    """One of the same form that writes numbers digit by digit, as SmolLM2's does."""
+    return byte_level([])
+
+
+def byte_level(numbers: list[str]) -> Tokenizer:
+    """A byte-level BPE tokenizer that knows the tasks' words and some numbers."""
     from transformers import GPT2Tokenizer
 
     lists = (words.GIRLS, words.BOYS, words.PLACES, words.OBJECTS, words.EVENTS, ("he", "she"))
-    # Merges act in this order, so that " 1743" becomes " 17" and "43".
-    pieces = [f" {n}" for n in range(11, 22)] + [f"{n:02d}" for n in range(100)]
-    pieces += [" " + word for part in lists for word in part]
+    pieces = numbers + [" " + word for part in lists for word in part]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     vocabulary = {symbol: i for i, symbol in enumerate(sorted(alphabet))}
     merges: list[tuple[str, str]] = []

@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.granularities import as_bool, check_masks
-from mgnp_jax.metrics.scores import kl_divergence, read, same_top_token
+from mgnp_jax.metrics.scores import kl_divergence, kl_over, read, same_top_token
 from mgnp_jax.metrics.streams import Streams, chunk_rows, extent, masked_logits, run_streams
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
+from mgnp_jax.models.segments import Segment
 from mgnp_jax.types import Batch, Masks, MgnpError, Params
 
 PerPrompt = dict[str, Any]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def per_prompt(config: ModelConfig, params: Params, masks: Masks, streams: Streams) -> PerPrompt:
+def per_prompt(
+    config: ModelConfig,
+    params: Params,
+    masks: Masks | Sequence[Masks],
+    streams: Streams,
+    segments: Sequence[Segment] | None = None,
+) -> PerPrompt:
     """Every metric, prompt by prompt.
 
     Args:
       config: the model's shape.
       params: its weights.
-      masks: gates by granularity.
+      masks: gates by granularity; for each segment, if there are any.
       streams: B prompts with their plain passes.
+      segments: the layers without nodes closed for good; None for the whole model.
 
     Returns:
-      `kl` [B], `exact_match` [B], `correct` a pair [B], [B] of full model and circuit, and
-      under `scores` such a pair for each readout.
+      `kl` [B], under `kl_over` those over some tokens, `exact_match` [B], `correct` a pair
+      [B], [B] of full model and circuit, and under `scores` such a pair for each readout.
     """
-    base, logits = streams.base_logits, masked_logits(config, params, masks, streams)
+    base = streams.base_logits.astype(jnp.float32)
+    logits = masked_logits(config, params, masks, streams, segments=segments).astype(jnp.float32)
     scores = {
         name: (read(readout, base), read(readout, logits))
         for name, readout in streams.readouts.items()
@@ -42,6 +52,7 @@ def per_prompt(config: ModelConfig, params: Params, masks: Masks, streams: Strea
     of_base, of_circuit = scores[streams.judge]
     return {
         "kl": kl_divergence(base, logits),
+        "kl_over": {n: kl_over(c, base, logits) for n, c in streams.choices.items()},
         "exact_match": same_top_token(base, logits),
         "correct": (of_base > 0, of_circuit > 0),
         "scores": scores,
@@ -58,7 +69,8 @@ def summarise(rows: PerPrompt, keep: np.ndarray | None = None) -> dict[str, Any]
     Returns:
       `prompts`, the circuit's `score`, `accuracy`, `kl`, `exact_match`, `score_gap` (mean
       |circuit − full model| over mean |full model|), and the full model's `base_score` and
-      `base_accuracy`; other readouts under their own names, with `base_` for the model.
+      `base_accuracy`; KLs over some tokens and other readouts under their own names, with
+      `base_` for the model.
     """
     keep = np.ones(len(rows["kl"]), bool) if keep is None else keep
     if not keep.any():
@@ -77,6 +89,7 @@ def summarise(rows: PerPrompt, keep: np.ndarray | None = None) -> dict[str, Any]
         "exact_match": mean(rows["exact_match"]),
         "score_gap": mean(np.abs(circuit - base)) / max(mean(np.abs(base)), 1e-12),
     }
+    result |= {name: mean(values) for name, values in rows["kl_over"].items()}
     for name, (of_model, of_circuit) in rows["scores"].items():
         result |= {name: mean(of_circuit), f"base_{name}": mean(of_model)}
     return result

@@ -40,6 +40,21 @@ def kl_divergence(base_logits: jax.Array, logits: jax.Array) -> jax.Array:
     return (jnp.exp(base) * (base - jax.nn.log_softmax(logits))).sum(-1)
 
 
+def kl_over(choices: jax.Array, base_logits: jax.Array, logits: jax.Array) -> jax.Array:
+    """KL(full model ‖ circuit) over some tokens alone, both renormalised over them.
+
+    Args:
+      choices: [B, C] int tokens.
+      base_logits: [B, V] of the full model.
+      logits: [B, V] of the circuit.
+
+    Returns:
+      [B] in nats.
+    """
+    chosen = (jnp.take_along_axis(x, choices, axis=-1) for x in (base_logits, logits))
+    return kl_divergence(*chosen)
+
+
 def same_top_token(base_logits: jax.Array, logits: jax.Array) -> jax.Array:
     """Whether circuit and full model predict the same next token.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.forward import lockstep_residual, masked_residual, plain_passes, unembed
 from mgnp_jax.models.nodes import Corrupted
 from mgnp_jax.models.packing import Layout, pack
+from mgnp_jax.models.segments import Segment
 from mgnp_jax.types import Batch, Masks, Params, Readout
 
 
@@ -29,7 +30,8 @@ class Streams:
         then computed beside the masked run.
       base_logits: [B, V] full model on clean prompts, at the answer position.
       readouts: the prompts' scores by name.
-      judge: which of them says who won.
+      choices: [B, C] tokens by name of the KL over them.
+      judge: which readout says who won.
     """
 
     layout: Layout
@@ -37,6 +39,7 @@ class Streams:
     corrupted: Corrupted | Any
     base_logits: Any
     readouts: dict[str, Readout]
+    choices: dict[str, Any]
     judge: str = struct.field(pytree_node=False)
 
     def take(self, chosen: Selection) -> Streams:
@@ -58,6 +61,7 @@ class Streams:
             corrupted=corrupted,
             base_logits=self.base_logits[rows],
             readouts=jax.tree.map(lambda leaf: leaf[rows], self.readouts),
+            choices=jax.tree.map(lambda leaf: leaf[rows], self.choices),
             judge=self.judge,
         )
 
@@ -214,6 +218,7 @@ def run_streams(
         corrupted=corrupted,
         base_logits=logits,
         readouts=batch.readouts,
+        choices=batch.choices,
         judge=batch.judge,
     )
 
@@ -231,31 +236,43 @@ def _run(
     logits, run = plain_passes(config, params, tokens, whole)
     return logits, Corrupted(
         embedding=run.embedding[chosen],
-        values=jax.tree.map(lambda leaf: leaf[:, chosen], run.values),
-        prefix=(run.keys[:, before], run.attended[:, before]),
+        values=(jax.tree.map(lambda leaf: leaf[:, chosen], run.values),),
+        prefix=((run.keys[:, before], run.attended[:, before]),),
     )
 
 
 def masked_logits(
-    config: ModelConfig, params: Params, masks: Masks, streams: Streams, *, remat: bool = False
+    config: ModelConfig,
+    params: Params,
+    masks: Masks | Sequence[Masks],
+    streams: Streams,
+    *,
+    segments: Sequence[Segment] | None = None,
+    remat: bool = False,
 ) -> jax.Array:
     """The circuit's logits at the answer position.
 
     Args:
       config: the model's shape.
       params: its weights.
-      masks: gates by granularity.
+      masks: gates by granularity; for each segment, if there are any.
       streams: B prompts with their plain passes.
+      segments: the layers without nodes closed for good; None for the whole model.
       remat: recompute a layer's inner values in the gradient instead of keeping them.
 
     Returns:
       [B, V]; the unembedding is computed at that one position.
     """
-    masked = masked_residual if isinstance(streams.corrupted, Corrupted) else lockstep_residual
-    residual = masked(
-        config, params, masks, streams.clean, streams.corrupted, streams.layout, remat=remat
-    )
-    return unembed(config, params, residual[streams.layout.answers])
+    clean, other, layout = streams.clean, streams.corrupted, streams.layout
+    parts = [masks] if isinstance(masks, dict) else masks
+    if isinstance(other, Corrupted):
+        residual = masked_residual(
+            config, params, parts, clean, other, layout, segments=segments, remat=remat
+        )
+    else:
+        (whole,) = parts
+        residual = lockstep_residual(config, params, whole, clean, other, layout, remat=remat)
+    return unembed(config, params, residual[layout.answers])
 
 
 def stream_bytes(config: ModelConfig, batch: Batch, where: Extent) -> int:
@@ -344,5 +361,6 @@ def prepare(
         corrupted=Corrupted(embedding=embedding, values=values, prefix=prefix),
         base_logits=base_logits,
         readouts=batch.readouts,
+        choices=batch.choices,
         judge=batch.judge,
     )

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.types import Params
 
 
 class Block(Protocol):
@@ -96,6 +97,8 @@ class Family(NamedTuple):
       sources: params path (as `"blocks/ln_1/scale"`) → where it stands in a checkpoint.
       ignored: suffixes of checkpoint tensors that carry no weights (mask buffers).
       costs: parameters per kind of node.
+      narrow: (config, weights of one layer, heads [H'], hidden [F']) → weights of the layer
+        with these heads and hidden neurons only, each head with key and value of its own.
       prefix_token: token put before every prompt where the tokenizer knows it and adds
         no beginning token by itself; None if the family wants none.
     """
@@ -107,4 +110,5 @@ class Family(NamedTuple):
     sources: Callable[[ModelConfig], dict[str, Source]]
     ignored: tuple[str, ...]
     costs: Callable[[ModelConfig], ParameterCosts]
+    narrow: Callable[[ModelConfig, Params, jax.Array, jax.Array], Params]
     prefix_token: str | None

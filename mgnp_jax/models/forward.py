@@ -7,8 +7,9 @@ the layer axis: one compilation of a block serves the whole model. Tokens are pa
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import chex
@@ -19,6 +20,7 @@ from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.families import family_named
 from mgnp_jax.models.nodes import Captured, Corrupted, SiteValues, blend, site_gates
 from mgnp_jax.models.packing import Layout, attend, for_tokens, whole_grid
+from mgnp_jax.models.segments import Segment
 from mgnp_jax.types import Masks, Params
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -125,9 +127,11 @@ def masked_layer(
 
     What a site writes is the corrupted run's value plus the gated difference to it, which
     is equation 5: c + m (v − c) = m v + (1 − m) c, carried through the affine output maps.
+    So heads and hidden neurons that are closed for good may be left out of all arguments,
+    and where none is left the site's own work, too.
 
     Args:
-      config: the model's shape.
+      config: the model's shape, heads and MLP width those of the layer.
       layout: K tokens.
       x: [K, D] residual stream before it.
       weights: of the layer.
@@ -138,20 +142,25 @@ def masked_layer(
     Returns:
       [K, D] residual stream after it.
     """
-    gate = SiteValues(
-        attn_z=for_tokens(layout, gate.attn_z.astype(x.dtype), 2),
-        attn_out=for_tokens(layout, gate.attn_out.astype(x.dtype), 1),
-        mlp_hidden=for_tokens(layout, gate.mlp_hidden.astype(x.dtype), 1),
-        mlp_out=for_tokens(layout, gate.mlp_out.astype(x.dtype), 1),
-    )
-    q, k, v = _call(config, weights, "attn_qkv", x, layout.positions)
-    difference = gate.attn_z * (attend(layout, q, k, v, prefix) - other.attn_z)
-    written = gate.attn_out * _linear(config, weights, "attn_out", difference)
-    x = x + (other.attn_out + written)
-    hidden = _call(config, weights, "mlp_hidden", x)
-    difference = gate.mlp_hidden * (hidden - other.mlp_hidden)
-    written = gate.mlp_out * _linear(config, weights, "mlp_out", difference)
-    return x + (other.mlp_out + written)
+
+    def acting(gate: jax.Array, rank: int) -> jax.Array:
+        return for_tokens(layout, gate.astype(x.dtype), rank)
+
+    written = other.attn_out
+    if gate.attn_z.shape[-2]:
+        q, k, v = _call(config, weights, "attn_qkv", x, layout.positions)
+        z = attend(layout, q, k, v, prefix)
+        difference = acting(gate.attn_z, 2) * (z - other.attn_z)
+        own = _linear(config, weights, "attn_out", difference)
+        written = written + acting(gate.attn_out, 1) * own
+    x = x + written
+    written = other.mlp_out
+    if gate.mlp_hidden.shape[-1]:
+        hidden = _call(config, weights, "mlp_hidden", x)
+        difference = acting(gate.mlp_hidden, 1) * (hidden - other.mlp_hidden)
+        own = _linear(config, weights, "mlp_out", difference)
+        written = written + acting(gate.mlp_out, 1) * own
+    return x + written
 
 
 @exact
@@ -175,11 +184,12 @@ def capture(config: ModelConfig, params: Params, tokens: jax.Array, layout: Layo
 def masked_residual(
     config: ModelConfig,
     params: Params,
-    masks: Masks,
+    masks: Sequence[Masks],
     clean: jax.Array,
     corrupted: Corrupted,
     layout: Layout,
     *,
+    segments: Sequence[Segment] | None = None,
     remat: bool = False,
 ) -> jax.Array:
     """Runs the masked stream: each node mixes its value with the corrupted run's.
@@ -187,28 +197,39 @@ def masked_residual(
     Args:
       config: the model's shape.
       params: its weights.
-      masks: gates by granularity, in [0, 1], shared [L, …] or each prompt's own [L, B, …];
-        without `"embedding"` that gate is 1.
+      masks: gates by granularity for each segment, in [0, 1], shared [l, …] or each prompt's
+        own [l, B, …]; the first may have `"embedding"`, else that gate is 1.
       clean: [K] int ids of the clean prompts.
-      corrupted: the corrupted run's values of these tokens.
+      corrupted: the corrupted run's values of these tokens, segment by segment.
       layout: where they stand, in both streams.
+      segments: the layers without nodes closed for good; None for the whole model.
       remat: recompute a layer's inner values in the gradient instead of keeping them.
 
     Returns:
       [K, D] residual stream after the last layer.
     """
-    embedding = _mixed_embedding(config, params, masks, clean, corrupted.embedding, layout)
+    x = _mixed_embedding(config, params, masks[0], clean, corrupted.embedding, layout)
     has_prefix = layout.prefix.shape[1] > 0
+    parts = [params["blocks"]] if segments is None else [s.weights for s in segments]
+    for i, weights in enumerate(parts):
+        gates = site_gates(masks[i])
+        shape = config
+        if segments is not None:
+            gates = segments[i].closed_where_filled(gates)
+            heads, hidden = gates.attn_z.shape[-2], gates.mlp_hidden.shape[-1]
+            # Each head that is left has its key and value to itself.
+            heads, hidden = max(heads, 1), max(hidden, 1)
+            shape = dataclasses.replace(config, heads=heads, kv_heads=heads, mlp_width=hidden)
 
-    def layer(x: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
-        weights, gate, other, prefix = inputs
-        prefix = prefix if has_prefix else None
-        return masked_layer(config, layout, x, weights, gate, other, prefix), None
+        def layer(x: jax.Array, inputs: Any, shape: ModelConfig = shape) -> tuple[jax.Array, None]:
+            weights, gate, other, prefix = inputs
+            prefix = prefix if has_prefix else None
+            return masked_layer(shape, layout, x, weights, gate, other, prefix), None
 
-    layers = (params["blocks"], site_gates(masks), corrupted.values, corrupted.prefix)
-    body = jax.checkpoint(layer, prevent_cse=False) if remat else layer
-    residual, _ = jax.lax.scan(body, embedding, layers)
-    return residual
+        body = jax.checkpoint(layer, prevent_cse=False) if remat else layer
+        inputs = (weights, gates, corrupted.values[i], corrupted.prefix[i])
+        x, _ = jax.lax.scan(body, x, inputs)
+    return x
 
 
 @exact

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from mgnp_jax.models.config import ModelConfig, check_keys, need
 from mgnp_jax.models.family import Family, ParameterCosts, Source
-from mgnp_jax.types import MgnpError
+from mgnp_jax.types import MgnpError, Params
 
 _ACTIVATIONS = {
     "gelu_new": functools.partial(nn.gelu, approximate=True),
@@ -40,7 +40,7 @@ class Block(nn.Module):
         """Declares the sublayers under Hugging Face's names."""
         c = self.config
         self.ln_1 = _norm(c)
-        self.c_attn = nn.Dense(3 * c.width)
+        self.c_attn = nn.Dense(3 * c.heads * c.head_width)
         self.attn_proj = nn.Dense(c.width)
         self.ln_2 = _norm(c)
         self.c_fc = nn.Dense(c.mlp_width)
@@ -215,6 +215,23 @@ def costs(config: ModelConfig) -> ParameterCosts:
     )
 
 
+def narrow(config: ModelConfig, weights: Params, heads: jax.Array, hidden: jax.Array) -> Params:
+    """One layer's weights with some heads and hidden neurons only, see `Family`."""
+    c = config
+    qkv, out = weights["c_attn"], weights["attn_proj"]
+    split = qkv["kernel"].reshape(c.width, 3, c.heads, c.head_width)[:, :, heads]
+    bias = qkv["bias"].reshape(3, c.heads, c.head_width)[:, heads]
+    rows = out["kernel"].reshape(c.heads, c.head_width, c.width)[heads]
+    up, down = weights["c_fc"], weights["mlp_proj"]
+    return {
+        **weights,
+        "c_attn": {"kernel": split.reshape(c.width, -1), "bias": bias.reshape(-1)},
+        "attn_proj": {**out, "kernel": rows.reshape(-1, c.width)},
+        "c_fc": {"kernel": up["kernel"][:, hidden], "bias": up["bias"][hidden]},
+        "mlp_proj": {**down, "kernel": down["kernel"][hidden]},
+    }
+
+
 GPT2 = Family(
     block=Block,
     ends=Ends,
@@ -224,5 +241,6 @@ GPT2 = Family(
     # Buffers of the causal mask that old checkpoints carry.
     ignored=("attn.bias", "attn.masked_bias"),
     costs=costs,
+    narrow=narrow,
     prefix_token=None,
 )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from mgnp_jax.models.config import ModelConfig, check_keys, need
 from mgnp_jax.models.family import Family, ParameterCosts, Source
-from mgnp_jax.types import MgnpError
+from mgnp_jax.types import MgnpError, Params
 
 _ACTIVATIONS = {"silu": nn.silu}
 
@@ -240,6 +240,28 @@ def costs(config: ModelConfig) -> ParameterCosts:
     )
 
 
+def narrow(config: ModelConfig, weights: Params, heads: jax.Array, hidden: jax.Array) -> Params:
+    """One layer's weights with some heads and hidden neurons only, see `Family`."""
+    c = config
+    readers = heads // (c.heads // c.kv_heads)
+
+    def columns(name: str, which: jax.Array) -> Params:
+        kernel = weights[name]["kernel"].reshape(c.width, -1, c.head_width)[:, which]
+        return {"kernel": kernel.reshape(c.width, -1)}
+
+    rows = weights["o_proj"]["kernel"].reshape(c.heads, c.head_width, c.width)[heads]
+    return {
+        **weights,
+        "q_proj": columns("q_proj", heads),
+        "k_proj": columns("k_proj", readers),
+        "v_proj": columns("v_proj", readers),
+        "o_proj": {"kernel": rows.reshape(-1, c.width)},
+        "gate_proj": {"kernel": weights["gate_proj"]["kernel"][:, hidden]},
+        "up_proj": {"kernel": weights["up_proj"]["kernel"][:, hidden]},
+        "down_proj": {"kernel": weights["down_proj"]["kernel"][hidden]},
+    }
+
+
 LLAMA = Family(
     block=Block,
     ends=Ends,
@@ -249,6 +271,7 @@ LLAMA = Family(
     # Precomputed angles that old checkpoints carry.
     ignored=("rotary_emb.inv_freq",),
     costs=costs,
+    narrow=narrow,
     # SmolLM2 was trained with its documents opened by this token and its tokenizer adds
     # nothing: IOI accuracy is 0.75 without it and 1.00 with it.
     prefix_token="<|endoftext|>",

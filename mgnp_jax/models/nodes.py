@@ -63,14 +63,14 @@ class Corrupted:
 
     Attributes:
       embedding: [K, D].
-      values: [L, K, …] node values.
-      prefix: keys and values [L, B, P, KV, E] of the positions before the packed ones, in
-        which both streams agree.
+      values: [l, K, …] node values, for each segment of l layers.
+      prefix: keys and values [l, B, P, KV, E] of the positions before the packed ones, in
+        which both streams agree, for each segment.
     """
 
     embedding: jax.Array
-    values: SiteValues
-    prefix: tuple[jax.Array, jax.Array]
+    values: tuple[SiteValues, ...]
+    prefix: tuple[tuple[jax.Array, jax.Array], ...]
 
 
 def site_gates(masks: Masks) -> SiteValues:

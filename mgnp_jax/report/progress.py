@@ -66,7 +66,7 @@ class TrainingProgress:
         """Shows a record of `discover`.
 
         Args:
-          record: a logged step or a validation.
+          record: a logged step, a validation or a compaction.
         """
         if "validation" in record:
             v = record["validation"]
@@ -76,6 +76,13 @@ class TrainingProgress:
                 f"kept {kept_text(v['kept'])}",
                 highlight=False,
                 soft_wrap=True,
+            )
+            return
+        if "cost" in record:
+            self._console.print(
+                f"step {record['step']:>5}  closed nodes left out: a token costs "
+                f"{100 * record['cost']:.0f}% of the whole model",
+                highlight=False,
             )
             return
         terms = (

@@ -70,7 +70,8 @@ def results_of(
       figures: as `evaluate` returned them on the test split.
     """
     known = {"score", "accuracy", "kl", "exact_match", "score_gap", "prompts", "answered"}
-    others = [k for k in figures if k not in known and not k.startswith("base_")]
+    more = [k for k in figures if k not in known and not k.startswith("base_")]
+    others = [k for k in more if f"base_{k}" in figures]
     meta = circuit.metadata
     return {
         "task": meta["task"],
@@ -85,6 +86,7 @@ def results_of(
         "circuit": {
             **{k: figures[k] for k in ("score", "accuracy", "kl", "exact_match")},
             "score_gap": figures["score_gap"],
+            **{k: figures[k] for k in more if k not in others},
             "prompts": figures["prompts"],
             "other_scores": {k: figures[k] for k in others},
         },

@@ -86,6 +86,8 @@ def faithfulness_table(results: Mapping[str, Any]) -> Table:
         ("KL(model ‖ circuit), nats", "–", f"{circuit['kl']:.4f}"),
         ("Same top token", "–", f"{circuit['exact_match']:.4f}"),
     ]
+    for name in sorted(k for k in circuit if k.startswith("kl_")):
+        rows.insert(3, (f"{name}, nats", "–", f"{circuit[name]:.4f}"))
     for name, value in circuit.get("other_scores", {}).items():
         rows.insert(1, (name, f"{base['other_scores'][name]:.4f}", f"{value:.4f}"))
     if answered["prompts"]:

@@ -1,7 +1,9 @@
-"""A user's own prompts: JSON Lines, one pair a line.
+"""A user's own prompts: JSON Lines, one pair a line, or auto-circuit's JSON layout.
 
     {"clean": "…", "corrupted": "…", "answers": [" Mary"], "wrong_answers": [" John"],
      "split": "train"}
+
+    {"prompts": [{"clean": "…", "corrupt": "…", "answers": […], "wrong_answers": […]}, …]}
 
 `split` is optional; pairs without one are shuffled by the seed and cut 50 / 25 / 25.
 """
@@ -9,25 +11,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mgnp_jax.tasks.pairs import MOST_SHOWN, PromptPair, encode_pairs, logit_difference
+from mgnp_jax.tasks.pairs import PromptPair, encode_pairs, logit_difference, problems_of
 from mgnp_jax.tasks.task import TaskData, split
 from mgnp_jax.types import MgnpError, Tokenizer
 
 SPLITS = ("train", "validation", "test")
 
 
-def load_file(path: Path, tokenizer: Tokenizer, seed: int) -> TaskData:
-    """Reads prompt pairs from a JSON Lines file.
+def load_file(path: Path, tokenizer: Tokenizer, seed: int, *, skip_bad: bool = False) -> TaskData:
+    """Reads prompt pairs from a file.
 
     Args:
-      path: the file.
+      path: JSON Lines, or one JSON object with `prompts`.
       tokenizer: a transformers tokenizer.
-      seed: of the shuffle, where lines name no split.
+      seed: of the shuffle, where pairs name no split.
+      skip_bad: leave out pairs that cannot be used instead of refusing the file.
 
     Returns:
       The splits, named after the file.
@@ -38,34 +42,42 @@ def load_file(path: Path, tokenizer: Tokenizer, seed: int) -> TaskData:
     if not path.is_file():
         raise MgnpError(f"data file {path} does not exist; wanted a JSON Lines file")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise MgnpError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from None
-    pairs: list[PromptPair] = []
-    splits: list[str | None] = []
+    read: list[tuple[PromptPair, str | None]] = []
     problems: list[str] = []
     first: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    bad = 0
+    for origin, row in _rows(text, path.name):
         try:
-            pair, part = _parse(line, f"{path.name}:{number}")
+            pair, part = _parse(row, origin)
+            # A prompt that is trained on and tested on would make the figures mean nothing.
+            if pair.clean in first:
+                raise MgnpError(f"{origin}: the clean prompt is that of {first[pair.clean]}")
         except MgnpError as error:
             problems.append(str(error))
+            bad += 1
             continue
-        # A prompt that is trained on and tested on would make the figures mean nothing.
-        if pair.clean in first:
-            problems.append(f"{pair.origin}: the clean prompt is that of {first[pair.clean]}")
-        first.setdefault(pair.clean, pair.origin)
-        pairs.append(pair)
-        splits.append(part)
+        first[pair.clean] = origin
+        read.append((pair, part))
+    found = problems_of(tokenizer, [pair for pair, _ in read])
+    problems += [problem for each in found for problem in each]
+    bad += sum(map(bool, found))
+    if problems and not skip_bad:
+        shown = "\n  ".join(problems)
+        raise MgnpError(
+            f"{len(problems)} problem(s) in {bad} bad line(s) in {path}:\n  {shown}\n"
+            "Mend these lines, or pass --skip-bad to leave them out."
+        )
+    good = [pair for pair, each in zip(read, found) if not each]
+    pairs, splits = [pair for pair, _ in good], [part for _, part in good]
     if len({part is None for part in splits}) > 1:
-        problems.append(f"{path.name}: some lines have a split and some not; wanted all or none")
-    if problems:
-        shown = "\n  ".join(problems[:MOST_SHOWN])
-        raise MgnpError(f"{len(problems)} bad line(s) in {path}:\n  {shown}")
+        raise MgnpError(f"{path.name}: some lines have a split and some not; wanted all or none")
     if len(pairs) < len(SPLITS):
-        raise MgnpError(f"{path} has {len(pairs)} prompt pairs; wanted at least {len(SPLITS)}")
+        raise MgnpError(
+            f"{path} has {len(pairs)} usable prompt pairs; wanted at least {len(SPLITS)}"
+        )
     if splits[0] is None:
         order = np.random.default_rng(seed).permutation(len(pairs))
         train, validation = max(1, len(pairs) // 2), max(1, len(pairs) // 4)
@@ -80,15 +92,36 @@ def load_file(path: Path, tokenizer: Tokenizer, seed: int) -> TaskData:
             )
     whole = encode_pairs(tokenizer, [pairs[i] for i in order], "logits")
     source = str(path.resolve())
-    return split(path.stem, whole, train, validation, source=source, seed=seed)
+    return split(path.stem, whole, train, validation, source=source, seed=seed, skipped=bad)
 
 
-def _parse(line: str, origin: str) -> tuple[PromptPair, str | None]:
+def _rows(text: str, name: str) -> Iterator[tuple[str, Any]]:
+    """Parsed rows and where they stand; what is not JSON stays text, for `_parse` to name."""
     try:
-        row: Any = json.loads(line)
-    # ValueError covers malformed text and numbers too long to read.
-    except (ValueError, RecursionError) as error:
-        raise MgnpError(f"{origin}: not JSON ({error})") from None
+        whole = json.loads(text)
+    except (ValueError, RecursionError):
+        whole = None
+    if isinstance(whole, dict) and isinstance(whole.get("prompts"), list):
+        for number, row in enumerate(whole["prompts"]):
+            if isinstance(row, dict) and "corrupt" in row:
+                row = {**row, "corrupted": row["corrupt"]}
+            yield f"{name}: prompts[{number}]", row
+        return
+    # Not splitlines: text inside a JSON string may hold its other separators.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        # ValueError covers malformed text and numbers too long to read.
+        except (ValueError, RecursionError) as error:
+            row = error
+        yield f"{name}:{number}", row
+
+
+def _parse(row: Any, origin: str) -> tuple[PromptPair, str | None]:
+    if isinstance(row, Exception):
+        raise MgnpError(f"{origin}: not JSON ({row})")
     if not isinstance(row, dict):
         raise MgnpError(f"{origin}: wanted an object, got {type(row).__name__}")
     for field in ("clean", "corrupted"):

@@ -5,6 +5,8 @@ Reference: arXiv 2305.00586 for the task; templates and nouns are our own.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,50 +26,97 @@ TEMPLATES = (
 
 CENTURIES = range(11, 22)
 STARTS = range(2, 99)
+TENS_STARTS = range(10, 90)
+"""With tens digit 0 every end year is later, with 9 hardly any digit is wrong or right."""
 WINDOW = 10
 """Equation 9 counts only years more than this far from the start."""
 
 
-def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair]:
-    """Endless random pairs; the corrupted prompt starts in the century's year 01.
+Scored = tuple[dict[str, dict[str, float]], dict[str, list[str]]]
+"""Readouts of one prompt, and the answers its own KL is taken over."""
+
+
+def two_digits(start: int) -> Scored:
+    """For tokenizers with the hundred two-digit numbers: the end year's last two digits.
+
+    Args:
+      start: last two digits of the start year.
+
+    Returns:
+      Equation 9 as `score`; Σ P(y > start) − Σ P(y < start) as `prob_diff`. `kl_years` is
+      over all hundred.
+    """
+    digits = [f"{year:02d}" for year in range(100)]
+
+    def later(gap: int) -> dict[str, float]:
+        after = dict.fromkeys(digits[start + gap + 1 :], 1.0)
+        return after | dict.fromkeys(digits[: max(0, start - gap)], -1.0)
+
+    return {"score": later(WINDOW), "prob_diff": later(0)}, {"kl_years": digits}
+
+
+def tens_digit(start: int) -> Scored:
+    """For tokenizers that split numbers into digits: the end year's tens digit.
+
+    Half of the probability stays on the start's own digit, with which the year may still be
+    a later one, so it counts as right.
+
+    Args:
+      start: last two digits of the start year.
+
+    Returns:
+      P(digit ≥ start's) − P(digit < start's), as `score` and by its own name
+      `tens_prob_diff`. `kl_tens` is over the ten digits.
+    """
+    digits = list("0123456789")
+    first = start // 10
+    weights = {digit: 1.0 if int(digit) >= first else -1.0 for digit in digits}
+    return {"score": weights, "tens_prob_diff": weights}, {"kl_tens": digits}
+
+
+def pairs(
+    rng: np.random.Generator, tokenizer: Tokenizer, corruption: str = "01"
+) -> Iterator[PromptPair]:
+    """Endless random pairs; the corrupted prompt starts in another year of the century.
 
     Args:
       rng: consumed.
-      tokenizer: must have the hundred two-digit numbers as tokens.
+      tokenizer: must have the hundred two-digit numbers, or the ten digits, as tokens.
+      corruption: `"01"` for the century's year 01, `"other"` for any other year.
 
     Yields:
-      Pairs scored by equation 9 (`score`) and by Σ P(y > start) − Σ P(y < start)
-      (`prob_diff`).
+      Pairs scored by `two_digits` or `tens_digit`.
 
     Raises:
       MgnpError: if the tokenizer splits years otherwise.
     """
     digits = [f"{year:02d}" for year in range(100)]
-    if not all(is_single_token(tokenizer, pair) for pair in digits):
-        raise MgnpError(
-            "greater-than is scored on the last two digits of a year, which must be one token "
-            "('43' of 1743); this tokenizer splits them. Use a model with such a tokenizer "
-            "(gpt2-mini, gpt2), or bring your own prompts with --data FILE"
-        )
     events = usable(tokenizer, EVENTS, 10, "events")
+    whole = all(is_single_token(tokenizer, pair) for pair in digits)
+    answer_of, starts = (two_digits, STARTS) if whole else (tens_digit, TENS_STARTS)
 
-    def in_two(century: int, year: int) -> bool:
-        """Whether " 1743" is " 17" and "43", as the answer's position assumes."""
-        parts = token_ids(tokenizer, f" {century}") + token_ids(tokenizer, digits[year])
-        whole = token_ids(tokenizer, f" {century}{digits[year]}")
-        return len(parts) == 2 and whole == parts
+    def as_assumed(century: int, year: int) -> bool:
+        """Whether " 1743" is " 17" and what the answer's position assumes of "43"."""
+        rest = token_ids(tokenizer, digits[year])
+        parts = token_ids(tokenizer, f" {century}") + rest
+        return len(rest) == (1 if whole else 2) and parts == token_ids(
+            tokenizer, f" {century}{digits[year]}"
+        )
 
-    years = [
-        (century, start)
+    years = {
+        century: [start for start in starts if as_assumed(century, start)]
         for century in CENTURIES
-        for start in STARTS
-        if in_two(century, start) and in_two(century, 1)
-    ]
+        if as_assumed(century, 1)
+    }
+    years = {century: found for century, found in years.items() if len(found) > 1}
     if not years:
         raise MgnpError(
-            "greater-than: this tokenizer writes no year from 1102 to 2198 as century and "
-            "two digits; bring your own prompts with --data FILE"
+            "greater-than is scored on the last two digits of a year, or on its tens digit; this "
+            "tokenizer writes no year from 1102 to 2198 as a century and two digits, together or "
+            "one by one. Use a model with such a tokenizer (gpt2-mini, gpt2, smollm2-135m), or "
+            "bring your own prompts with --data FILE"
         )
+    all_years = [(century, start) for century, found in years.items() for start in found]
 
     def prompt(template: str, event: str, century: int, start: int) -> str:
         year = f"{century}{digits[start]}"
@@ -76,17 +125,17 @@ def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair
     while True:
         template = TEMPLATES[rng.integers(len(TEMPLATES))]
         event = str(rng.choice(events))
-        century, start = years[rng.integers(len(years))]
-
-        def later(gap: int, start: int = start) -> dict[str, float]:
-            after = dict.fromkeys(digits[start + gap + 1 :], 1.0)
-            return after | dict.fromkeys(digits[: max(0, start - gap)], -1.0)
-
+        century, start = all_years[rng.integers(len(all_years))]
+        other = 1
+        if corruption == "other":
+            other = int(rng.choice([year for year in years[century] if year != start]))
+        answers, choices = answer_of(start)
         yield PromptPair(
             clean=prompt(template, event, century, start),
-            corrupted=prompt(template, event, century, 1),
-            answers={"score": later(WINDOW), "prob_diff": later(0)},
+            corrupted=prompt(template, event, century, other),
+            answers=answers,
             origin="gt",
+            choices=choices,
         )
 
 
@@ -95,6 +144,11 @@ GREATER_THAN = Task(
     counts=Counts(train=150, validation=150, test=12_240),
     kind="probabilities",
     # Equation 9 leaves nothing to win for starts in the nineties; the exact sums do.
-    judge="prob_diff",
+    judges=("prob_diff", "score"),
     pairs=pairs,
 )
+
+OTHER_YEAR = dataclasses.replace(
+    GREATER_THAN, name="gt-other", pairs=functools.partial(pairs, corruption="other")
+)
+"""The same, corrupted by another start year of the century, as in the paper's own example."""

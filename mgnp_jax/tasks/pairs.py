@@ -27,12 +27,15 @@ class PromptPair:
       answers: readout name → {answer text with its leading space: weight}; every pair of
         a dataset has the same readout names, among them `"score"`.
       origin: where it comes from, for error messages (`"file.jsonl:12"`).
+      choices: name of a KL → the answers that it is taken over; the same names and as many
+        answers in every pair of a dataset.
     """
 
     clean: str
     corrupted: str
     answers: Mapping[str, Mapping[str, float]]
     origin: str
+    choices: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
 
 def token_ids(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -90,16 +93,8 @@ def encode_pairs(
       MgnpError: listing every pair that cannot be used, its origin, what was wanted, what
         was got.
     """
-    clean, corrupted = ([getattr(p, s) for p in pairs] for s in ("clean", "corrupted"))
-    clean_ids = tokenizer(clean)["input_ids"] if pairs else []
-    corrupted_ids = tokenizer(corrupted)["input_ids"] if pairs else []
-    answers = {text for pair in pairs for weights in pair.answers.values() for text in weights}
-    answer_ids = {text: token_ids(tokenizer, text) for text in sorted(answers)}
-    problems = [
-        f"{pair.origin}: {problem}"
-        for pair, a, b in zip(pairs, clean_ids, corrupted_ids, strict=True)
-        for problem in _problems(tokenizer, pair, a, b, answer_ids)
-    ]
+    clean_ids, corrupted_ids, answer_ids = _encoded(tokenizer, pairs)
+    problems = [problem for found in problems_of(tokenizer, pairs) for problem in found]
     if problems:
         shown = "\n  ".join(problems[:MOST_SHOWN])
         more = f"\n  … and {len(problems) - MOST_SHOWN} more" * (len(problems) > MOST_SHOWN)
@@ -116,7 +111,44 @@ def encode_pairs(
         attention_mask=_pad([[1] * len(row) for row in clean_ids]).astype(bool),
         readouts=readouts,
         judge=judge,
+        choices={
+            name: _pad([[answer_ids[text][0] for text in pair.choices[name]] for pair in pairs])
+            for name in pairs[0].choices
+        },
     )
+
+
+def _encoded(
+    tokenizer: Tokenizer, pairs: Sequence[PromptPair]
+) -> tuple[list[list[int]], list[list[int]], dict[str, list[int]]]:
+    """Clean and corrupted tokens of each pair; tokens of each text that is an answer."""
+    clean, corrupted = ([getattr(p, s) for p in pairs] for s in ("clean", "corrupted"))
+    clean_ids = tokenizer(clean)["input_ids"] if pairs else []
+    corrupted_ids = tokenizer(corrupted)["input_ids"] if pairs else []
+    answers = {text for pair in pairs for weights in pair.answers.values() for text in weights}
+    answers |= {text for pair in pairs for texts in pair.choices.values() for text in texts}
+    return (
+        clean_ids,
+        corrupted_ids,
+        {text: token_ids(tokenizer, text) for text in sorted(answers)},
+    )
+
+
+def problems_of(tokenizer: Tokenizer, pairs: Sequence[PromptPair]) -> list[list[str]]:
+    """What makes pairs unusable.
+
+    Args:
+      tokenizer: a transformers tokenizer.
+      pairs: N pairs.
+
+    Returns:
+      For each pair its problems, each with the pair's origin; none for a usable pair.
+    """
+    clean_ids, corrupted_ids, answer_ids = _encoded(tokenizer, pairs)
+    return [
+        [f"{pair.origin}: {p}" for p in _problems(tokenizer, pair, a, b, answer_ids)]
+        for pair, a, b in zip(pairs, clean_ids, corrupted_ids, strict=True)
+    ]
 
 
 def _problems(

@@ -41,6 +41,7 @@ class TaskData:
       train: split that gates are trained on.
       validation: split that picks the circuit to keep.
       test: split that every reported figure is measured on.
+      skipped: pairs of a user's file that were left out because they cannot be used.
     """
 
     name: str
@@ -49,6 +50,7 @@ class TaskData:
     train: Batch
     validation: Batch
     test: Batch
+    skipped: int = 0
 
     def checksum(self) -> str:
         """SHA-256 of all tokens and answers, by which the same prompts are known again."""
@@ -67,14 +69,15 @@ class Task:
       name: as on the command line.
       counts: the paper's split sizes.
       kind: what answer weights multiply, see `Readout`.
-      judge: readout that is above 0 exactly when the right answer won.
+      judges: readouts that are above 0 exactly when the right answer won; the first that
+        the pairs have counts.
       pairs: (rng, tokenizer) → an endless stream of random pairs, repeats allowed.
     """
 
     name: str
     counts: Counts
     kind: Literal["logits", "probabilities"]
-    judge: str = "score"
+    judges: tuple[str, ...] = ("score",)
     pairs: Callable[[np.random.Generator, Tokenizer], Iterator[PromptPair]]
 
 
@@ -130,12 +133,20 @@ def build(task: Task, tokenizer: Tokenizer, seed: int) -> TaskData:
             f"prompts, wanted more than {train} + {validation} for training and validation; "
             "use another model, or bring your own prompts with --data FILE"
         )
-    whole = encode_pairs(tokenizer, pairs, task.kind, task.judge)
+    judge = next(name for name in task.judges if name in pairs[0].answers)
+    whole = encode_pairs(tokenizer, pairs, task.kind, judge)
     return split(task.name, whole, train, validation, source=task.name, seed=seed)
 
 
 def split(
-    name: str, whole: Batch, train: int, validation: int, *, source: str, seed: int
+    name: str,
+    whole: Batch,
+    train: int,
+    validation: int,
+    *,
+    source: str,
+    seed: int,
+    skipped: int = 0,
 ) -> TaskData:
     """Cuts one batch into consecutive splits.
 
@@ -146,11 +157,13 @@ def split(
       validation: rows of the second; the rest is the test split.
       source: where the prompts are from.
       seed: of the draw.
+      skipped: pairs that were left out.
     """
     return TaskData(
         name=name,
         source=source,
         seed=seed,
+        skipped=skipped,
         train=whole.take(slice(train)),
         validation=whole.take(slice(train, train + validation)),
         test=whole.take(slice(train + validation, None)),

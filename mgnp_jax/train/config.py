@@ -24,15 +24,15 @@ class Penalties:
 
     attention_blocks: float = 0.01
     """A whole attention block."""
-    mlp_blocks: float = 0.12
+    mlp_blocks: float = 0.14
     """A whole MLP block."""
-    attention_heads: float = 0.06
+    attention_heads: float = 0.055
     """A head."""
     attention_neurons: float = 1e-4
     """One output of a head."""
-    mlp_hidden: float = 5e-4
+    mlp_hidden: float = 3.5e-4
     """An MLP neuron after the activation."""
-    mlp_output: float = 2e-4
+    mlp_output: float = 1.5e-4
     """One dimension of what an MLP writes."""
     embedding: float = 0.0
     """The embedding; counts only if it is trained."""
@@ -48,12 +48,12 @@ class Penalties:
 class DiscoverConfig:
     """How a circuit is found: loss weights, optimiser, schedules."""
 
-    steps: int = 200
+    steps: int = 250
     """Optimiser steps."""
     batch_size: int = 16
     """Prompt pairs a step."""
     learning_rate: float = 0.2
-    """Peak of Adam's step size on log-alpha; cosine to a tenth of it."""
+    """Peak of Adam's step size on log-alpha; cosine to a twentieth of it."""
     initial_log_alpha: float = 2.0
     """Where every log-alpha starts; 2.0 is open with probability 0.97."""
     gates: GateKind = "second_order"
@@ -86,6 +86,9 @@ class DiscoverConfig:
     """Where a kept dataset lies; from `host` memory each batch is copied over."""
     share_prefix: bool = True
     """Compute tokens before the first one in which a pair differs once, not every step."""
+    compact: bool = True
+    """Leave nodes that are closed for good out of the computation; not with `cache` off, which
+    runs the whole model anyway."""
     remat: bool = False
     """Recompute a layer's inner values in the gradient instead of keeping them: less memory."""
     dtype: Dtype = "float32"

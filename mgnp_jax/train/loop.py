@@ -22,12 +22,16 @@ from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.train import losses, schedule
+from mgnp_jax.train.compaction import Compaction, compact, full_cost
 from mgnp_jax.train.config import DiscoverConfig
 from mgnp_jax.train.devices import devices
 from mgnp_jax.train.prompts import Piece, chosen, keep_what_fits
 from mgnp_jax.types import MASK_STREAM, Masks, MgnpError, Params, checksum, stream_key
 
 Record = dict[str, Any]
+
+OFF_WEIGHT = 10.0
+"""Of the relative error of the mean score, which swings from one validation to the next."""
 
 
 @struct.dataclass
@@ -66,6 +70,7 @@ def train_step(
     state: TrainState,
     piece: Piece,
     lift: jax.Array,
+    compaction: Compaction | None,
 ) -> tuple[TrainState, Record]:
     """One step of optax on log-alpha.
 
@@ -77,6 +82,7 @@ def train_step(
       state: donated.
       piece: B prompts with their plain passes.
       lift: [] how far above the full model's score to aim.
+      compaction: what is left of the model; None for all of it.
 
     Returns:
       The next state; the loss terms and kept shares of this step, before the update.
@@ -84,15 +90,27 @@ def train_step(
     key = stream_key(root, MASK_STREAM, state.step)
     value_and_grad = jax.value_and_grad(losses.objective, has_aux=True)
     (_, record), grads = value_and_grad(
-        state.log_alpha, key, config, model_config, params, chosen(piece), state.step, lift
+        state.log_alpha,
+        key,
+        config,
+        model_config,
+        params,
+        chosen(piece),
+        state.step,
+        lift,
+        compaction,
     )
     updates, opt_state = schedule.optimiser(config).update(grads, state.opt_state)
     log_alpha = cast(Masks, optax.apply_updates(state.log_alpha, updates))
+    if compaction is not None:
+        log_alpha = compaction.hold(log_alpha, state.log_alpha)
     return TrainState(step=state.step + 1, log_alpha=log_alpha, opt_state=opt_state), record
 
 
 def binary_objective(config: DiscoverConfig, masks: Masks, measured: Record) -> float:
-    """Equation 7 of a binary circuit on the validation split; the least is kept.
+    """Equation 7 of a binary circuit on the validation split, and how far its mean score is off.
+
+    The circuit with the least is kept.
 
     Args:
       config: loss weights.
@@ -107,7 +125,8 @@ def binary_objective(config: DiscoverConfig, masks: Masks, measured: Record) -> 
             shares, {name: mask.size for name, mask in masks.items()}, config.penalties
         ),
     }
-    return float(losses.total(config, terms, jnp.ones(())))
+    off = abs(measured["score"] - measured["base_score"]) / max(abs(measured["base_score"]), 1e-6)
+    return float(losses.total(config, terms, jnp.ones(()))) + OFF_WEIGHT * off
 
 
 def discover(
@@ -127,7 +146,8 @@ def discover(
       data: training prompts move log-alpha, validation prompts choose the circuit.
       config: how; the default serves all models and tasks.
       on_record: called with a dict at every logged step (`step`, `loss`, its terms,
-        `kept`) and validation (`step`, `validation`).
+        `kept`), validation (`step`, `validation`) and compaction (`step`, `cost`, the
+        multiply-adds of what is left over those of the whole model).
 
     Returns:
       The binary circuit with the least objective on the validation split. Stopped by the
@@ -158,11 +178,14 @@ def discover(
     best: tuple[float, Masks, Masks, Record] | None = None
     record: Record = {}
     lift = machines.replicate(jnp.zeros((), jnp.float32))
+    compaction, cost = None, full_cost(model.config)
     done = 0
     try:
         for step, rows in enumerate(order):
             piece = machines.piece(train, rows, sizes)
-            state, out = train_step(config, model.config, key, params, state, piece, lift)
+            state, out = train_step(
+                config, model.config, key, params, state, piece, lift, compaction
+            )
             done = step + 1
             if step % config.log_every == 0 or done == config.steps:
                 record = {"step": done} | jax.tree.map(float, out)
@@ -190,6 +213,17 @@ def discover(
                     )
                 if best is None or value < best[0]:
                     best = value, masks, log_alpha, summary
+                if config.compact and config.cache != "off" and done < config.steps:
+                    noise = float(schedule.noise_scale(config, state.step))
+                    to_come = (config.steps - done) * sizes.tokens
+                    less = compact(
+                        model.config, params, log_alpha, noise, cost, compaction, to_come
+                    )
+                    if less is not None:
+                        compaction, cost = less
+                        compaction = machines.replicate(compaction)
+                        train, validation = (p.compacted(compaction) for p in (train, validation))
+                        on_record({"step": done, "cost": cost / full_cost(model.config)})
     except KeyboardInterrupt:
         if best is None:
             raise

@@ -15,6 +15,7 @@ from mgnp_jax.metrics.scores import kl_divergence, read
 from mgnp_jax.metrics.streams import Streams, masked_logits
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.train import schedule
+from mgnp_jax.train.compaction import Compaction
 from mgnp_jax.train.config import DiscoverConfig, Penalties
 from mgnp_jax.types import Masks, Params
 
@@ -125,6 +126,7 @@ def objective(
     streams: Streams,
     step: jax.Array,
     lift: jax.Array,
+    compaction: Compaction | None = None,
 ) -> tuple[jax.Array, dict[str, Any]]:
     """Equation 7 for one draw of the gates.
 
@@ -137,6 +139,7 @@ def objective(
       streams: B prompts with their plain passes.
       step: [] int, for the schedules.
       lift: [] how far above the full model's score to aim, see `faithfulness`.
+      compaction: what is left of the model; None for all of it.
 
     Returns:
       The loss; it and its terms by name, with the expected kept shares under `kept`.
@@ -144,16 +147,26 @@ def objective(
     noise = schedule.noise_scale(config, step)
     *shards, prompts, _ = streams.base_logits.shape
     count = math.prod(shards)
-    masks = sample_masks(key, log_alpha, config.gates, noise, count * prompts)
-    shares = kept_shares(log_alpha)
-    run = functools.partial(masked_logits, model_config, params, remat=config.remat)
+    parts = [log_alpha] if compaction is None else compaction.masks(log_alpha)
+    keys = [key] if compaction is None else jax.random.split(key, len(parts))
+    masks = [
+        sample_masks(k, part, config.gates, noise, count * prompts) for k, part in zip(keys, parts)
+    ]
+    run = functools.partial(
+        masked_logits,
+        model_config,
+        params,
+        segments=None if compaction is None else compaction.segments,
+        remat=config.remat,
+    )
     if shards:
         # Each device its own prompts' gates; then one batch again, as on a single device.
-        axes = {name: min(leaf.ndim - 1, 1) for name, leaf in masks.items()}
-        each = {
-            name: leaf.reshape(*leaf.shape[:axis], count, -1, *leaf.shape[axis + 1 :])
-            for (name, axis), leaf in zip(axes.items(), masks.values())
-        }
+        axes = jax.tree.map(lambda leaf: min(leaf.ndim - 1, 1), masks)
+        each = jax.tree.map(
+            lambda leaf, axis: leaf.reshape(*leaf.shape[:axis], count, -1, *leaf.shape[axis + 1 :]),
+            masks,
+            axes,
+        )
         logits = jax.vmap(lambda m, s: run(masks=m, streams=s), (axes, 0))(each, streams)
         logits = logits.reshape(count * prompts, -1)
         whole = (streams.base_logits, streams.readouts)
@@ -161,6 +174,7 @@ def objective(
         streams = streams.replace(base_logits=merged[0], readouts=merged[1])  # type: ignore[attr-defined]
     else:
         logits = run(masks=masks, streams=streams)
+    shares = kept_shares(log_alpha)
     terms = faithfulness(logits.astype(jnp.float32), streams, lift)
     sizes = {name: leaf.size for name, leaf in log_alpha.items()}
     terms["penalty"] = penalty(shares, sizes, config.penalties)

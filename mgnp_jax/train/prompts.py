@@ -23,6 +23,9 @@ from mgnp_jax.metrics.streams import (
     stream_bytes,
 )
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.nodes import Corrupted
+from mgnp_jax.models.segments import narrow_values
+from mgnp_jax.train.compaction import Compaction
 from mgnp_jax.train.config import DiscoverConfig
 from mgnp_jax.types import Batch, Masks, Params
 
@@ -47,8 +50,22 @@ def chosen(piece: Piece) -> Streams:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _measure(config: ModelConfig, params: Params, masks: Masks, piece: Piece) -> Record:
-    return per_prompt(config, params, masks, chosen(piece))
+def _measure(
+    config: ModelConfig,
+    params: Params,
+    masks: Masks,
+    piece: Piece,
+    compaction: Compaction | None,
+) -> Record:
+    if compaction is None:
+        return per_prompt(config, params, masks, chosen(piece))
+    parts = compaction.masks(masks)
+    return per_prompt(config, params, parts, chosen(piece), compaction.segments)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _narrow(config: ModelConfig, compaction: Compaction, corrupted: Corrupted) -> Corrupted:
+    return narrow_values(config, compaction.segments, corrupted)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +79,8 @@ class Prompts:
       where: its prompts' extents; from their first tokens if none are shared.
       kept: its plain passes; None if they are recomputed.
       base_logits: [N, V] if everything but these is recomputed beside each masked pass.
+      compaction: what is left of the model; None for all of it.
+      narrow: what is kept, of what is left of the model.
     """
 
     model_config: ModelConfig
@@ -70,6 +89,22 @@ class Prompts:
     where: Extent
     kept: Streams | None = None
     base_logits: np.ndarray | None = None
+    compaction: Compaction | None = None
+    narrow: Streams | None = None
+
+    def compacted(self, compaction: Compaction) -> Prompts:
+        """The same prompts for what is left of the model.
+
+        Args:
+          compaction: what is left.
+        """
+        narrow = None
+        if self.kept is not None:
+            corrupted = _narrow(self.model_config, compaction, self.kept.corrupted)
+            if isinstance(self.kept.base_logits, np.ndarray):
+                corrupted = jax.device_get(corrupted)
+            narrow = dataclasses.replace(self.kept, corrupted=corrupted)  # type: ignore[type-var]
+        return dataclasses.replace(self, compaction=compaction, narrow=narrow)
 
     def piece(self, rows: np.ndarray, sizes: Sizes) -> Piece:
         """Some prompts, ready for a step.
@@ -78,15 +113,19 @@ class Prompts:
           rows: [B] int32.
           sizes: of the arrays.
         """
-        if self.kept is not None:
+        kept = self.narrow or self.kept
+        if kept is not None:
             selection = self.where.select(rows, sizes)
-            if isinstance(self.kept.base_logits, np.ndarray):
-                return self.kept.take(selection), None
-            return self.kept, selection
+            if isinstance(kept.base_logits, np.ndarray):
+                return kept.take(selection), None
+            return kept, selection
         batch = self.batch.take(rows)
         if self.base_logits is None:
             share = bool(self.where.starts.any())
             run = run_streams(self.model_config, self.params, batch, sizes, share_prefix=share)
+            if self.compaction is not None:
+                corrupted = _narrow(self.model_config, self.compaction, run.corrupted)
+                run = dataclasses.replace(run, corrupted=corrupted)  # type: ignore[type-var]
             return run, None
         layout = self.where.layout(rows, sizes)
         clean, corrupted = packed_tokens(batch, layout)
@@ -96,6 +135,7 @@ class Prompts:
             corrupted=corrupted,
             base_logits=self.base_logits[rows],
             readouts=batch.readouts,
+            choices=batch.choices,
             judge=batch.judge,
         )
         return streams, None
@@ -111,7 +151,8 @@ class Prompts:
         sizes = self.where.sizes(rows for rows, _ in chunks)
         pieces = []
         for rows, real in chunks:
-            result = _measure(self.model_config, self.params, masks, self.piece(rows, sizes))
+            piece = self.piece(rows, sizes)
+            result = _measure(self.model_config, self.params, masks, piece, self.compaction)
             pieces.append((jax.device_get(result), real))
         return summarise(collect(pieces))
 

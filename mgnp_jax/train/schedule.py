@@ -12,12 +12,14 @@ from mgnp_jax.types import DATA_STREAM, stream_key
 
 
 def optimiser(config: DiscoverConfig) -> optax.GradientTransformation:
-    """Adam with a cosine step size; no weight decay, which would pull gates towards 0.5.
+    """Adam with a cosine step size that ends at a twentieth.
+
+    No weight decay, which would pull gates towards 0.5.
 
     Args:
       config: step size and steps.
     """
-    return optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.1))
+    return optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.05))
 
 
 def penalty_scale(config: DiscoverConfig, step: jax.Array) -> jax.Array:

@@ -142,8 +142,8 @@ def test_kept_streams_are_those_of_single_batches(
     chex.assert_trees_all_close(taken.corrupted.embedding, part.corrupted.embedding, atol=1e-5)
     # The prefix's arrays are as long as the longest of the split's, then of the batch's.
     width = part.layout.prefix.shape[1]
-    for a, b in zip(taken.corrupted.prefix, part.corrupted.prefix):
-        mask = np.asarray(part.layout.prefix)
+    mask = np.asarray(part.layout.prefix)
+    for a, b in zip(taken.corrupted.prefix[0], part.corrupted.prefix[0]):
         np.testing.assert_allclose(np.asarray(a)[:, :, :width][:, mask], b[:, mask], atol=1e-5)
     arrays = (whole.base_logits, whole.corrupted)
     assert stream_bytes(c, batch, where) == sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import re
 from typing import Any
 
 import chex
@@ -10,9 +12,10 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
-from mgnp_jax.tasks import greater_than, ioi
+from mgnp_jax.tasks import TASKS, greater_than, ioi, words
 from mgnp_jax.tasks.pairs import PromptPair, encode_pairs, logit_difference
 from mgnp_jax.tasks.task import Counts, build, distinct_pairs
+from mgnp_jax.types import Tokenizer
 
 
 def texts(tokenizer: Any, batch: mg.Batch, field: str) -> list[str]:
@@ -111,7 +114,7 @@ def test_pronouns_are_balanced_and_corrupted_by_the_other_gender(mini: mg.Model)
 def test_tasks_work_for_a_byte_level_tokenizer(gpt2_tokenizer: Any, name: str) -> None:
     task = dataclasses.replace(mg.TASKS[name], counts=Counts(train=100, validation=100, test=100))
     pairs = distinct_pairs(task, gpt2_tokenizer, 0)
-    batch = encode_pairs(gpt2_tokenizer, pairs, task.kind, task.judge)
+    batch = encode_pairs(gpt2_tokenizer, pairs, task.kind, task.judges[0])
     assert len(batch) == 300
     assert texts(gpt2_tokenizer, batch, "clean") == [pair.clean for pair in pairs]
     assert texts(gpt2_tokenizer, batch, "corrupted") == [pair.corrupted for pair in pairs]
@@ -119,14 +122,56 @@ def test_tasks_work_for_a_byte_level_tokenizer(gpt2_tokenizer: Any, name: str) -
     assert all(answer.startswith("Ġ") != (name == "gt") for answer in first)
 
 
-def test_greater_than_refuses_a_tokenizer_that_splits_years() -> None:
+def test_greater_than_of_a_digit_tokenizer_is_scored_on_the_tens_digit(
+    digit_tokenizer: Tokenizer,
+) -> None:
+    tasks = itertools.islice(TASKS["gt"].pairs(np.random.default_rng(0), digit_tokenizer), 200)
+    for pair in tasks:
+        year = next(word for word in pair.clean.split() if word[:4].isdigit())
+        tens = int(year[2])
+        assert 1 <= tens <= 8
+        weights = pair.answers["tens_prob_diff"]
+        assert weights == pair.answers["score"]
+        assert [weights[str(d)] for d in range(10)] == [-1.0] * tens + [1.0] * (10 - tens)
+        assert list(pair.choices["kl_tens"]) == list("0123456789")
+    data = mg.load_task("gt", digit_tokenizer)
+    assert data.train.judge == "score"
+    assert data.train.choices["kl_tens"].shape == (150, 10)
+
+
+def test_greater_than_scores_of_one_year_by_hand() -> None:
+    readouts, choices = greater_than.two_digits(43)
+    window, exact = readouts["score"], readouts["prob_diff"]
+    assert [y for y, w in window.items() if w > 0] == [f"{y}" for y in range(54, 100)]
+    assert [y for y, w in window.items() if w < 0] == [f"{y:02d}" for y in range(33)]
+    assert sorted(set(exact) ^ set(choices["kl_years"])) == ["43"]
+    assert exact["44"] == 1.0 and exact["42"] == -1.0
+
+
+def test_other_start_years_may_corrupt(gpt2_tokenizer: Tokenizer) -> None:
+    for pair in itertools.islice(
+        TASKS["gt-other"].pairs(np.random.default_rng(0), gpt2_tokenizer), 200
+    ):
+        a, b = (re.findall(r"\d{4}", text)[0] for text in (pair.clean, pair.corrupted))
+        assert a[:2] == b[:2] and a != b
+    mixed = {
+        re.findall(r"\d{4}", p.corrupted)[0][2:]
+        for p in itertools.islice(
+            TASKS["gt-other"].pairs(np.random.default_rng(0), gpt2_tokenizer), 50
+        )
+    }
+    assert len(mixed) > 10
+
+
+def test_greater_than_refuses_a_tokenizer_without_digits() -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    digits = Tokenizer(models.WordLevel({str(d): d for d in range(10)}, unk_token="0"))
-    digits.pre_tokenizer = pre_tokenizers.Digits(individual_digits=True)
-    with pytest.raises(mg.MgnpError, match="last two digits of a year.*gpt2-mini"):
-        mg.load_task("gt", PreTrainedTokenizerFast(tokenizer_object=digits))
+    vocabulary = {word: i for i, word in enumerate(["0", *words.EVENTS])}
+    spelt = Tokenizer(models.WordLevel(vocabulary, unk_token="0"))
+    spelt.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    with pytest.raises(mg.MgnpError, match="writes no year.*gpt2-mini"):
+        mg.load_task("gt", PreTrainedTokenizerFast(tokenizer_object=spelt))
 
 
 def pair(**changes: Any) -> PromptPair:
@@ -174,7 +219,9 @@ def test_every_unusable_pair_is_reported_at_once(mini: mg.Model) -> None:
 
 
 def test_unknown_task_and_missing_tokenizer_are_refused(mini: mg.Model) -> None:
-    with pytest.raises(mg.MgnpError, match="unknown task 'docstring': wanted one of ioi, gt, gp"):
+    with pytest.raises(
+        mg.MgnpError, match="unknown task 'docstring': wanted one of ioi, gt, gp, gt-other"
+    ):
         mg.load_task("docstring", mini.tokenizer)
     with pytest.raises(mg.MgnpError, match="no tokenizer.*lacks tokenizer.json"):
         mg.load_task("ioi", None)

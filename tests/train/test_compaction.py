@@ -1,0 +1,145 @@
+"""What is left out is what cannot matter any more, and leaving it out changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mgnp_jax as mg
+from mgnp_jax.metrics.streams import masked_logits, run_streams
+from mgnp_jax.models import segments as layers
+from mgnp_jax.train import compaction
+from tests import tiny
+
+
+def closing(config: mg.ModelConfig, seed: int = 0) -> mg.Masks:
+    """Log-alpha with most nodes closed for good, and whole blocks among them."""
+    rng = np.random.default_rng(seed)
+    log_alpha = {
+        name: jnp.asarray(np.where(rng.uniform(size=leaf.shape) < 0.7, -12.0, 6.0), jnp.float32)
+        for name, leaf in mg.full_masks(config).items()
+    }
+    log_alpha["attention_blocks"] = jnp.array([6.0, -12.0, 6.0])
+    log_alpha["mlp_blocks"] = jnp.array([6.0, 6.0, -12.0])
+    log_alpha["attention_heads"] = log_alpha["attention_heads"].at[0, 1].set(6.0)
+    log_alpha["attention_neurons"] = log_alpha["attention_neurons"].at[0, 1, 0].set(6.0)
+    log_alpha["mlp_hidden"] = log_alpha["mlp_hidden"].at[0, :3].set(6.0)
+    log_alpha["mlp_output"] = log_alpha["mlp_output"].at[0].set(6.0)
+    return log_alpha
+
+
+def compacted(model: mg.Model, log_alpha: mg.Masks) -> compaction.Compaction:
+    whole = compaction.full_cost(model.config)
+    result = compaction.compact(
+        model.config, model.params, log_alpha, 0.5, whole, None, to_come=10**12
+    )
+    assert result is not None
+    less, cost = result
+    assert cost < 0.8 * whole
+    return less
+
+
+@pytest.mark.parametrize("per_prompt", [False, True])
+def test_the_smaller_model_gives_the_logits_and_gradients_of_the_whole(
+    tiny_model: mg.Model, per_prompt: bool
+) -> None:
+    c, p = tiny_model.config, tiny_model.params
+    less = compacted(tiny_model, closing(c))
+    assert sum(len(s.heads[0]) for s in less.segments) < c.heads * len(less.segments)
+    batch = tiny.batch(c, rows=5, shared=2)
+    streams = run_streams(c, p, batch)
+    narrow = layers.narrow_values(c, less.segments, streams.corrupted)
+    narrow = dataclasses.replace(streams, corrupted=narrow)  # type: ignore[type-var]
+    rng = np.random.default_rng(1)
+    soft = {
+        name: jnp.asarray(rng.uniform(size=leaf.shape), jnp.float32)
+        for name, leaf in mg.full_masks(c).items()
+    }
+
+    def prompts(masks: mg.Masks) -> mg.Masks:
+        if not per_prompt:
+            return masks
+        own = jnp.linspace(0.5, 1.0, 5)
+        return {n: m[:, None] * own.reshape(1, 5, *[1] * (m.ndim - 1)) for n, m in masks.items()}
+
+    def dense(soft: mg.Masks) -> tuple[jax.Array, jax.Array]:
+        masks = {n: m * less.open[n].astype(jnp.float32) for n, m in soft.items()}
+        out = masked_logits(c, p, prompts(masks), streams)
+        return jnp.square(out).sum(), out
+
+    def small(soft: mg.Masks) -> tuple[jax.Array, jax.Array]:
+        parts = [prompts(part) for part in less.masks(soft)]
+        out = masked_logits(c, p, parts, narrow, segments=less.segments)
+        return jnp.square(out).sum(), out
+
+    (_, expected), wanted = jax.jit(jax.value_and_grad(dense, has_aux=True))(soft)
+    (_, got), gradient = jax.jit(jax.value_and_grad(small, has_aux=True))(soft)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    for name in wanted:
+        left = np.asarray(less.open[name])
+        np.testing.assert_allclose(
+            np.asarray(gradient[name])[left],
+            np.asarray(wanted[name])[left],
+            rtol=1e-4,
+            atol=2e-4,
+            err_msg=name,
+        )
+
+
+def test_only_nodes_that_are_hardly_ever_open_are_left_out() -> None:
+    log_alpha = mg.full_masks(tiny.GPT2, 6.0)
+    log_alpha["mlp_hidden"] = log_alpha["mlp_hidden"].at[1, 4].set(-2.0).at[1, 5].set(-9.0)
+    log_alpha["attention_heads"] = log_alpha["attention_heads"].at[2, 3].set(-9.0)
+    log_alpha["mlp_blocks"] = log_alpha["mlp_blocks"].at[0].set(-9.0)
+    left = compaction.still_open(log_alpha, 0.5)
+    # -2.0 is closed in the binary circuit, but still drawn open now and then.
+    assert left["mlp_hidden"][1].tolist() == [True] * 5 + [False] + [True] * 14
+    assert not left["mlp_hidden"][0].any() and not left["mlp_output"][0].any()
+    assert left["attention_heads"][2].tolist() == [True, True, True, False]
+    assert not left["attention_neurons"][2, 3].any() and left["attention_blocks"].all()
+    binary = mg.binarise(log_alpha)
+    assert all((left[name] | ~np.asarray(binary[name])).all() for name in left)
+
+
+def test_layers_are_cut_where_their_widths_change() -> None:
+    config = dataclasses.replace(tiny.GPT2, layers=6, mlp_width=1024)
+    heads = np.array([4, 4, 0, 0, 1, 1])
+    hidden = np.array([1024, 1000, 0, 0, 30, 32])
+    chosen = layers.plan(config, heads, hidden)
+    assert chosen.bounds == (0, 2, 4, 6)
+    assert chosen.heads == (4, 0, 1) and chosen.hidden == (1024, 0, 32)
+
+
+def test_training_leaves_closed_nodes_out_and_never_reopens_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tiny_model = tiny.model("gpt2")
+    monkeypatch.setattr(compaction, "COMPILING", 1e5)
+    config = mg.DiscoverConfig(
+        steps=60, batch_size=4, validate_every=10, learning_rate=0.6, penalty=30.0, warmup=0.1
+    )
+    records: list[dict[str, Any]] = []
+    data = tiny.data(tiny_model.config)
+    circuit = mg.discover(jax.random.key(0), tiny_model, data, config, on_record=records.append)
+    costs = [record["cost"] for record in records if "cost" in record]
+    assert costs and costs == sorted(costs, reverse=True) and costs[-1] < 0.95
+    figures = mg.evaluate(tiny_model, circuit, data.validation)
+    assert figures["kl"] == pytest.approx(circuit.metadata["validation"]["kl"], abs=1e-5)
+    # What is left out at one step is closed in every circuit after it.
+    kept = [r["validation"]["kept"]["mlp_hidden"] for r in records if "validation" in r]
+    assert kept[-1] <= kept[0]
+
+
+def test_held_gates_do_not_move() -> None:
+    old = mg.full_masks(tiny.GPT2, 0.0)
+    new = mg.full_masks(tiny.GPT2, 1.0)
+    model = tiny.model("gpt2")
+    less = compacted(model, closing(tiny.GPT2))
+    held = less.hold(new, old)
+    chex.assert_trees_all_equal(jax.tree.map(lambda leaf: leaf == 1.0, held), less.open)
