@@ -153,7 +153,7 @@ def published_step(
     Args:
       config: loss weights and optimiser.
       model_config: static.
-      key: [] typed key; consumed.
+      key: [] typed key; folded with the step, not consumed.
       params: the frozen weights.
       state: donated.
       batch: [B, 64] padded prompts.
@@ -176,7 +176,7 @@ def published_step(
     readout = batch.readouts["score"]
 
     def loss(log_alpha: mg.Masks) -> jax.Array:
-        keys = jax.random.split(key, len(log_alpha))
+        keys = jax.random.split(jax.random.fold_in(key, state.step), len(log_alpha))
         masks = {n: soft_gates(k, log_alpha[n]) for k, n in zip(keys, sorted(log_alpha))}
         residual = masked_residual(
             model_config, params, [masks], batch.clean.reshape(-1), corrupted, layout
@@ -216,10 +216,10 @@ def measure_matrix_rate(config: mg.ModelConfig, tokens: int) -> Callable[[], flo
       config: the model's shape.
       tokens: rows of the left factor.
     """
-    key = jax.random.key(0)
-    x = jax.random.normal(key, (tokens, config.width))
-    up = jax.random.normal(key, (config.width, config.mlp_width))
-    down = jax.random.normal(key, (config.mlp_width, config.width))
+    rng = np.random.default_rng(0)
+    shapes = (tokens, config.width), (config.width, config.mlp_width)
+    x, up = (jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes)
+    down = up.T + 0
 
     @jax.jit
     def products(x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:

@@ -20,10 +20,14 @@ from rich.console import Console
 
 import mgnp_jax as mg
 from experiments.command import check_counts, command, evaluate_with_bar
+from mgnp_jax.metrics.controls import complement, shuffled
 from mgnp_jax.metrics.evaluate import check_prompts
 from mgnp_jax.report import run_folder
 from mgnp_jax.report.progress import TrainingProgress
 from mgnp_jax.tasks import check_source
+
+CONTROL_PROMPTS = 200
+"""Test prompts that random circuit and complement are measured on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,6 +108,12 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     figures = evaluate_with_bar(model, circuit, test, console)
     sizes = mg.circuit_sizes(model.config, circuit.masks)
     results = run_folder.results_of(circuit, config.seed, sizes, figures)
+    some = test.take(slice(CONTROL_PROMPTS))
+    others = {
+        "random": shuffled(jax.random.key(config.seed), circuit.masks),
+        "complement": complement(circuit.masks),
+    }
+    results["controls"] = {name: mg.evaluate(model, masks, some) for name, masks in others.items()}
     metadata = {**circuit.metadata, "test_prompts": config.test_prompts, "figures": figures}
     run_folder.write(folder, dataclasses.replace(circuit, metadata=metadata), results)
     for table in run_folder.tables_of(results, circuit):

@@ -18,6 +18,10 @@ from mgnp_jax.models.packing import Layout, pack
 from mgnp_jax.models.segments import Segment
 from mgnp_jax.types import Batch, Masks, Params, Readout
 
+ROUND = 16
+"""Packed rows are filled up to a multiple of so many tokens: prompts of another seed then
+mostly have the same array sizes, and what was compiled for one serves the other."""
+
 
 @struct.dataclass
 class Streams:
@@ -118,7 +122,8 @@ class Extent(NamedTuple):
         parts = self.lengths - self.starts
 
         def most(values: np.ndarray) -> int:
-            return max(int(values[rows].sum()) for rows in groups)
+            count = max(int(values[rows].sum()) for rows in groups)
+            return -(-count // ROUND) * ROUND
 
         return Sizes(most(self.lengths), most(parts), int(parts.max()), int(self.starts.max()))
 

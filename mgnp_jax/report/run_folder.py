@@ -10,7 +10,13 @@ from typing import Any
 
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.report.figures import heads_figure, neurons_figure
-from mgnp_jax.report.tables import Table, faithfulness_table, layer_table, size_table
+from mgnp_jax.report.tables import (
+    Table,
+    controls_table,
+    faithfulness_table,
+    layer_table,
+    size_table,
+)
 from mgnp_jax.types import MgnpError
 
 
@@ -98,13 +104,18 @@ def results_of(
 
 
 def tables_of(results: Mapping[str, Any], circuit: Circuit) -> list[Table]:
-    """The tables of a run: tables 1, 2 and 4 of the paper.
+    """The tables of a run: tables 1, 2 and 4 of the paper, and the controls.
 
     Args:
       results: as in results.json.
       circuit: the circuit.
     """
-    return [size_table(results), faithfulness_table(results), layer_table(circuit.masks)]
+    return [
+        size_table(results),
+        faithfulness_table(results),
+        controls_table(results),
+        layer_table(circuit.masks),
+    ]
 
 
 def write(folder: Path, circuit: Circuit, results: Mapping[str, Any]) -> None:

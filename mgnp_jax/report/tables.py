@@ -20,6 +20,13 @@ LABELS = {
 """Granularities as a reader calls them."""
 
 
+CONTROLS = {
+    "random": "Random, as many nodes of every kind",
+    "complement": "Everything but the circuit",
+}
+"""Controls as a reader calls them."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
     """Rows of text under a title.
@@ -100,6 +107,26 @@ def faithfulness_table(results: Mapping[str, Any]) -> Table:
         f"(answered: the {answered['prompts']:,} that the model gets right)"
     )
     return Table(title=title, columns=("", "Model", "Circuit"), rows=tuple(rows))
+
+
+def controls_table(results: Mapping[str, Any]) -> Table:
+    """A random circuit of the same size and what the circuit leaves out: both should fail.
+
+    Args:
+      results: as in results.json.
+    """
+    circuit = results["circuit"]
+    rows = [("The circuit", circuit)]
+    rows += [(CONTROLS[name], figures) for name, figures in results["controls"].items()]
+    prompts = next(iter(results["controls"].values()))["prompts"]
+    return Table(
+        title=f"Does the circuit mean something? Controls on {prompts:,} test prompts",
+        columns=("", "Score", "Accuracy", "KL, nats"),
+        rows=tuple(
+            (label, f"{f['score']:.4f}", f"{f['accuracy']:.4f}", f"{f['kl']:.4f}")
+            for label, f in rows
+        ),
+    )
 
 
 def layer_table(masks: Mapping[str, Any]) -> Table:

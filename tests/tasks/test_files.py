@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -73,6 +74,35 @@ def test_all_bad_lines_are_reported_at_once(mini: mg.Model, tmp_path: Path) -> N
         mg.load_task(file, mini.tokenizer)
 
 
+def test_bad_lines_are_skipped_and_counted_when_asked(mini: mg.Model, tmp_path: Path) -> None:
+    rows = [line(0), "{", line(1), line(2, answers=[" Mary John"]), line(0), line(3)]
+    file = write(tmp_path / "mine.jsonl", rows)
+    with pytest.raises(mg.MgnpError, match="--skip-bad"):
+        mg.load_task(file, mini.tokenizer)
+    data = mg.load_task(file, mini.tokenizer, skip_bad=True)
+    assert data.skipped == 3
+    assert sum(data.counts().values()) == 3
+
+
+def test_auto_circuits_layout_is_read(mini: mg.Model, tmp_path: Path) -> None:
+    rows = []
+    for i in range(4):
+        row = line(i)
+        row["corrupt"] = row.pop("corrupted")
+        rows.append(row)
+    file = tmp_path / "theirs.json"
+    file.write_text(json.dumps({"prompts": rows}, indent=1))
+    ours = write(tmp_path / "ours.jsonl", [line(i) for i in range(4)])
+    theirs = mg.load_task(file, mini.tokenizer)
+    np.testing.assert_array_equal(
+        theirs.train.clean, mg.load_task(ours, mini.tokenizer).train.clean
+    )
+    rows[2]["answers"] = "Mary"
+    file.write_text(json.dumps({"prompts": rows}))
+    with pytest.raises(mg.MgnpError, match=r"theirs.json: prompts\[2\]: field 'answers'"):
+        mg.load_task(file, mini.tokenizer)
+
+
 @pytest.mark.parametrize("rows", [[], [line()], [line(0, split="train"), line(1), line(2)]])
 def test_too_few_or_mixed_lines_are_refused(
     mini: mg.Model, tmp_path: Path, rows: list[Any]
@@ -103,3 +133,6 @@ def test_no_file_makes_a_traceback_that_is_not_our_own(
     (tmp_path / "fuzz.jsonl").write_text("\n".join(rows), encoding="utf-8")
     with pytest.raises(mg.MgnpError):
         mg.load_task(tmp_path / "fuzz.jsonl", mini.tokenizer)
+    (tmp_path / "fuzz.json").write_text(json.dumps({"prompts": rows}), encoding="utf-8")
+    with pytest.raises(mg.MgnpError):
+        mg.load_task(tmp_path / "fuzz.json", mini.tokenizer, skip_bad=True)

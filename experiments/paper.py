@@ -1,0 +1,134 @@
+"""The paper's protocol for one model: every task, several seeds, its tables.
+
+    python -m experiments.paper --model gpt2-mini
+
+Runs that are finished are not run again: cut it short and call it once more.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+import mgnp_jax as mg
+from experiments.command import command
+from experiments.run import RunConfig, run
+from mgnp_jax.report import paper
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PaperConfig:
+    """Runs all tasks and seeds on one model and writes the paper's tables."""
+
+    model: str = "gpt2-mini"
+    """As for experiments.run."""
+    tasks: tuple[str, ...] = ("ioi", "gt", "gp")
+    """Built-in tasks."""
+    seeds: int = 3
+    """Seeds 0, 1, …"""
+    out: Path | None = None
+    """Folder for runs and tables, by default runs/paper-MODEL; finished runs in it are kept."""
+    test_prompts: int | None = None
+    """Measure on the first so many test prompts only; all of them by default."""
+    discover: Annotated[mg.DiscoverConfig, tyro.conf.arg(name="")] = mg.DiscoverConfig()
+    """How circuits are found: one configuration for all."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        unknown = [task for task in self.tasks if task not in mg.TASKS]
+        if unknown or not self.tasks:
+            raise mg.MgnpError(f"--tasks must be some of {', '.join(mg.TASKS)}, got {self.tasks}")
+        if self.seeds < 1:
+            raise mg.MgnpError(f"--seeds must be at least 1, got {self.seeds}")
+
+
+def finished(folder: Path, wanted: RunConfig) -> dict[str, Any] | None:
+    """Results of a run that is done; None if it is not, and its remains are removed.
+
+    Args:
+      folder: of the run.
+      wanted: how it would be run now.
+
+    Raises:
+      MgnpError: if the run was made with other settings.
+    """
+    if not (folder / "results.json").exists():
+        # A run writes this folder alone, and without results it was cut short.
+        if (folder / "config.json").exists():
+            shutil.rmtree(folder)
+        return None
+    same = ("task", "model", "seed", "test_prompts", "discover")
+    was = json.loads((folder / "config.json").read_text())
+    now = json.loads(json.dumps(dataclasses.asdict(wanted), default=str))
+    other = [name for name in same if was[name] != now[name]]
+    if other:
+        raise mg.MgnpError(
+            f"{folder} was run with another {', '.join(other)}; pass another --out, or delete "
+            "that folder to run it again"
+        )
+    return json.loads((folder / "results.json").read_text())
+
+
+def protocol(config: PaperConfig, console: Console) -> dict[str, list[dict[str, Any]]]:
+    """Runs what is missing and writes tables.md, runs.csv, overlap.csv and trade-off.png.
+
+    Args:
+      config: what to run.
+      console: where to report.
+
+    Returns:
+      Results of every seed, by task.
+    """
+    out = config.out or Path("runs") / f"paper-{Path(config.model).name}"
+    runs: dict[str, list[dict[str, Any]]] = {}
+    circuits: dict[tuple[str, int], mg.Masks] = {}
+    for task in config.tasks:
+        for seed in range(config.seeds):
+            folder = out / f"{task}-seed{seed}"
+            wanted = RunConfig(
+                task=task,
+                model=config.model,
+                seed=seed,
+                out=folder,
+                test_prompts=config.test_prompts,
+                discover=config.discover,
+            )
+            results = finished(folder, wanted) or run(wanted, console)
+            runs.setdefault(task, []).append(results)
+            circuits[task, seed] = mg.load_circuit(folder).masks
+    published = config.model == "gpt2"
+    tables = [
+        paper.sizes_table(runs, published=published),
+        paper.faithfulness_table(runs, published=published),
+        paper.overlap_table(circuits),
+    ]
+    text = "\n\n".join(table.markdown() for table in tables)
+    page = (
+        f"# The paper's protocol on {config.model}\n\n{text}\n\nTables 4 to 6 (what is kept in "
+        "each layer) stand in the README.md of each run's folder.\n"
+    )
+    (out / "tables.md").write_text(page)
+    rows = paper.rows_of(runs)
+    with (out / "runs.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    with (out / "overlap.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([tables[2].columns, *tables[2].rows])
+    figure = paper.trade_off_figure(runs, f"Circuits of {config.model}")
+    figure.savefig(out / "trade-off.png", dpi=150)
+    for table in tables:
+        console.print(table.rich())
+    console.print(f"Saved to {out} (tables.md, runs.csv, overlap.csv)", highlight=False)
+    return runs
+
+
+if __name__ == "__main__":
+    command(PaperConfig, protocol)

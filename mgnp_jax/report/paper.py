@@ -1,0 +1,199 @@
+"""The paper's tables over several runs: one column a task, medians and spread over seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from mgnp_jax.metrics.controls import jaccard
+from mgnp_jax.report.tables import CONTROLS, LABELS, Table
+from mgnp_jax.types import Masks
+
+Results = Mapping[str, Any]
+"""As in results.json."""
+
+PUBLISHED = {
+    "ioi": {
+        "Attention heads": "21 / 144",
+        "Edges": "1,028 / 32,491",
+        "Score": "3.203 (model 3.179)",
+        "KL, nats": "0.608",
+    },
+    "gt": {
+        "Attention heads": "28 / 144",
+        "Edges": "1,265 / 32,491",
+        "Score": "0.391 (model 0.371)",
+        "KL, nats": "0.006",
+    },
+    "gp": {
+        "Attention heads": "37 / 144",
+        "Edges": "1,948 / 32,491",
+        "Score": "2.615 (model 2.620)",
+        "KL, nats": "0.491",
+    },
+}
+"""The paper's circuits of GPT-2 small: its tables 1 to 6, edges counted from 4 to 6."""
+
+
+def _spread(values: Sequence[float], form: Callable[[float], str]) -> str:
+    """Median, and the least and the most where there are several."""
+    middle = form(statistics.median(values))
+    if len(values) == 1:
+        return middle
+    return f"{middle} ({form(min(values))} – {form(max(values))})"
+
+
+def _median_of(runs: Sequence[Results], read: Callable[[Results], float], digits: int = 3) -> str:
+    return _spread([read(run) for run in runs], lambda value: f"{value:.{digits}f}")
+
+
+def sizes_table(runs: Mapping[str, Sequence[Results]], *, published: bool) -> Table:
+    """Table 1 over seeds: nodes, parameters and edges kept for each task.
+
+    Args:
+      runs: results of every seed, by task.
+      published: whether to put the paper's circuits of GPT-2 small beside.
+    """
+    rows = []
+    for name, label in LABELS.items():
+        cells = []
+        for task in runs.values():
+            counts = [run["sizes"][name]["active"] for run in task]
+            total = task[0]["sizes"][name]["total"]
+            cells.append(f"{_spread(counts, lambda n: f'{n:,.0f}')} / {total:,}")
+        rows.append((label, *cells))
+    for label, part in (("Edges", "edges"),):
+        cells = []
+        for task in runs.values():
+            counts = [run[part]["active"] for run in task]
+            gone = statistics.median(run[part]["sparsity"] for run in task)
+            total = task[0][part]["total"]
+            cells.append(f"{_spread(counts, lambda n: f'{n:,.0f}')} / {total:,}, {gone:.2f} % gone")
+        rows.append((label, *cells))
+    rows.append(
+        (
+            "Compression",
+            *(
+                _median_of(task, lambda run: run["parameters"]["compression_ratio"], 2)
+                for task in runs.values()
+            ),
+        )
+    )
+    return _table("Table 1. What is kept: median (least – most) over seeds", rows, runs, published)
+
+
+def faithfulness_table(runs: Mapping[str, Sequence[Results]], *, published: bool) -> Table:
+    """Table 2 over seeds: the circuits beside the model.
+
+    Args:
+      runs: results of every seed, by task.
+      published: whether to put the paper's circuits of GPT-2 small beside.
+    """
+
+    def of(read: Callable[[Results], float], digits: int = 3) -> list[str]:
+        return [_median_of(task, read, digits) for task in runs.values()]
+
+    rows = [
+        ("Model's score", *of(lambda run: run["base"]["score"])),
+        ("Score", *of(lambda run: run["circuit"]["score"])),
+        ("Score off by", *of(lambda run: abs(run["circuit"]["score"] - run["base"]["score"]))),
+        ("Model's accuracy", *of(lambda run: run["base"]["accuracy"])),
+        ("Accuracy", *of(lambda run: run["circuit"]["accuracy"])),
+        ("KL, nats", *of(lambda run: run["circuit"]["kl"])),
+    ]
+    own = sorted({k for task in runs.values() for k in task[0]["circuit"] if k.startswith("kl_")})
+    for name in own:
+        cells = [
+            _median_of(task, lambda run, name=name: run["circuit"][name], 4)
+            if name in task[0]["circuit"]
+            else "–"
+            for task in runs.values()
+        ]
+        rows.append((f"{name}, nats", *cells))
+    for name, label in CONTROLS.items():
+        rows.append(
+            (
+                f"KL: {label[0].lower()}{label[1:]}",
+                *of(lambda run, name=name: run["controls"][name]["kl"]),
+            )
+        )
+    rows.append(("Training, s", *of(lambda run: run["training"]["seconds"], 0)))
+    title = "Table 2. Faithfulness on test prompts: median (least – most) over seeds"
+    return _table(title, rows, runs, published)
+
+
+def _table(
+    title: str,
+    rows: list[tuple[str, ...]],
+    runs: Mapping[str, Sequence[Results]],
+    published: bool,
+) -> Table:
+    columns = ["", *(f"{task}, {len(found)} seeds" for task, found in runs.items())]
+    if published:
+        columns += [f"{task}, paper" for task in runs]
+        rows = [
+            (*row, *(PUBLISHED.get(task, {}).get(row[0], "–") for task in runs)) for row in rows
+        ]
+    return Table(title=title, columns=tuple(columns), rows=tuple(rows))
+
+
+def overlap_table(circuits: Mapping[tuple[str, int], Masks]) -> Table:
+    """Jaccard overlap of every two circuits: between seeds, and between tasks.
+
+    Args:
+      circuits: masks by task and seed.
+    """
+    keys = list(circuits)
+    rows = []
+    for i, a in enumerate(keys):
+        for b in keys[i + 1 :]:
+            shared = jaccard(circuits[a], circuits[b])
+            pair = f"{a[0]} seed {a[1]} – {b[0]} seed {b[1]}"
+            rows.append((pair, *(f"{shared[name]:.2f}" for name in LABELS)))
+    return Table(
+        title="Overlap of circuits: nodes in both over nodes in either",
+        columns=("", *LABELS.values()),
+        rows=tuple(rows),
+    )
+
+
+def rows_of(runs: Mapping[str, Sequence[Results]]) -> list[dict[str, Any]]:
+    """Every figure of every run, one flat row each, for a CSV file.
+
+    Args:
+      runs: results of every seed, by task.
+    """
+
+    def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, value in tree.items():
+            name = f"{prefix}{key}"
+            out |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+        return out
+
+    return [flat(run) for task in runs.values() for run in task]
+
+
+def trade_off_figure(runs: Mapping[str, Sequence[Results]], title: str) -> Figure:
+    """Every circuit's KL against the share of heads that it keeps.
+
+    Args:
+      runs: results of every seed, by task.
+      title: above the picture.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for task, found in runs.items():
+        heads = [run["sizes"]["attention_heads"] for run in found]
+        axes.scatter(
+            [100 * h["active"] / h["total"] for h in heads],
+            [run["circuit"]["kl"] for run in found],
+            label=task,
+        )
+    axes.set(xlabel="% of heads kept", ylabel="KL(model ‖ circuit), nats", title=title)
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return figure

@@ -1,0 +1,36 @@
+"""The benchmark measures on a tiny shape; no timing is asserted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+import mgnp_jax as mg
+from experiments import benchmark
+
+
+def test_benchmark_writes_its_figures(tmp_path: Path) -> None:
+    config = benchmark.BenchmarkConfig(
+        model="gpt2-tiny-random",
+        repeats=1,
+        json=tmp_path / "benchmark.json",
+        discover=mg.DiscoverConfig(batch_size=4, steps=20),
+    )
+    result = benchmark.benchmark(config, Console(quiet=True))
+    assert json.loads((tmp_path / "benchmark.json").read_text()) == result
+    assert {"matrix_gflops", "published", "ours", "speedup", "xla_mb", "peak_rss_mb"} <= set(result)
+    numbers = [result["published"]["step_s"], *result["ours"].values(), result["xla_mb"]]
+    assert all(np.isfinite(n) and n > 0 for n in numbers)
+
+
+def test_the_floor_counts_every_matrix_once() -> None:
+    model = benchmark.load("gpt2-tiny-random")
+    c = model.config
+    batch = benchmark.prompts(benchmark.BenchmarkConfig(tokens=10), model).take(slice(3))
+    per_token = c.layers * (4 * c.width**2 + 2 * c.width * c.mlp_width)
+    attention = 2 * c.layers * c.width * (10 * 11 / 2)
+    expected = 10 * per_token + attention + c.vocab_size * c.width
+    assert benchmark.multiply_adds(c, model.params, batch) == expected
