@@ -34,9 +34,11 @@ from mgnp_jax.metrics.scores import kl_divergence, read
 from mgnp_jax.models.forward import capture, masked_residual, unembed
 from mgnp_jax.models.nodes import Corrupted
 from mgnp_jax.models.packing import whole_grid
+from mgnp_jax.models.segments import narrowed, plan
 from mgnp_jax.models.weights import param_shapes
 from mgnp_jax.report.tables import Table
 from mgnp_jax.train import losses, schedule
+from mgnp_jax.train.compaction import Compaction
 from mgnp_jax.train.loop import TrainState, init_state, train_step
 from mgnp_jax.train.prompts import keep_what_fits
 
@@ -68,6 +70,10 @@ class BenchmarkConfig:
     """Times each thing is measured; medians are reported."""
     published: bool = True
     """Measure the published algorithm, too."""
+    closed: float = 0.75
+    """Share of heads and hidden neurons that are closed for good in the compacted step."""
+    prefix: bool = False
+    """Measure the step without shared prefixes, too."""
     json: Path | None = None
     """Where to write the figures."""
     discover: Annotated[mg.DiscoverConfig, tyro.conf.arg(name="")] = mg.DiscoverConfig(
@@ -247,8 +253,33 @@ def megabytes(compiled: Any) -> float:
     return (total + memory.output_size_in_bytes - memory.alias_size_in_bytes) / 1e6
 
 
+def closed_for_good(model: mg.Model, share: float) -> Compaction:
+    """A model of which a random share of each layer's heads and hidden neurons is left out.
+
+    Args:
+      model: the model.
+      share: in [0, 1).
+    """
+    rng = np.random.default_rng(0)
+    c = model.config
+
+    def left(width: int) -> np.ndarray:
+        row = np.arange(width) >= round(share * width)
+        return rng.permuted(np.tile(row, (c.layers, 1)), axis=1)
+
+    heads, hidden = left(c.heads), left(c.mlp_width)
+    chosen = plan(c, heads.sum(1), hidden.sum(1))
+    everything = mg.full_masks(c)
+    kept = {name: jnp.ones(leaf.shape, bool) for name, leaf in everything.items()}
+    kept |= {"attention_heads": jnp.asarray(heads), "mlp_hidden": jnp.asarray(hidden)}
+    return Compaction(segments=narrowed(c, model.params, chosen, heads, hidden), open=kept)
+
+
 def ours(
-    discover: mg.DiscoverConfig, model: mg.Model, batch: mg.Batch
+    discover: mg.DiscoverConfig,
+    model: mg.Model,
+    batch: mg.Batch,
+    compaction: Compaction | None = None,
 ) -> tuple[Callable[[], float], float, float]:
     """Our step, compiled: a function that times one, compile seconds, XLA's megabytes.
 
@@ -256,9 +287,11 @@ def ours(
       discover: how it is run.
       model: the model.
       batch: training prompts.
+      compaction: what is left of the model; None for all of it.
     """
     params = jax.tree.map(lambda leaf: leaf.astype(discover.dtype), model.params)
     (kept,) = keep_what_fits(model.config, params, [batch], discover)
+    kept = kept if compaction is None else kept.compacted(compaction)
     key, lift = jax.random.key(0), jnp.zeros(())
     tokens = kept.where.lengths - kept.where.starts
     order = schedule.batch_order(key, tokens, discover.batch_size, discover.steps)
@@ -266,7 +299,8 @@ def ours(
     state = init_state(discover, model.config)
     fixed = (discover, model.config, key, params)
     started = time.perf_counter()
-    compiled = train_step.lower(*fixed, state, kept.piece(order[0], sizes), lift, None).compile()
+    piece = kept.piece(order[0], sizes)
+    compiled = train_step.lower(*fixed, state, piece, lift, compaction).compile()
     compile_s = time.perf_counter() - started
     steps = iter(range(discover.steps))
 
@@ -274,7 +308,7 @@ def ours(
         nonlocal state
         started = time.perf_counter()
         piece = kept.piece(order[next(steps)], sizes)
-        state, out = compiled(key, params, state, piece, lift, None)
+        state, out = compiled(key, params, state, piece, lift, compaction)
         jax.block_until_ready((state, out))
         return time.perf_counter() - started
 
@@ -329,15 +363,20 @@ def benchmark(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
     step, compile_s, step_mb = ours(discover, model, batch)
     rate = measure_matrix_rate(model.config, int(real * discover.batch_size))
     old, old_mb = published(discover, model, batch) if config.published else (None, None)
-    times: dict[str, list[float]] = {"ours": [], "published": [], "rate": []}
-    step()
+    small, _, _ = ours(discover, model, batch, closed_for_good(model, config.closed))
+    steps = {"ours": step, "compacted": small}
+    if config.prefix:
+        longer = dataclasses.replace(discover, share_prefix=False)
+        steps["without_prefix"], _, _ = ours(longer, model, batch)
     if old is not None:
-        old()
+        steps["published"] = old
+    for run in steps.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in ("rate", *steps)}
     for _ in range(config.repeats):
         times["rate"].append(rate())
-        times["ours"] += [step() for _ in range(3)]
-        if old is not None:
-            times["published"].append(old())
+        for name, run in steps.items():
+            times[name] += [run() for _ in range(1 if name == "published" else 3)]
     medians = {name: statistics.median(values) for name, values in times.items() if values}
     floor = 2 * discover.batch_size * multiply_adds(model.config, model.params, batch)
     lean = dataclasses.replace(discover, cache="off", remat=True, dtype="float32")
@@ -358,12 +397,19 @@ def benchmark(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
             "compile_s": compile_s,
             "xla_mb": step_mb,
         },
+        "compacted": {"closed": config.closed, "step_s": medians["compacted"]},
         "xla_mb": lean_mb,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     if old is not None:
         result["published"] = {"step_s": medians["published"], "xla_mb": old_mb}
         result["speedup"] = medians["published"] / medians["ours"]
+        result["compacted"]["speedup"] = medians["published"] / medians["compacted"]
+    if config.prefix:
+        result["without_prefix"] = {
+            "step_s": medians["without_prefix"],
+            "ratio": medians["without_prefix"] / medians["ours"],
+        }
     console.print(table(result).rich())
     if config.json is not None:
         config.json.write_text(json.dumps(result, indent=2) + "\n")
@@ -390,6 +436,13 @@ def table(result: dict[str, Any]) -> Table:
     if "published" in result:
         rows.insert(1, ("Published step, s", f"{result['published']['step_s']:.3f}"))
         rows.insert(3, ("Times faster", f"{result['speedup']:.1f}"))
+    less = result["compacted"]
+    faster = f" ({less['speedup']:.1f} × faster)" if "speedup" in less else ""
+    rows.append((f"Our step, {less['closed']:.0%} closed, s", f"{less['step_s']:.3f}{faster}"))
+    if "without_prefix" in result:
+        longer = result["without_prefix"]
+        text = f"{longer['step_s']:.3f} ({longer['ratio']:.2f} × ours)"
+        rows.append(("Our step without shared prefixes, s", text))
     title = (
         f"{result['model']}, {result['batch_size']} prompts of "
         f"{result['tokens_per_prompt']:.1f} tokens, {result['device']}"

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 import mgnp_jax as mg
-from experiments import benchmark
+from experiments import benchmark, scaling
 
 
 def test_benchmark_writes_its_figures(tmp_path: Path) -> None:
@@ -34,3 +34,18 @@ def test_the_floor_counts_every_matrix_once() -> None:
     attention = 2 * c.layers * c.width * (10 * 11 / 2)
     expected = 10 * per_token + attention + c.vocab_size * c.width
     assert benchmark.multiply_adds(c, model.params, batch) == expected
+
+
+def test_scaling_measures_every_depth_and_length(tmp_path: Path) -> None:
+    config = scaling.ScalingConfig(
+        out=tmp_path / "scaling.png",
+        model="gpt2-tiny-random",
+        layers=(1, 2),
+        tokens=(6,),
+        batch_size=2,
+        repeats=1,
+    )
+    points = scaling.scaling(config, Console(quiet=True))
+    assert [(p.layers, p.tokens) for p in points] == [(1, 6), (2, 6)]
+    assert points[0].xla_mb < points[1].xla_mb
+    assert config.out.stat().st_size > 5_000

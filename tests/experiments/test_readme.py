@@ -27,6 +27,10 @@ COMMANDS = [
 SHORT = {
     "experiments.run": ["--steps", "2", "--test-prompts", "8"],
     "experiments.evaluate": [],
+    "experiments.paper": ["--tasks", "gp", "--seeds", "1", "--steps", "2", "--test-prompts", "8"],
+    "experiments.benchmark": [
+        *("--model", "gpt2-tiny-random", "--repeats", "1", "--batch-size", "2")
+    ],
 }
 
 
@@ -52,7 +56,7 @@ def test_module_commands_run_in_order(tmp_path: Path) -> None:
         done = call(*arguments, *SHORT[arguments[0]], cwd=tmp_path)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         ran += 1
-    assert ran >= 3
+    assert ran >= 5
 
 
 @pytest.mark.parametrize("stage", [pytest.param("", marks=real)])
