@@ -59,8 +59,10 @@ def finished(folder: Path, wanted: RunConfig) -> dict[str, Any] | None:
     Raises:
       MgnpError: if the run was made with other settings.
     """
-    if not (folder / "results.json").exists():
-        # A run writes this folder alone, and without results it was cut short.
+    file = folder / "results.json"
+    results = json.loads(file.read_text()) if file.exists() else None
+    if results is None or results["training"]["interrupted"]:
+        # A run writes this folder alone, its results last; so this one was cut short.
         if (folder / "config.json").exists():
             shutil.rmtree(folder)
         return None
@@ -73,7 +75,7 @@ def finished(folder: Path, wanted: RunConfig) -> dict[str, Any] | None:
             f"{folder} was run with another {', '.join(other)}; pass another --out, or delete "
             "that folder to run it again"
         )
-    return json.loads((folder / "results.json").read_text())
+    return results
 
 
 def protocol(config: PaperConfig, console: Console) -> dict[str, list[dict[str, Any]]]:
@@ -101,6 +103,8 @@ def protocol(config: PaperConfig, console: Console) -> dict[str, list[dict[str, 
                 discover=config.discover,
             )
             results = finished(folder, wanted) or run(wanted, console)
+            if results["training"]["interrupted"]:
+                raise KeyboardInterrupt
             runs.setdefault(task, []).append(results)
             circuits[task, seed] = mg.load_circuit(folder).masks
     published = config.model == "gpt2"

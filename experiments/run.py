@@ -4,7 +4,7 @@
     python -m experiments.run --task gp --model smollm2-135m --out runs/gp-smollm2
 
 Needs no download with the default model. On two CPU cores the first command takes about
-a minute; training on SmolLM2's IOI prompts took twelve.
+a minute; training on SmolLM2's IOI prompts took six.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from mgnp_jax.metrics.evaluate import check_prompts
 from mgnp_jax.report import run_folder
 from mgnp_jax.report.progress import TrainingProgress
 from mgnp_jax.tasks import check_source
+from mgnp_jax.train.devices import devices
 
 CONTROL_PROMPTS = 200
 """Test prompts that random circuit and complement are measured on."""
@@ -78,6 +79,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     task = "gt-other" if config.gt_corruption == "other" else config.task
     source = str(config.data.resolve() if config.data else task)
     check_source(source)
+    devices(config.discover.devices)
     run_folder.check_free(config.out)
     model = mg.load_model(config.model)
     data = mg.load_task(source, model.tokenizer, config.seed, skip_bad=config.skip_bad)
@@ -113,7 +115,8 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
         "random": shuffled(jax.random.key(config.seed), circuit.masks),
         "complement": complement(circuit.masks),
     }
-    results["controls"] = {name: mg.evaluate(model, masks, some) for name, masks in others.items()}
+    measured = {"circuit": circuit.masks, **others}
+    results["controls"] = {name: mg.evaluate(model, m, some) for name, m in measured.items()}
     metadata = {**circuit.metadata, "test_prompts": config.test_prompts, "figures": figures}
     run_folder.write(folder, dataclasses.replace(circuit, metadata=metadata), results)
     for table in run_folder.tables_of(results, circuit):

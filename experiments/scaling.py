@@ -1,5 +1,8 @@
 """How a training step's time and memory grow with tokens and layers, drawn.
 
+Time is of a step on kept values of the corrupted run; memory is of a step that is given the
+values of its own batch alone.
+
 python -m experiments.scaling --out scaling.png
 """
 

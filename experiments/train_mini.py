@@ -46,7 +46,7 @@ WORD = r" ?[A-Za-z']+| ?\d\d|[^\w\s]"
 
 
 LEARNT = tuple(TASKS[name] for name in ("ioi", "gt", "gp"))
-"""The paper's tasks."""
+"""The paper's tasks, of whose prompts of seed 0 none is trained on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,8 @@ from tests import tiny
 # A silently broadcast mask or a key used twice is a bug that no number shows.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+# Nearly all the time of these tests is compilation of programs that run for milliseconds.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(params=["gpt2", "llama"])

@@ -12,8 +12,9 @@ import numpy as np
 
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.granularities import as_bool, check_masks
+from mgnp_jax.metrics.extent import extent
 from mgnp_jax.metrics.scores import kl_divergence, kl_over, read, same_top_token
-from mgnp_jax.metrics.streams import Streams, chunk_rows, extent, masked_logits, run_streams
+from mgnp_jax.metrics.streams import Streams, chunk_rows, masked_logits, run_streams
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.models.segments import Segment
@@ -43,8 +44,9 @@ def per_prompt(
       `kl` [B], under `kl_over` those over some tokens, `exact_match` [B], `correct` a pair
       [B], [B] of full model and circuit, and under `scores` such a pair for each readout.
     """
-    base = streams.base_logits.astype(jnp.float32)
-    logits = masked_logits(config, params, masks, streams, segments=segments).astype(jnp.float32)
+    logits = masked_logits(config, params, masks, streams, segments=segments)
+    fine = jnp.promote_types(logits.dtype, jnp.float32)
+    base, logits = streams.base_logits.astype(fine), logits.astype(fine)
     scores = {
         name: (read(readout, base), read(readout, logits))
         for name, readout in streams.readouts.items()

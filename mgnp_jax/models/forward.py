@@ -18,8 +18,9 @@ import jax.numpy as jnp
 
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.families import family_named
-from mgnp_jax.models.nodes import Captured, Corrupted, SiteValues, blend, site_gates
-from mgnp_jax.models.packing import Layout, attend, for_tokens, whole_grid
+from mgnp_jax.models.layers import masked_layer, plain_layer
+from mgnp_jax.models.nodes import Captured, Corrupted, blend, site_gates
+from mgnp_jax.models.packing import Layout, for_tokens, whole_grid
 from mgnp_jax.models.segments import Segment
 from mgnp_jax.types import Masks, Params
 
@@ -31,9 +32,6 @@ def exact(function: F) -> F:
 
     Their default rounds the factors to ten bits: logits move by more than the parity with
     the published models allows, and a circuit would score differently on another device.
-
-    Args:
-      function: to be traced.
     """
 
     @functools.wraps(function)
@@ -42,20 +40,6 @@ def exact(function: F) -> F:
             return function(*args, **kwargs)
 
     return traced  # pyright: ignore[reportReturnType]
-
-
-def _call(config: ModelConfig, weights: Params, method: str, *inputs: jax.Array) -> Any:
-    block = family_named(config.family).block(config)
-    return block.apply({"params": weights}, *inputs, method=method)
-
-
-def _linear(config: ModelConfig, weights: Params, method: str, difference: jax.Array) -> Any:
-    """An affine method's linear part: what the difference of two inputs writes."""
-
-    def unbiased(path: Any, leaf: jax.Array) -> jax.Array:
-        return jnp.zeros_like(leaf) if path[-1].key == "bias" else leaf
-
-    return _call(config, jax.tree.map_with_path(unbiased, weights), method, difference)
 
 
 @exact
@@ -89,78 +73,6 @@ def unembed(config: ModelConfig, params: Params, residual: jax.Array) -> Any:
     """
     ends = family_named(config.family).ends(config)
     return ends.apply({"params": params["ends"]}, residual, method="unembed")
-
-
-def plain_layer(
-    config: ModelConfig, layout: Layout, x: jax.Array, weights: Params
-) -> tuple[jax.Array, tuple[SiteValues, jax.Array, jax.Array]]:
-    """One layer of the untouched model.
-
-    Args:
-      config: the model's shape.
-      layout: K tokens.
-      x: [K, D] residual stream before it.
-      weights: of the layer.
-
-    Returns:
-      The residual stream after it; its node values [K, …], keys and values [K, KV, E].
-    """
-    q, k, v = _call(config, weights, "attn_qkv", x, layout.positions)
-    z = attend(layout, q, k, v)
-    out = _call(config, weights, "attn_out", z)
-    x = x + out
-    hidden = _call(config, weights, "mlp_hidden", x)
-    mlp = _call(config, weights, "mlp_out", hidden)
-    return x + mlp, (SiteValues(z, out, hidden, mlp), k, v)
-
-
-def masked_layer(
-    config: ModelConfig,
-    layout: Layout,
-    x: jax.Array,
-    weights: Params,
-    gate: SiteValues,
-    other: SiteValues,
-    prefix: tuple[jax.Array, jax.Array] | None,
-) -> jax.Array:
-    """One layer of the masked stream.
-
-    What a site writes is the corrupted run's value plus the gated difference to it, which
-    is equation 5: c + m (v − c) = m v + (1 − m) c, carried through the affine output maps.
-    So heads and hidden neurons that are closed for good may be left out of all arguments,
-    and where none is left the site's own work, too.
-
-    Args:
-      config: the model's shape, heads and MLP width those of the layer.
-      layout: K tokens.
-      x: [K, D] residual stream before it.
-      weights: of the layer.
-      gate: of the layer's nodes.
-      other: [K, …] the corrupted run's values.
-      prefix: keys and values [B, P, KV, E] of the positions before; None if P is 0.
-
-    Returns:
-      [K, D] residual stream after it.
-    """
-
-    def acting(gate: jax.Array, rank: int) -> jax.Array:
-        return for_tokens(layout, gate.astype(x.dtype), rank)
-
-    written = other.attn_out
-    if gate.attn_z.shape[-2]:
-        q, k, v = _call(config, weights, "attn_qkv", x, layout.positions)
-        z = attend(layout, q, k, v, prefix)
-        difference = acting(gate.attn_z, 2) * (z - other.attn_z)
-        own = _linear(config, weights, "attn_out", difference)
-        written = written + acting(gate.attn_out, 1) * own
-    x = x + written
-    written = other.mlp_out
-    if gate.mlp_hidden.shape[-1]:
-        hidden = _call(config, weights, "mlp_hidden", x)
-        difference = acting(gate.mlp_hidden, 1) * (hidden - other.mlp_hidden)
-        own = _linear(config, weights, "mlp_out", difference)
-        written = written + acting(gate.mlp_out, 1) * own
-    return x + written
 
 
 @exact
@@ -286,7 +198,6 @@ def _mixed_embedding(
     layout: Layout,
 ) -> jax.Array:
     """[K, D]: the clean embedding, or its mixture where the embedding has a gate."""
-    chex.assert_equal_shape([clean, layout.positions])
     embedding = embed(config, params, clean, layout.positions)
     if "embedding" not in masks:
         return embedding

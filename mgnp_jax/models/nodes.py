@@ -14,9 +14,6 @@ from flax import struct
 
 from mgnp_jax.types import Masks
 
-SITES = ("attn_z", "attn_out", "mlp_hidden", "mlp_out")
-"""The four sites in the order in which a layer computes them."""
-
 
 @struct.dataclass
 class SiteValues:

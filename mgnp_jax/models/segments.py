@@ -86,26 +86,6 @@ class Segment:
         )
 
 
-def whole(params: Params, config: ModelConfig) -> Segment:
-    """All layers with all nodes, as one segment.
-
-    Args:
-      params: the model's weights.
-      config: its shape.
-    """
-    heads = np.tile(np.arange(config.heads, dtype=np.int32), (config.layers, 1))
-    hidden = np.tile(np.arange(config.mlp_width, dtype=np.int32), (config.layers, 1))
-    return Segment(
-        start=0,
-        stop=config.layers,
-        weights=params["blocks"],
-        heads=jnp.asarray(heads),
-        has_head=jnp.ones(heads.shape, bool),
-        hidden=jnp.asarray(hidden),
-        has_hidden=jnp.ones(hidden.shape, bool),
-    )
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
     """Which layers go together, and what that costs.
@@ -216,17 +196,21 @@ def narrow_values(
       corrupted: of the whole model, one segment.
     """
     ((values,), (prefix,)) = corrupted.values, corrupted.prefix
+    # What lies in host memory stays there.
+    module: Any = np if isinstance(corrupted.embedding, np.ndarray) else jnp
+    take, array = module.take_along_axis, module.asarray
     kept, before = [], []
     for s in segments:
+        heads, hidden = array(s.heads), array(s.hidden)
         part, earlier = jax.tree.map(lambda leaf, s=s: leaf[s.start : s.stop], (values, prefix))
         kept.append(
             part.replace(
-                attn_z=jnp.take_along_axis(part.attn_z, s.heads[:, None, :, None], 2),
-                mlp_hidden=jnp.take_along_axis(part.mlp_hidden, s.hidden[:, None], 2),
+                attn_z=take(part.attn_z, heads[:, None, :, None], 2),
+                mlp_hidden=take(part.mlp_hidden, hidden[:, None], 2),
             )
         )
-        readers = key_value_heads(config, s.heads)[:, None, None, :, None]
-        before.append(tuple(jnp.take_along_axis(leaf, readers, 3) for leaf in earlier))
+        readers = key_value_heads(config, heads)[:, None, None, :, None]
+        before.append(tuple(take(leaf, readers, 3) for leaf in earlier))
     return Corrupted(embedding=corrupted.embedding, values=tuple(kept), prefix=tuple(before))
 
 

@@ -127,7 +127,6 @@ def write(folder: Path, circuit: Circuit, results: Mapping[str, Any]) -> None:
       results: as `results_of` returns them.
     """
     circuit.save(folder / "circuit")
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     title = f"{results['task']} on {results['model']}"
     heads_figure(circuit.masks, f"Heads kept: {title}").savefig(folder / "heads.png", dpi=150)
     neurons_figure(circuit.masks, f"Neurons kept: {title}").savefig(folder / "neurons.png", dpi=150)
@@ -149,3 +148,5 @@ Every figure is measured with binary masks on the held-out test split.
 Measure it again in a new process: `python -m experiments.evaluate --circuit {folder}`
 """
     (folder / "README.md").write_text(page, encoding="utf-8")
+    # Last, so that a folder with results is a whole one.
+    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")

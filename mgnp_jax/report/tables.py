@@ -115,16 +115,17 @@ def controls_table(results: Mapping[str, Any]) -> Table:
     Args:
       results: as in results.json.
     """
-    circuit = results["circuit"]
-    rows = [("The circuit", circuit)]
-    rows += [(CONTROLS[name], figures) for name, figures in results["controls"].items()]
-    prompts = next(iter(results["controls"].values()))["prompts"]
+    found = results["controls"]
+    labels = {"circuit": "The circuit", **CONTROLS}
     return Table(
-        title=f"Does the circuit mean something? Controls on {prompts:,} test prompts",
+        title=(
+            "Does the circuit mean something? On the first "
+            f"{found['circuit']['prompts']:,} test prompts"
+        ),
         columns=("", "Score", "Accuracy", "KL, nats"),
         rows=tuple(
-            (label, f"{f['score']:.4f}", f"{f['accuracy']:.4f}", f"{f['kl']:.4f}")
-            for label, f in rows
+            (label, *(f"{found[name][figure]:.4f}" for figure in ("score", "accuracy", "kl")))
+            for name, label in labels.items()
         ),
     )
 

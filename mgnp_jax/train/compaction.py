@@ -7,8 +7,6 @@ restricted to what is still open.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +14,8 @@ from flax import struct
 
 from mgnp_jax.masks.hard_concrete import THRESHOLD
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.models.segments import Plan, Segment, narrowed, plan
+from mgnp_jax.models.families import parameter_costs
+from mgnp_jax.models.segments import Segment, narrowed, plan
 from mgnp_jax.types import Masks, Params
 
 RARE = 0.02
@@ -49,6 +48,22 @@ class Compaction:
         if "embedding" in masks:
             parts[0]["embedding"] = masks["embedding"]
         return parts
+
+    def close(self, log_alpha: Masks) -> Masks:
+        """Log-alpha whose own gate is closed wherever the node is.
+
+        A node may be closed for good by its block alone. The block may open again for the
+        nodes that are left in it; those that were left out must then stay closed.
+
+        Args:
+          log_alpha: [L, …] by granularity.
+        """
+        return {
+            name: jnp.where(self.open[name], leaf, jnp.minimum(leaf, THRESHOLD - 1))
+            if name in self.open
+            else leaf
+            for name, leaf in log_alpha.items()
+        }
 
     def hold(self, new: Masks, old: Masks) -> Masks:
         """Log-alpha that moves only where a gate is not closed for good.
@@ -96,17 +111,16 @@ def still_open(log_alpha: Masks, noise: float) -> dict[str, np.ndarray]:
 
 
 def full_cost(config: ModelConfig) -> float:
-    """Multiply-adds a token of the whole model's layers.
+    """Multiply-adds a token of the whole model's layers, in which heads may share keys.
 
     Args:
       config: the model's shape.
     """
-    return _plan_of(config, np.ones((config.layers, config.heads), bool), None).cost
-
-
-def _plan_of(config: ModelConfig, heads: np.ndarray, hidden: np.ndarray | None) -> Plan:
-    width = np.full(config.layers, config.mlp_width) if hidden is None else hidden.sum(1)
-    return plan(config, heads.sum(1), width)
+    costs = parameter_costs(config)
+    queries = config.heads * (costs.query + costs.z_row * config.head_width)
+    shared = config.kv_heads * (costs.key + costs.value * config.head_width)
+    mlp = config.mlp_width * (costs.hidden_in + config.width * costs.hidden_row)
+    return float(config.layers * (queries + shared + mlp))
 
 
 def compact(
@@ -136,18 +150,9 @@ def compact(
     if before is not None:
         left = {name: mask & np.asarray(before.open[name]) for name, mask in left.items()}
     heads, hidden = left["attention_heads"], left["mlp_hidden"]
-    chosen = _plan_of(config, heads, hidden)
+    chosen = plan(config, heads.sum(1), hidden.sum(1))
     # Each step has a forward pass and the gradient's.
     if 2 * (cost - chosen.cost) * to_come < COMPILING:
         return None
     segments = narrowed(config, params, chosen, heads, hidden)
     return Compaction(segments=segments, open=jax.tree.map(jnp.asarray, left)), chosen.cost
-
-
-def segments_of(compaction: Compaction | None) -> Sequence[Segment] | None:
-    """Its segments; None for the whole model.
-
-    Args:
-      compaction: what is left, or None.
-    """
-    return None if compaction is None else compaction.segments

@@ -81,19 +81,21 @@ class DiscoverConfig:
     """Values of the plain passes: kept for the `dataset`, computed for each `batch`, or `off`:
     layer by layer beside the masked pass, never kept. `auto` keeps what fits in `cache_gib`."""
     cache_gib: float = 4.0
-    """Most memory for values of the plain passes that are kept instead of recomputed."""
+    """Most memory for values of the whole model's plain passes; once closed nodes are left out,
+    a smaller copy stands beside them."""
     cache_on: CachePlace = "device"
     """Where a kept dataset lies; from `host` memory each batch is copied over."""
     share_prefix: bool = True
-    """Compute tokens before the first one in which a pair differs once, not every step."""
+    """Leave tokens before the first one in which a pair differs out of the masked pass; `cache`
+    off runs whole prompts anyway."""
     compact: bool = True
     """Leave nodes that are closed for good out of the computation; not with `cache` off, which
     runs the whole model anyway."""
     remat: bool = False
     """Recompute a layer's inner values in the gradient instead of keeping them: less memory."""
     dtype: Dtype = "float32"
-    """Of weights and activations in training; log-alpha, losses, optimiser and every figure
-    that is reported stay float32."""
+    """Of weights and activations in training and its validations; log-alpha, losses and
+    optimiser stay float32, and so do the figures on test prompts."""
     devices: int = 1
     """Devices that share a batch; must divide `batch_size`."""
 

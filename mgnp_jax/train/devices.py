@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mgnp_jax.metrics.streams import Extent, Sizes
+from mgnp_jax.metrics.extent import Extent, Sizes
 from mgnp_jax.train.prompts import Piece, Prompts
 from mgnp_jax.types import MgnpError
 

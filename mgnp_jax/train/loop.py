@@ -215,13 +215,14 @@ def discover(
                     best = value, masks, log_alpha, summary
                 if config.compact and config.cache != "off" and done < config.steps:
                     noise = float(schedule.noise_scale(config, state.step))
-                    to_come = (config.steps - done) * sizes.tokens
+                    to_come = (config.steps - done) * sizes.tokens * machines.count
                     less = compact(
                         model.config, params, log_alpha, noise, cost, compaction, to_come
                     )
                     if less is not None:
                         compaction, cost = less
                         compaction = machines.replicate(compaction)
+                        state = state.replace(log_alpha=compaction.close(state.log_alpha))  # type: ignore[attr-defined]
                         train, validation = (p.compacted(compaction) for p in (train, validation))
                         on_record({"step": done, "cost": cost / full_cost(model.config)})
     except KeyboardInterrupt:

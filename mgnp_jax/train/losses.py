@@ -128,7 +128,7 @@ def objective(
     lift: jax.Array,
     compaction: Compaction | None = None,
 ) -> tuple[jax.Array, dict[str, Any]]:
-    """Equation 7 for one draw of the gates.
+    """Equation 7 for one draw of the gates a prompt.
 
     Args:
       log_alpha: float arrays by granularity; first, because it is what is differentiated.
@@ -163,7 +163,9 @@ def objective(
         # Each device its own prompts' gates; then one batch again, as on a single device.
         axes = jax.tree.map(lambda leaf: min(leaf.ndim - 1, 1), masks)
         each = jax.tree.map(
-            lambda leaf, axis: leaf.reshape(*leaf.shape[:axis], count, -1, *leaf.shape[axis + 1 :]),
+            lambda leaf, axis: leaf.reshape(
+                *leaf.shape[:axis], count, prompts, *leaf.shape[axis + 1 :]
+            ),
             masks,
             axes,
         )
@@ -175,7 +177,10 @@ def objective(
     else:
         logits = run(masks=masks, streams=streams)
     shares = kept_shares(log_alpha)
-    terms = faithfulness(logits.astype(jnp.float32), streams, lift)
+    # At least float32 from here on, whatever the model ran in.
+    fine = jnp.promote_types(logits.dtype, jnp.float32)
+    streams = streams.replace(base_logits=streams.base_logits.astype(fine))  # type: ignore[attr-defined]
+    terms = faithfulness(logits.astype(fine), streams, lift)
     sizes = {name: leaf.size for name, leaf in log_alpha.items()}
     terms["penalty"] = penalty(shares, sizes, config.penalties)
     loss = total(config, terms, schedule.penalty_scale(config, step))

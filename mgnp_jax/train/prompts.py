@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from mgnp_jax.metrics.evaluate import collect, per_prompt, summarise
-from mgnp_jax.metrics.streams import (
-    Extent,
-    Selection,
-    Sizes,
-    Streams,
-    chunk_rows,
-    extent,
-    packed_tokens,
-    prepare,
-    run_streams,
-    stream_bytes,
-)
+from mgnp_jax.metrics.extent import Extent, Selection, Sizes, extent, packed_tokens
+from mgnp_jax.metrics.streams import Streams, chunk_rows, prepare, run_streams, stream_bytes
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.nodes import Corrupted
-from mgnp_jax.models.segments import narrow_values
+from mgnp_jax.models.segments import Segment, narrow_values
 from mgnp_jax.train.compaction import Compaction
 from mgnp_jax.train.config import DiscoverConfig
 from mgnp_jax.types import Batch, Masks, Params
@@ -64,8 +55,8 @@ def _measure(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _narrow(config: ModelConfig, compaction: Compaction, corrupted: Corrupted) -> Corrupted:
-    return narrow_values(config, compaction.segments, corrupted)
+def _narrow(config: ModelConfig, segments: Sequence[Segment], corrupted: Corrupted) -> Corrupted:
+    return narrow_values(config, segments, corrupted)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,14 +86,16 @@ class Prompts:
     def compacted(self, compaction: Compaction) -> Prompts:
         """The same prompts for what is left of the model.
 
+        What is kept of the whole model stays beside it, so that more can be left out later.
+
         Args:
           compaction: what is left.
         """
         narrow = None
         if self.kept is not None:
-            corrupted = _narrow(self.model_config, compaction, self.kept.corrupted)
-            if isinstance(self.kept.base_logits, np.ndarray):
-                corrupted = jax.device_get(corrupted)
+            on_host = isinstance(self.kept.base_logits, np.ndarray)
+            cut = narrow_values if on_host else _narrow
+            corrupted = cut(self.model_config, compaction.segments, self.kept.corrupted)
             narrow = dataclasses.replace(self.kept, corrupted=corrupted)  # type: ignore[type-var]
         return dataclasses.replace(self, compaction=compaction, narrow=narrow)
 
@@ -124,7 +117,7 @@ class Prompts:
             share = bool(self.where.starts.any())
             run = run_streams(self.model_config, self.params, batch, sizes, share_prefix=share)
             if self.compaction is not None:
-                corrupted = _narrow(self.model_config, self.compaction, run.corrupted)
+                corrupted = _narrow(self.model_config, self.compaction.segments, run.corrupted)
                 run = dataclasses.replace(run, corrupted=corrupted)  # type: ignore[type-var]
             return run, None
         layout = self.where.layout(rows, sizes)

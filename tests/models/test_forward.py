@@ -12,6 +12,7 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.models import forward as passes
+from mgnp_jax.models import layers
 from mgnp_jax.models.nodes import blend, site_gates
 from mgnp_jax.models.packing import attend, pack, whole_grid
 from tests import tiny
@@ -85,7 +86,7 @@ def loop_masked(
 
     for i in range(config.layers):
         layer = jax.tree.map(lambda leaf, i=i: leaf[i], params["blocks"])
-        call = functools.partial(passes._call, config, layer)
+        call = functools.partial(layers.call, config, layer)
         m = {k: v[i] for k, v in masks.items() if k != "embedding"}
         zx, zy = (attend(layout, *call("attn_qkv", s, layout.positions)) for s in (x, y))
         zx = mix(m["attention_heads"][None, :, None], zx, zy)

@@ -143,3 +143,20 @@ def test_held_gates_do_not_move() -> None:
     less = compacted(model, closing(tiny.GPT2))
     held = less.hold(new, old)
     chex.assert_trees_all_equal(jax.tree.map(lambda leaf: leaf == 1.0, held), less.open)
+
+
+def test_nodes_left_out_stay_closed_when_their_block_opens_again() -> None:
+    model = tiny.model("gpt2")
+    log_alpha = closing(tiny.GPT2)
+    # Closed by its block alone but for the first neurons.
+    log_alpha["mlp_hidden"] = log_alpha["mlp_hidden"].at[1].set(-1.0).at[1, :4].set(6.0)
+    log_alpha["mlp_output"] = log_alpha["mlp_output"].at[1].set(6.0)
+    log_alpha["mlp_blocks"] = log_alpha["mlp_blocks"].at[1].set(-3.45)
+    less = compacted(model, log_alpha)
+    assert np.asarray(less.open["mlp_hidden"])[1].sum() == 4
+    held = less.close(log_alpha)
+    held["mlp_blocks"] = held["mlp_blocks"].at[1].set(6.0)
+    kept = mg.binarise(held)
+    assert kept["mlp_hidden"][1].sum() == 4
+    for name, mask in kept.items():
+        assert not (mask & ~less.open[name]).any(), name

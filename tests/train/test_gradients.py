@@ -12,11 +12,16 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.masks.hard_concrete import GATES
+from mgnp_jax.metrics.extent import Sizes
 from mgnp_jax.metrics.streams import Streams, run_streams
 from mgnp_jax.train import losses
 from tests import tiny
 
 CONFIG = mg.DiscoverConfig(steps=10, gates="soft", train_embedding=True, warmup=0.0)
+
+
+# Arrays that all batches of six prompts fit in, so that one compilation serves them.
+SIZES = Sizes(whole=48, tokens=48, positions=7, prefix=3)
 
 
 def gradient_of(
@@ -43,7 +48,7 @@ def test_gradient_reaches_every_gate_without_the_penalty(tiny_model: mg.Model, g
     touched = {name: np.zeros(leaf.shape, bool) for name, leaf in log_alpha.items()}
     for seed in range(12):
         batch = tiny.batch(tiny_model.config, seed=seed)
-        streams = run_streams(tiny_model.config, tiny_model.params, batch)
+        streams = run_streams(tiny_model.config, tiny_model.params, batch, SIZES)
         _, gradient = run(log_alpha, jax.random.key(seed), streams)
         for name, leaf in gradient.items():
             assert np.isfinite(leaf).all(), name
