@@ -107,6 +107,12 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
 
             key = jax.random.key(config.seed)
             circuit = mg.discover(key, model, data, config.discover, on_record=on_record)
+    step = circuit.metadata["validation"]["step"]
+    console.print(
+        f"Keeping the circuit of step {step}: of all validations it has the least objective, in "
+        "which a mean score that is off the model's weighs most",
+        highlight=False,
+    )
     figures = evaluate_with_bar(model, circuit, test, console)
     sizes = mg.circuit_sizes(model.config, circuit.masks)
     results = run_folder.results_of(circuit, config.seed, sizes, figures)
