@@ -98,8 +98,7 @@ class Extent(NamedTuple):
         parts = self.lengths - self.starts
         first = (np.cumsum(parts) - parts - self.starts)[rows]
         layout = self.layout(rows, sizes)
-        prompt = layout.slots // layout.real.shape[1]
-        tokens = np.where(layout.used, first[prompt] + layout.positions, 0)
+        tokens = np.where(layout.used, first[layout.prompts] + layout.positions, 0)
         return Selection(layout=layout, rows=rows.astype(np.int32), tokens=tokens.astype(np.int32))
 
 
@@ -126,5 +125,4 @@ def packed_tokens(batch: Batch, layout: Layout) -> np.ndarray:
     Returns:
       [S=2, K] int32; 0 on tokens that only fill the row.
     """
-    prompt = layout.slots // layout.real.shape[1]
-    return np.where(layout.used, batch.streams[:, prompt, layout.positions], 0)
+    return np.where(layout.used, batch.streams[:, layout.prompts, layout.positions], 0)

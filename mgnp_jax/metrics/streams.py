@@ -94,9 +94,8 @@ def run_streams(
         positions=batch.clean.shape[1],
     )
     layout = where.layout(everything, sizes)
-    prompt = layout.slots // layout.real.shape[1]
     first = np.cumsum(where.lengths) - where.lengths
-    chosen = np.where(layout.used, first[prompt] + layout.positions, 0)
+    chosen = np.where(layout.used, first[layout.prompts] + layout.positions, 0)
     before = np.where(layout.prefix, first[:, None] + np.arange(sizes.prefix)[None], 0)
     tokens = packed_tokens(batch, whole)
     logits, corrupted = _run(config, params, tokens, whole, chosen, before)
@@ -164,19 +163,18 @@ def masked_logits(
     return unembed(config, params, residual[layout.answers])
 
 
-def stream_bytes(config: ModelConfig, batch: Batch, where: Extent) -> int:
+def stream_bytes(config: ModelConfig, where: Extent) -> int:
     """Memory that `prepare` of these prompts takes, in float32, tokens and layout aside.
 
     Args:
       config: the model's shape.
-      batch: [N, T] prompts.
-      where: they are packed from.
+      where: N prompts are packed from.
     """
     tokens = int((where.lengths - where.starts).sum())
     site = config.heads * config.head_width + config.mlp_width + 2 * config.width
     prefix = 2 * config.layers * int(where.starts.max()) * config.kv_heads * config.head_width
     per_token = config.layers * site + config.width
-    return 4 * (tokens * per_token + len(batch) * (prefix + config.vocab_size))
+    return 4 * (tokens * per_token + len(where.lengths) * (prefix + config.vocab_size))
 
 
 def chunk_rows(prompts: int, size: int) -> Iterator[tuple[np.ndarray, int]]:

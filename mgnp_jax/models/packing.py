@@ -40,6 +40,11 @@ class Layout:
     prefix: Any
     answers: Any
 
+    @property
+    def prompts(self) -> Any:
+        """[K] which prompt each token is of."""
+        return self.slots // self.real.shape[1]
+
 
 def pack(
     lengths: np.ndarray,
@@ -188,8 +193,8 @@ def for_tokens(layout: Layout, gate: jax.Array, rank: int) -> jax.Array:
     """
     if gate.ndim == rank:
         return gate[None]
-    rows, width = layout.real.shape
-    chosen = jax.nn.one_hot(layout.slots // width, rows, dtype=gate.dtype)
+    rows = layout.real.shape[0]
+    chosen = jax.nn.one_hot(layout.prompts, rows, dtype=gate.dtype)
     # A product with ones and zeros, because the gradient of a gather would be a scatter.
     spread = chosen @ gate.reshape(rows, -1)
     return spread.reshape(-1, *gate.shape[1:])

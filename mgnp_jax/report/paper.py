@@ -65,14 +65,13 @@ def sizes_table(runs: Mapping[str, Sequence[Results]], *, published: bool) -> Ta
             total = task[0]["sizes"][name]["total"]
             cells.append(f"{_spread(counts, lambda n: f'{n:,.0f}')} / {total:,}")
         rows.append((label, *cells))
-    for label, part in (("Edges", "edges"),):
-        cells = []
-        for task in runs.values():
-            counts = [run[part]["active"] for run in task]
-            gone = statistics.median(run[part]["sparsity"] for run in task)
-            total = task[0][part]["total"]
-            cells.append(f"{_spread(counts, lambda n: f'{n:,.0f}')} / {total:,}, {gone:.2f} % gone")
-        rows.append((label, *cells))
+    cells = []
+    for task in runs.values():
+        counts = [run["edges"]["active"] for run in task]
+        gone = statistics.median(run["edges"]["sparsity"] for run in task)
+        total = task[0]["edges"]["total"]
+        cells.append(f"{_spread(counts, lambda n: f'{n:,.0f}')} / {total:,}, {gone:.2f} % gone")
+    rows.append(("Edges", *cells))
     rows.append(
         (
             "Compression",

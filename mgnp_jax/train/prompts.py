@@ -167,7 +167,7 @@ def keep_what_fits(
         lockstep = config.cache == "off"
         where = extent(batch, share_prefix=config.share_prefix and not lockstep)
         part = Prompts(model_config=model_config, params=params, batch=batch, where=where)
-        need = stream_bytes(model_config, batch, where)
+        need = stream_bytes(model_config, where)
         if config.cache == "dataset" or (config.cache == "auto" and need <= budget):
             budget -= need
             on_host = config.cache_on == "host"

@@ -152,7 +152,7 @@ def test_kept_streams_are_those_of_single_batches(
     for a, b in zip(taken.corrupted.prefix[0], part.corrupted.prefix[0]):
         np.testing.assert_allclose(np.asarray(a)[:, :, :width][:, mask], b[:, mask], atol=1e-5)
     arrays = (whole.base_logits, whole.corrupted)
-    assert stream_bytes(c, batch, where) == sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+    assert stream_bytes(c, where) == sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
 
 
 @pytest.mark.parametrize("per_prompt", [False, True])
