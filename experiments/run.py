@@ -21,7 +21,7 @@ from rich.console import Console
 import mgnp_jax as mg
 from experiments.command import check_counts, command, evaluate_with_bar
 from mgnp_jax.metrics.controls import complement, shuffled
-from mgnp_jax.metrics.evaluate import check_prompts
+from mgnp_jax.metrics.evaluate import check_prompts, evaluate_all
 from mgnp_jax.report import run_folder
 from mgnp_jax.report.progress import TrainingProgress
 from mgnp_jax.tasks import check_source
@@ -121,8 +121,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
         "random": shuffled(jax.random.key(config.seed), circuit.masks),
         "complement": complement(circuit.masks),
     }
-    measured = {"circuit": circuit.masks, **others}
-    results["controls"] = {name: mg.evaluate(model, m, some) for name, m in measured.items()}
+    results["controls"] = evaluate_all(model, {"circuit": circuit, **others}, some)
     metadata = {**circuit.metadata, "test_prompts": config.test_prompts, "figures": figures}
     run_folder.write(folder, dataclasses.replace(circuit, metadata=metadata), results)
     for table in run_folder.tables_of(results, circuit):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -132,20 +132,55 @@ def evaluate(
       MgnpError: if the masks do not fit the model or are not binary, or a prompt is longer
         than the model's context.
     """
-    masks = circuit.masks if isinstance(circuit, Circuit) else circuit
-    check_masks(model.config, masks, "the circuit's masks")
-    masks = as_bool(masks)
+    found = evaluate_all(
+        model, {"circuit": circuit}, batch, batch_size=batch_size, on_progress=on_progress
+    )
+    return found["circuit"]
+
+
+def evaluate_all(
+    model: Model,
+    circuits: Mapping[str, Circuit | Masks],
+    batch: Batch,
+    *,
+    batch_size: int = 64,
+    on_progress: Callable[[int], None] = lambda prompts: None,
+) -> dict[str, dict[str, Any]]:
+    """`evaluate` for several circuits; the plain passes, which they share, run once.
+
+    Args:
+      model: the model the circuits are of.
+      circuits: circuits, or binary masks by granularity, by name.
+      batch: N held-out prompts.
+      batch_size: prompts a piece; changes memory and time, not the figures.
+      on_progress: called with the number of prompts done since the last call.
+
+    Returns:
+      What `evaluate` returns, for each.
+
+    Raises:
+      MgnpError: as `evaluate` does.
+    """
+    masks: dict[str, Masks] = {}
+    for name, circuit in circuits.items():
+        given = circuit.masks if isinstance(circuit, Circuit) else circuit
+        check_masks(model.config, given, f"the masks of {name!r}")
+        masks[name] = as_bool(given)
     check_prompts(model.config, batch)
-    pieces = []
+    pieces: dict[str, list[tuple[PerPrompt, int]]] = {name: [] for name in masks}
     chunks = list(chunk_rows(len(batch), batch_size))
     sizes = extent(batch).sizes(rows for rows, _ in chunks)
     for chosen, real in chunks:
         streams = run_streams(model.config, model.params, batch.take(chosen), sizes)
-        rows = jax.device_get(per_prompt(model.config, model.params, masks, streams))
-        pieces.append((rows, real))
+        for name, each in masks.items():
+            rows = jax.device_get(per_prompt(model.config, model.params, each, streams))
+            pieces[name].append((rows, real))
         on_progress(real)
-    rows = collect(pieces)
-    return summarise(rows) | {"answered": summarise(rows, rows["correct"][0])}
+    results = {}
+    for name, parts in pieces.items():
+        rows = collect(parts)
+        results[name] = summarise(rows) | {"answered": summarise(rows, rows["correct"][0])}
+    return results
 
 
 def check_prompts(config: ModelConfig, batch: Batch) -> None:

@@ -224,21 +224,27 @@ def prepare(
     for rows, real in pieces:
         streams = run_streams(config, params, batch.take(rows), sizes, share_prefix=share)
         tokens = slice(int(parts[rows[:real]].sum()))
-        piece = (
-            streams.base_logits[:real],
-            streams.corrupted.embedding[tokens],
-            jax.tree.map(lambda leaf, t=tokens: leaf[:, t], streams.corrupted.values),
-            jax.tree.map(lambda leaf, n=real: leaf[:, :n], streams.corrupted.prefix),
+        run = streams.corrupted
+        # Cut in host memory: each number of tokens would be one more compilation.
+        whole = (streams.base_logits, run.embedding, run.values, run.prefix)
+        logits, embedding, values, prefix = jax.device_get(whole)
+        kept.append(
+            (
+                logits[:real],
+                embedding[tokens],
+                jax.tree.map(lambda leaf, t=tokens: leaf[:, t], values),
+                jax.tree.map(lambda leaf, n=real: leaf[:, :n], prefix),
+            )
         )
-        kept.append(jax.device_get(piece) if host else piece)
     # Joined leaf by leaf, each freed once it is, so that no two copies of all stand side by
     # side. Site values and prefixes have the layer axis before the prompts'.
     structure = jax.tree.structure(kept[0])
     leaves: list[Any] = [list(column) for column in zip(*map(jax.tree.leaves, kept))]
-    del kept
+    del kept, whole, logits, embedding, values, prefix
     for i in range(len(leaves)):
-        join = np.concatenate if host else jnp.concatenate
-        leaves[i] = join(leaves[i], axis=0 if i < 2 else 1)
+        leaves[i] = np.concatenate(leaves[i], axis=0 if i < 2 else 1)
+        if not host:
+            leaves[i] = jnp.asarray(leaves[i])
     base_logits, embedding, values, prefix = jax.tree.unflatten(structure, leaves)
     everything = np.arange(len(batch))
     layout = where.layout(everything, where.sizes([everything]))

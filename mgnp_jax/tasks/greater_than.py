@@ -36,6 +36,7 @@ Scored = tuple[dict[str, dict[str, float]], dict[str, list[str]]]
 """Readouts of one prompt, and the answers its own KL is taken over."""
 
 
+@functools.cache
 def two_digits(start: int) -> Scored:
     """For tokenizers with the hundred two-digit numbers: the end year's last two digits.
 
@@ -55,6 +56,7 @@ def two_digits(start: int) -> Scored:
     return {"score": later(WINDOW), "prob_diff": later(0)}, {"kl_years": digits}
 
 
+@functools.cache
 def tens_digit(start: int) -> Scored:
     """For tokenizers that split numbers into digits: the end year's tens digit.
 
@@ -124,7 +126,7 @@ def pairs(
 
     while True:
         template = TEMPLATES[rng.integers(len(TEMPLATES))]
-        event = str(rng.choice(events))
+        event = events[rng.integers(len(events))]
         century, start = all_years[rng.integers(len(all_years))]
         other = 1
         if corruption == "other":

@@ -69,13 +69,13 @@ def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair
       Pairs with the logit difference of the two names as score.
     """
     # Five names are in play at once: two clean, three corrupted.
-    names = usable(tokenizer, GIRLS + BOYS, 10, "first names")
+    names = np.array(usable(tokenizer, GIRLS + BOYS, 10, "first names"))
     places = usable(tokenizer, PLACES, 2, "places")
     things = usable(tokenizer, OBJECTS, 2, "objects")
     while True:
         template = TEMPLATES[rng.integers(len(TEMPLATES))]
         io, subject, *others = rng.choice(names, 5, replace=False).tolist()
-        place, thing = str(rng.choice(places)), str(rng.choice(things))
+        place, thing = (words[rng.integers(len(words))] for words in (places, things))
         frame, _ = template
         yield PromptPair(
             clean=fill(template, io, subject, place, thing),

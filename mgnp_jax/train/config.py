@@ -77,6 +77,8 @@ class DiscoverConfig:
     """Steps between logged lines."""
     validate_every: int = 20
     """Steps between validations of the binary circuit."""
+    validation_prompts: int | None = None
+    """Validate on the first so many prompts of the split only; on all by default."""
     cache: CacheMode = "auto"
     """Values of the plain passes: kept for the `dataset`, computed for each `batch`, or `off`:
     layer by layer beside the masked pass, never kept. `auto` keeps what fits in `cache_gib`."""
@@ -113,7 +115,7 @@ class DiscoverConfig:
                     f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}"
                 )
         positive = ("steps", "batch_size", "learning_rate", "log_every", "validate_every")
-        positive += ("devices",)
+        positive += ("devices",) + ("validation_prompts",) * (self.validation_prompts is not None)
         for name in positive:
             if getattr(self, name) <= 0:
                 raise MgnpError(f"{name} must be greater than 0, got {getattr(self, name)}")

@@ -157,7 +157,8 @@ def discover(
       MgnpError: for prompts the model cannot take, or a loss that is not a number.
     """
     config = config or DiscoverConfig()
-    for part in (data.train, data.validation):
+    splits = [data.train, data.validation.take(slice(config.validation_prompts))]
+    for part in splits:
         check_prompts(model.config, part)
     started = time.perf_counter()
     size = min(config.batch_size, len(data.train))
@@ -169,7 +170,6 @@ def discover(
     machines = devices(config.devices)
     params = jax.tree.map(lambda leaf: leaf.astype(config.dtype), model.params)
     params, key = machines.replicate((params, key))
-    splits = [data.train, data.validation]
     train, validation = keep_what_fits(model.config, params, splits, config)
     tokens = train.where.lengths - train.where.starts
     order = schedule.batch_order(key, tokens, size, config.steps)

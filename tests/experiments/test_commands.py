@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -18,10 +21,33 @@ ROOT = Path(__file__).parents[2]
 def call(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Runs `python -m ARGUMENTS` and returns what it printed."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
-    # Their programs run for seconds; most of the time would be compiling them well.
-    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     command = [sys.executable, "-m", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def call_here(*arguments: object, cwd: Path = ROOT) -> int:
+    """Runs `python -m ARGUMENTS` in this process, which has imported everything already.
+
+    Returns:
+      The exit status; what was printed is pytest's to capture.
+    """
+    module, *rest = map(str, arguments)
+    with (
+        contextlib.chdir(cwd),
+        mock.patch.object(sys, "argv", [module, *rest]),
+        mock.patch.dict(os.environ, COLUMNS="120"),
+    ):
+        # Tests may have imported it, but here it is the main module, made anew.
+        imported = sys.modules.pop(module, None)
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            assert isinstance(end.code, int)
+            return end.code
+        finally:
+            if imported is not None:
+                sys.modules[module] = imported
+    return 0
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +113,10 @@ def test_a_saved_circuit_measures_the_same_in_a_new_process(run_folder: Path) ->
 
 
 def test_a_circuit_is_measured_on_another_task_and_on_a_file(
-    run_folder: Path, tmp_path: Path
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = call("experiments.evaluate", "--circuit", run_folder, "--task", "gp")
-    assert done.returncode == 0 and "of gp on gpt2-mini" in done.stdout
+    assert call_here("experiments.evaluate", "--circuit", run_folder, "--task", "gp") == 0
+    assert "of gp on gpt2-mini" in capsys.readouterr().out
     rows = [
         {
             "clean": f"Then {a} and Paul spent the day at the park, and Paul gave a book to",
@@ -102,9 +128,8 @@ def test_a_circuit_is_measured_on_another_task_and_on_a_file(
     ]
     file = tmp_path / "mine.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
-    done = call("experiments.evaluate", "--circuit", run_folder, "--data", file)
-    assert done.returncode == 0, done.stderr
-    assert "1 test prompts of mine" in done.stdout
+    assert call_here("experiments.evaluate", "--circuit", run_folder, "--data", file) == 0
+    assert "1 test prompts of mine" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -119,22 +144,27 @@ def test_a_circuit_is_measured_on_another_task_and_on_a_file(
     ],
     ids=["task", "model", "neither", "both", "file", "steps"],
 )
-def test_mistakes_end_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = call("experiments.run", *arguments, "--out", tmp_path / "out")
-    assert done.returncode == 2
-    assert message in " ".join(done.stderr.replace("│", " ").split())
-    assert "Traceback" not in done.stderr
+def test_mistakes_end_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert call_here("experiments.run", *arguments, "--out", tmp_path / "out") == 2
+    printed = capsys.readouterr().err
+    assert message in " ".join(printed.replace("│", " ").split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     done = call("experiments.run", "--task", "ioi", "--out", tmp_path)
     assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
     assert "is not an empty folder" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_circuit_on_a_model_it_does_not_fit_is_refused(run_folder: Path, tmp_path: Path) -> None:
+def test_a_circuit_on_a_model_it_does_not_fit_is_refused(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from tests import tiny
 
     model = mg.load_model("gpt2-mini")
@@ -145,6 +175,6 @@ def test_a_circuit_on_a_model_it_does_not_fit_is_refused(run_folder: Path, tmp_p
     params = tiny.lively_params(config)
     named = mg.Model(name="x", config=config, params=params, tokenizer=model.tokenizer)
     mg.save_model(named, tmp_path / "other")
-    done = call("experiments.evaluate", "--circuit", run_folder, "--model", tmp_path / "other")
-    assert done.returncode == 2
-    assert "(4, 8), the model wants (3, 4)" in done.stderr
+    other = tmp_path / "other"
+    assert call_here("experiments.evaluate", "--circuit", run_folder, "--model", other) == 2
+    assert "(4, 8), the model wants (3, 4)" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import mgnp_jax as mg
-from tests.experiments.test_commands import ROOT, call
+from tests.experiments.test_commands import ROOT, call, call_here
 from tests.models.test_smollm2 import real
 
 README = (ROOT / "README.md").read_text()
@@ -54,17 +54,22 @@ def test_module_commands_run_in_order(tmp_path: Path) -> None:
         if "smollm2-135m" in arguments:
             continue
         # The last of two flags counts, so the run is cut short.
-        done = call(*arguments, *SHORT[arguments[0]], cwd=tmp_path)
-        assert done.returncode == 0, f"{command}: {done.stderr}"
+        assert call_here(*arguments, *SHORT[arguments[0]], cwd=tmp_path) == 0, command
         ran += 1
     assert ran >= 5
 
 
 @pytest.mark.parametrize("stage", [pytest.param("", marks=real)])
-def test_the_smollm2_command_runs(tmp_path: Path, stage: str) -> None:
+def test_the_smollm2_command_runs_and_the_model_does_the_task(tmp_path: Path, stage: str) -> None:
     (command,) = [c for c in COMMANDS if "smollm2-135m" in c]
-    done = call(*shlex.split(command)[2:], *SHORT["experiments.run"], cwd=tmp_path)
+    short = ("--steps", 1, "--cache", "batch", "--validation-prompts", 16)
+    short += ("--test-prompts", 64, "--out", tmp_path / "run")
+    done = call(*shlex.split(command)[2:], *short, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["task"] == "ioi"
+    assert results["base"]["accuracy"] >= 0.95
+    assert results["base"]["score"] >= 4
 
 
 def test_installs_name_what_exists() -> None:
@@ -107,7 +112,7 @@ def test_the_documented_data_line_is_accepted(tmp_path: Path) -> None:
 
 def test_the_command_that_trains_the_embedded_model_runs(tmp_path: Path) -> None:
     (command,) = re.findall(r"`python -m (experiments.train_mini --out) DIR`", README)
-    done = call(*command.split(), tmp_path / "mini", "--steps", 2, "--batch-size", 4)
-    assert done.returncode == 0, done.stderr
+    short = ("--steps", 2, "--batch-size", 4)
+    assert call_here(*command.split(), tmp_path / "mini", *short) == 0
     again = mg.load_model(str(tmp_path / "mini"))
     assert again.config == mg.load_model("gpt2-mini").config

@@ -19,7 +19,6 @@ converted = all((smollm2.cache_root() / "smollm2-135m" / f).exists() for f in sm
 real = [
     pytest.mark.smollm2,
     pytest.mark.slow,
-    pytest.mark.xdist_group("smollm2"),
     pytest.mark.skipif(
         not converted and not os.environ.get("MGNP_JAX_TEST_SMOLLM2"),
         reason="SmolLM2 is not in the cache; MGNP_JAX_TEST_SMOLLM2=1 fetches it (93 MB)",
@@ -76,13 +75,10 @@ def smol() -> mg.Model:
 
 
 @pytest.mark.parametrize("stage", [pytest.param("", marks=real)])
-def test_the_converted_model_does_the_task(smol: mg.Model, stage: str) -> None:
+def test_the_converted_model_has_its_size_and_its_opening_token(smol: mg.Model, stage: str) -> None:
     assert sum(leaf.size for leaf in jax.tree.leaves(smol.params)) == 134_515_008
-    test = mg.load_task("ioi", smol.tokenizer, seed=0).test.take(slice(200))
+    test = mg.load_task("gp", smol.tokenizer, seed=0).test
     assert (test.clean[:, 0] == 0).all()
-    figures = mg.evaluate(smol, mg.full_masks(smol.config), test, batch_size=50)
-    assert figures["base_accuracy"] >= 0.95
-    assert figures["base_score"] >= 4
 
 
 @pytest.mark.parametrize("stage", [pytest.param("", marks=real)])

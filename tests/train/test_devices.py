@@ -45,8 +45,6 @@ def found() -> list[list[dict[str, list[float]]]]:
 
 
 @pytest.mark.parametrize("family", [0, 1], ids=["gpt2", "llama"])
-# On one worker, which makes the circuits once.
-@pytest.mark.xdist_group("devices")
 def test_log_alpha_after_twenty_steps_is_that_of_one_device(
     found: list[list[dict[str, list[float]]]], family: int
 ) -> None:

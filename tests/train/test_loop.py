@@ -231,3 +231,14 @@ def test_impossible_settings_are_refused(change: dict[str, Any]) -> None:
     name = next(iter(change))
     with pytest.raises(mg.MgnpError, match=f"{name} must .* got .?{change[name]}"):
         mg.DiscoverConfig(**change)
+
+
+def test_validation_on_fewer_prompts_is_on_the_first(tiny_model: mg.Model) -> None:
+    data = tiny.data(tiny_model.config)
+    config = mg.DiscoverConfig(steps=1, batch_size=4, validation_prompts=3)
+    circuit = mg.discover(jax.random.key(0), tiny_model, data, config)
+    expected = mg.evaluate(tiny_model, circuit, data.validation.take(slice(3)))
+    assert circuit.metadata["validation"]["prompts"] == 3
+    assert circuit.metadata["validation"]["base_score"] == pytest.approx(
+        expected["base_score"], abs=1e-5
+    )
