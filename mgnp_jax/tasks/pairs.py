@@ -141,7 +141,13 @@ def _encode(tokenizer: Tokenizer, pairs: Sequence[PromptPair]) -> _Encoded:
     opened = [ids(side, True) for side in sides]
     opens = tokenizer("")["input_ids"] != []
     bare = [ids(side, False) for side in sides] if opens else opened
-    return _Encoded(*opened, *bare, dict(zip(answers, ids(answers, False))))
+    return _Encoded(
+        clean=opened[0],
+        corrupted=opened[1],
+        bare_clean=bare[0],
+        bare_corrupted=bare[1],
+        answers=dict(zip(answers, ids(answers, False))),
+    )
 
 
 def problems_of(tokenizer: Tokenizer, pairs: Sequence[PromptPair]) -> list[list[str]]:
