@@ -38,6 +38,7 @@ from mgnp_jax.train import schedule
 from mgnp_jax.train.compaction import Compaction
 from mgnp_jax.train.loop import init_state, train_step
 from mgnp_jax.train.prompts import keep_what_fits
+from mgnp_jax.train.shares import shares
 
 SHAPES = {
     "gpt2-tiny-random": (2, 64, 4, 500),
@@ -240,11 +241,12 @@ def ours(
     key, lift = jax.random.key(0), jnp.zeros(())
     tokens = kept.where.lengths - kept.where.starts
     order = schedule.batch_order(key, tokens, discover.batch_size, discover.steps)
-    sizes = kept.where.sizes(order)
+    parts = shares(1, discover.accumulate)
+    sizes = parts.sizes(kept.where, order)
     state = init_state(discover, model.config)
     fixed = (discover, model.config, key, params)
     started = time.perf_counter()
-    piece = kept.piece(order[0], sizes)
+    piece = parts.piece(kept, order[0], sizes)
     compiled = train_step.lower(*fixed, state, piece, lift, compaction).compile()
     compile_s = time.perf_counter() - started
     steps = itertools.cycle(range(discover.steps))
@@ -252,7 +254,7 @@ def ours(
     def step() -> float:
         nonlocal state
         started = time.perf_counter()
-        piece = kept.piece(order[next(steps)], sizes)
+        piece = parts.piece(kept, order[next(steps)], sizes)
         state, out = compiled(key, params, state, piece, lift, compaction)
         jax.block_until_ready((state, out))
         return time.perf_counter() - started

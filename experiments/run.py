@@ -25,7 +25,7 @@ from mgnp_jax.metrics.evaluate import check_prompts, evaluate_all
 from mgnp_jax.report import run_folder
 from mgnp_jax.report.progress import TrainingProgress
 from mgnp_jax.tasks import check_source
-from mgnp_jax.train.devices import devices
+from mgnp_jax.train.shares import shares
 
 CONTROL_PROMPTS = 200
 """Test prompts that random circuit and complement are measured on."""
@@ -79,7 +79,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     task = "gt-other" if config.gt_corruption == "other" else config.task
     source = str(config.data.resolve() if config.data else task)
     check_source(source)
-    devices(config.discover.devices)
+    shares(config.discover.devices)
     run_folder.check_free(config.out)
     model = mg.load_model(config.model)
     data = mg.load_task(source, model.tokenizer, config.seed, skip_bad=config.skip_bad)

@@ -276,6 +276,25 @@ def two_stream_forward(
 
 
 @functools.partial(jax.jit, static_argnums=0)
+def answer_logits(
+    config: ModelConfig, params: Params, tokens: jax.Array, layout: Layout
+) -> jax.Array:
+    """The base model's logits at the answer position alone; no node's value is kept.
+
+    Args:
+      config: the model's shape.
+      params: its weights.
+      tokens: [K] int ids of whole prompts.
+      layout: where they stand.
+
+    Returns:
+      [B, V].
+    """
+    residual = capture(config, params, tokens, layout).residual
+    return unembed(config, params, residual[layout.answers])
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def plain_passes(
     config: ModelConfig, params: Params, streams: jax.Array, layout: Layout
 ) -> tuple[jax.Array, Captured]:

@@ -100,6 +100,9 @@ class DiscoverConfig:
     optimiser stay float32, and so do the figures on test prompts."""
     devices: int = 1
     """Devices that share a batch; must divide `batch_size`."""
+    accumulate: int = 1
+    """Parts of a batch that run one after another, their gradients added: less memory. Times
+    `devices` it must divide `batch_size`."""
 
     def __post_init__(self) -> None:
         """Refuses values that cannot be meant."""
@@ -115,17 +118,19 @@ class DiscoverConfig:
                     f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}"
                 )
         positive = ("steps", "batch_size", "learning_rate", "log_every", "validate_every")
-        positive += ("devices",) + ("validation_prompts",) * (self.validation_prompts is not None)
+        positive += ("devices", "accumulate")
+        if self.validation_prompts is not None:
+            positive += ("validation_prompts",)
         for name in positive:
             if getattr(self, name) <= 0:
                 raise MgnpError(f"{name} must be greater than 0, got {getattr(self, name)}")
         for name in ("noise_floor", "warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise MgnpError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        if self.batch_size % self.devices:
+        if self.batch_size % (self.devices * self.accumulate):
             raise MgnpError(
-                f"devices must divide batch_size, got {self.devices} devices for "
-                f"{self.batch_size} prompts a step"
+                "devices times accumulate must divide batch_size, got "
+                f"{self.devices} × {self.accumulate} for {self.batch_size} prompts a step"
             )
         for name in ("kl_weight", "score_weight", "penalty", "cache_gib"):
             if getattr(self, name) < 0:

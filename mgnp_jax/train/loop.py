@@ -24,8 +24,8 @@ from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.train import losses, schedule
 from mgnp_jax.train.compaction import Compaction, compact, full_cost
 from mgnp_jax.train.config import DiscoverConfig
-from mgnp_jax.train.devices import devices
 from mgnp_jax.train.prompts import Piece, chosen, keep_what_fits
+from mgnp_jax.train.shares import shares
 from mgnp_jax.types import MASK_STREAM, Masks, MgnpError, Params, checksum, stream_key
 
 Record = dict[str, Any]
@@ -162,12 +162,12 @@ def discover(
         check_prompts(model.config, part)
     started = time.perf_counter()
     size = min(config.batch_size, len(data.train))
-    if size % config.devices:
+    if size % (config.devices * config.accumulate):
         raise MgnpError(
-            f"{size} training prompts cannot be shared by {config.devices} devices evenly; "
-            "bring more prompts or ask for fewer devices"
+            f"{size} training prompts cannot be shared evenly by {config.devices} devices in "
+            f"{config.accumulate} parts; bring more prompts or ask for fewer"
         )
-    machines = devices(config.devices)
+    machines = shares(config.devices, config.accumulate)
     params = jax.tree.map(lambda leaf: leaf.astype(config.dtype), model.params)
     params, key = machines.replicate((params, key))
     train, validation = keep_what_fits(model.config, params, splits, config)

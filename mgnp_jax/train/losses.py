@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -76,14 +77,29 @@ def penalty(shares: dict[str, jax.Array], sizes: dict[str, int], penalties: Pena
     return sum(costs, jnp.zeros(()))
 
 
+def score_size(streams: Streams) -> jax.Array:
+    """Mean size of the full model's score over all prompts, the unit of `score_gap`.
+
+    Args:
+      streams: prompts with the full model's logits, with leading axes of shares or without.
+
+    Returns:
+      [] in the score's own unit.
+    """
+    flat = (streams.readouts["score"], streams.base_logits)
+    readout, logits = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), flat)
+    return jnp.maximum(jnp.abs(read(readout, logits.astype(_fine(logits)))).mean(), 1e-6)
+
+
 def faithfulness(
-    logits: jax.Array, streams: Streams, lift: jax.Array | float = 0.0
+    logits: jax.Array, streams: Streams, size: jax.Array, lift: jax.Array | float = 0.0
 ) -> dict[str, jax.Array]:
     """The two terms that say how far the circuit is from the full model.
 
     Args:
       logits: [B, V] of the circuit.
       streams: the prompts, with the full model's logits.
+      size: [] of the full model's score, as `score_size` of the whole batch.
       lift: [] by what part of itself the score that is aimed at exceeds the full model's.
 
     Returns:
@@ -92,11 +108,28 @@ def faithfulness(
       than the model is not faithful. The ratio makes one weight serve scores in logits and
       in probability.
     """
+    # At least float32 from here on, whatever the model ran in.
+    base, logits = (x.astype(_fine(x)) for x in (streams.base_logits, logits))
     readout = streams.readouts["score"]
-    base = read(readout, streams.base_logits)
-    size = jnp.maximum(jnp.abs(base).mean(), 1e-6)
-    gap = jnp.abs(read(readout, logits) - (1 + lift) * base).mean() / size
-    return {"kl": kl_divergence(streams.base_logits, logits).mean(), "score_gap": gap}
+    gap = jnp.abs(read(readout, logits) - (1 + lift) * read(readout, base)).mean() / size
+    return {"kl": kl_divergence(base, logits).mean(), "score_gap": gap}
+
+
+def _fine(x: jax.Array) -> Any:
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def unfaithfulness(config: DiscoverConfig, terms: dict[str, jax.Array]) -> jax.Array:
+    """The part of the objective that depends on the prompts.
+
+    Args:
+      config: loss weights.
+      terms: `kl`, `score_gap`.
+
+    Returns:
+      [].
+    """
+    return config.kl_weight * terms["kl"] + config.score_weight * terms["score_gap"]
 
 
 def total(config: DiscoverConfig, terms: dict[str, jax.Array], scale: jax.Array) -> jax.Array:
@@ -110,11 +143,7 @@ def total(config: DiscoverConfig, terms: dict[str, jax.Array], scale: jax.Array)
     Returns:
       [].
     """
-    return (
-        config.kl_weight * terms["kl"]
-        + config.score_weight * terms["score_gap"]
-        + scale * config.penalty * terms["penalty"]
-    )
+    return unfaithfulness(config, terms) + scale * config.penalty * terms["penalty"]
 
 
 def objective(
@@ -145,13 +174,37 @@ def objective(
       The loss; it and its terms by name, with the expected kept shares under `kept`.
     """
     noise = schedule.noise_scale(config, step)
-    *shards, prompts, _ = streams.base_logits.shape
-    count = math.prod(shards)
+    count = math.prod(streams.base_logits.shape[:-1])
     parts = [log_alpha] if compaction is None else compaction.masks(log_alpha)
     keys = [key] if compaction is None else jax.random.split(key, len(parts))
-    masks = [
-        sample_masks(k, part, config.gates, noise, count * prompts) for k, part in zip(keys, parts)
-    ]
+    masks = [sample_masks(k, part, config.gates, noise, count) for k, part in zip(keys, parts)]
+    size = score_size(streams)
+
+    def unfaithful(masks: Any, streams: Streams) -> tuple[jax.Array, dict[str, jax.Array]]:
+        logits, streams = _run(config, model_config, params, masks, streams, compaction)
+        terms = faithfulness(logits, streams, size, lift)
+        return unfaithfulness(config, terms), terms
+
+    if config.accumulate > 1:
+        loss, terms = _one_after_another(unfaithful, config.accumulate, masks, streams)
+    else:
+        loss, terms = unfaithful(masks, streams)
+    shares = kept_shares(log_alpha)
+    sizes = {name: leaf.size for name, leaf in log_alpha.items()}
+    terms["penalty"] = penalty(shares, sizes, config.penalties)
+    loss += schedule.penalty_scale(config, step) * config.penalty * terms["penalty"]
+    return loss, {"loss": loss, **terms, "kept": shares}
+
+
+def _run(
+    config: DiscoverConfig,
+    model_config: ModelConfig,
+    params: Params,
+    masks: list[Masks],
+    streams: Streams,
+    compaction: Compaction | None,
+) -> tuple[jax.Array, Streams]:
+    """Logits [B, V] of the masked pass, and the streams, both without an axis of devices."""
     run = functools.partial(
         masked_logits,
         model_config,
@@ -159,29 +212,43 @@ def objective(
         segments=None if compaction is None else compaction.segments,
         remat=config.remat,
     )
-    if shards:
-        # Each device its own prompts' gates; then one batch again, as on a single device.
-        axes = jax.tree.map(lambda leaf: min(leaf.ndim - 1, 1), masks)
-        each = jax.tree.map(
-            lambda leaf, axis: leaf.reshape(
-                *leaf.shape[:axis], count, prompts, *leaf.shape[axis + 1 :]
-            ),
-            masks,
-            axes,
-        )
-        logits = jax.vmap(lambda m, s: run(masks=m, streams=s), (axes, 0))(each, streams)
-        logits = logits.reshape(count * prompts, -1)
-        whole = (streams.base_logits, streams.readouts)
-        merged = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), whole)
-        streams = streams.replace(base_logits=merged[0], readouts=merged[1])  # type: ignore[attr-defined]
-    else:
-        logits = run(masks=masks, streams=streams)
-    shares = kept_shares(log_alpha)
-    # At least float32 from here on, whatever the model ran in.
-    fine = jnp.promote_types(logits.dtype, jnp.float32)
-    streams = streams.replace(base_logits=streams.base_logits.astype(fine))  # type: ignore[attr-defined]
-    terms = faithfulness(logits.astype(fine), streams, lift)
-    sizes = {name: leaf.size for name, leaf in log_alpha.items()}
-    terms["penalty"] = penalty(shares, sizes, config.penalties)
-    loss = total(config, terms, schedule.penalty_scale(config, step))
-    return loss, {"loss": loss, **terms, "kept": shares}
+    if config.devices == 1:
+        return run(masks=masks, streams=streams), streams
+    # Each device its own prompts' gates; then one batch again, as on a single device.
+    each, axes = _split(masks, config.devices)
+    logits = jax.vmap(lambda m, s: run(masks=m, streams=s), (axes, 0))(each, streams)
+    whole = (logits, streams.base_logits, streams.readouts)
+    logits, base, readouts = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), whole)
+    return logits, streams.replace(base_logits=base, readouts=readouts)  # type: ignore[attr-defined]
+
+
+def _split(masks: list[Masks], count: int) -> tuple[list[Masks], Any]:
+    """Gates [L, B, …] → [L, count, B / count, …], and where the new axis is in each leaf."""
+    axes = jax.tree.map(lambda leaf: min(leaf.ndim - 1, 1), masks)
+    each = jax.tree.map(
+        lambda leaf, axis: leaf.reshape(*leaf.shape[:axis], count, -1, *leaf.shape[axis + 1 :]),
+        masks,
+        axes,
+    )
+    return each, axes
+
+
+def _one_after_another(
+    unfaithful: Callable[..., Any], count: int, masks: list[Masks], streams: Streams
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Means over the parts of a batch, of which one at a time is in memory.
+
+    Each part's gradient in the gates is taken when it runs. What is returned is linear in
+    the gates with just that slope, so nothing of a part need be kept for a backward pass.
+    """
+    each, axes = _split(masks, count)
+    first = jax.tree.map(jnp.moveaxis, each, axes, jax.tree.map(lambda _: 0, axes))
+    gradient = jax.value_and_grad(unfaithful, has_aux=True)
+    (losses, terms), slopes = jax.lax.map(
+        lambda part: gradient(*part), (jax.lax.stop_gradient(first), streams)
+    )
+    moved = jax.tree.map(
+        lambda slope, gate: (slope * (gate - jax.lax.stop_gradient(gate))).sum(), slopes, first
+    )
+    loss = losses.mean() + sum(jax.tree.leaves(moved)) / count
+    return loss, jax.tree.map(lambda term: term.mean(), terms)

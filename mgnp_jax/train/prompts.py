@@ -14,6 +14,7 @@ from mgnp_jax.metrics.evaluate import collect, per_prompt, summarise
 from mgnp_jax.metrics.extent import Extent, Selection, Sizes, extent, packed_tokens
 from mgnp_jax.metrics.streams import Streams, chunk_rows, prepare, run_streams, stream_bytes
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.forward import answer_logits
 from mgnp_jax.models.nodes import Corrupted
 from mgnp_jax.models.segments import Segment, narrow_values
 from mgnp_jax.train.compaction import Compaction
@@ -30,14 +31,16 @@ def chosen(piece: Piece) -> Streams:
     """The streams of a piece; inside a compiled function, where picking them is free.
 
     Args:
-      piece: streams, and which part of them; with a leading axis of devices, or without.
+      piece: streams, and which part of them; with leading axes of parts and devices, or
+        without.
     """
     streams, selection = piece
     if selection is None:
         return streams
-    if selection.rows.ndim == 1:
-        return streams.take(selection)
-    return jax.vmap(streams.take)(selection)
+    take = streams.take
+    for _ in range(selection.rows.ndim - 1):
+        take = jax.vmap(take)
+    return take(selection)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -193,10 +196,11 @@ def base_logits(model_config: ModelConfig, params: Params, batch: Batch, size: i
       [N, V].
     """
     chunks = list(chunk_rows(len(batch), size))
-    sizes = extent(batch).sizes(rows for rows, _ in chunks)
-    return np.concatenate(
-        [
-            np.asarray(run_streams(model_config, params, batch.take(rows), sizes).base_logits)[:n]
-            for rows, n in chunks
-        ]
-    )
+    where = extent(batch, share_prefix=False)
+    sizes = where.sizes(rows for rows, _ in chunks)
+    found = []
+    for rows, real in chunks:
+        layout = where.layout(rows, sizes)
+        clean, _ = packed_tokens(batch.take(rows), layout)
+        found.append(np.asarray(answer_logits(model_config, params, clean, layout))[:real])
+    return np.concatenate(found)

@@ -21,7 +21,10 @@ from tests import tiny
 
 assert jax.device_count() == 8
 base = mg.DiscoverConfig(steps=20, batch_size=8, gates="soft", train_embedding=True)
-ways = {"gpt2": [{"devices": 8}], "llama": [{"devices": 4, "cache": "batch"}]}
+ways = {
+    "gpt2": [{"devices": 8}],
+    "llama": [{"devices": 4, "cache": "batch", "accumulate": 2}],
+}
 for family, changes in ways.items():
     model = tiny.model(family)
     found = []
