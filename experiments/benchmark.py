@@ -31,6 +31,7 @@ from rich.console import Console
 import mgnp_jax as mg
 from experiments.command import command
 from experiments.published import PADDED, megabytes, published
+from mgnp_jax.models.layers import sealed
 from mgnp_jax.models.segments import narrowed, plan
 from mgnp_jax.models.weights import param_shapes
 from mgnp_jax.report.tables import Table
@@ -217,7 +218,7 @@ def closed_for_good(model: mg.Model, share: float, dtype: str) -> Compaction:
     everything = mg.full_masks(c)
     kept = {name: jnp.ones(leaf.shape, bool) for name, leaf in everything.items()}
     kept |= {"attention_heads": jnp.asarray(heads), "mlp_hidden": jnp.asarray(hidden)}
-    params = jax.tree.map(lambda leaf: leaf.astype(dtype), model.params)
+    params = sealed(jax.tree.map(lambda leaf: leaf.astype(dtype), model.params))
     return Compaction(segments=narrowed(c, params, chosen, heads, hidden), open=kept)
 
 
@@ -235,7 +236,7 @@ def ours(
       batch: training prompts.
       compaction: what is left of the model; None for all of it.
     """
-    params = jax.tree.map(lambda leaf: leaf.astype(discover.dtype), model.params)
+    params = sealed(jax.tree.map(lambda leaf: leaf.astype(discover.dtype), model.params))
     (kept,) = keep_what_fits(model.config, params, [batch], discover)
     kept = kept if compaction is None else kept.compacted(compaction)
     key, lift = jax.random.key(0), jnp.zeros(())

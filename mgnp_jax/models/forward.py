@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.families import family_named
-from mgnp_jax.models.layers import masked_layer, plain_layer
+from mgnp_jax.models.layers import masked_layer, opened, plain_layer
 from mgnp_jax.models.nodes import Captured, Corrupted, blend, site_gates
 from mgnp_jax.models.packing import Layout, for_tokens, whole_grid
 from mgnp_jax.models.segments import Segment
@@ -56,7 +56,9 @@ def embed(config: ModelConfig, params: Params, tokens: jax.Array, positions: jax
       [K, D].
     """
     ends = family_named(config.family).ends(config)
-    return ends.apply({"params": params["ends"]}, tokens, positions, method="embed")
+    # Tied to what it acts on, so that it is not widened before it is needed (see `sealed`).
+    weights, tokens = jax.lax.optimization_barrier((params["ends"], tokens))
+    return ends.apply({"params": opened(weights)}, tokens, positions, method="embed")
 
 
 @exact
@@ -72,7 +74,8 @@ def unembed(config: ModelConfig, params: Params, residual: jax.Array) -> Any:
       [..., V] logits.
     """
     ends = family_named(config.family).ends(config)
-    return ends.apply({"params": params["ends"]}, residual, method="unembed")
+    weights, residual = jax.lax.optimization_barrier((params["ends"], residual))
+    return ends.apply({"params": opened(weights)}, residual, method="unembed")
 
 
 @exact

@@ -24,7 +24,39 @@ def call(config: ModelConfig, weights: Params, method: str, *inputs: jax.Array) 
       inputs: its arguments.
     """
     block = family_named(config.family).block(config)
-    return block.apply({"params": weights}, *inputs, method=method)
+    return block.apply({"params": opened(weights)}, *inputs, method=method)
+
+
+def sealed(params: Params) -> Params:
+    """Weights as the compiler shall see them: bfloat16 as mere bits.
+
+    Where bfloat16 is multiplied as float32 (CPUs), it would widen the weights of all layers
+    at once, before the loop over them, and so make a second, larger model. Bits it leaves
+    alone until a layer has them `opened`.
+
+    Args:
+      params: the weights; float32 stays what it is.
+    """
+
+    def bits(leaf: jax.Array) -> jax.Array:
+        narrow = leaf.dtype == jnp.bfloat16
+        return jax.lax.bitcast_convert_type(leaf, jnp.uint16) if narrow else leaf
+
+    return jax.tree.map(bits, params)
+
+
+def opened(params: Params) -> Params:
+    """The inverse of `sealed`; leaves other weights as they are.
+
+    Args:
+      params: any of the model's.
+    """
+
+    def number(leaf: jax.Array) -> jax.Array:
+        narrow = leaf.dtype == jnp.uint16
+        return jax.lax.bitcast_convert_type(leaf, jnp.bfloat16) if narrow else leaf
+
+    return jax.tree.map(number, params)
 
 
 def _linear(config: ModelConfig, weights: Params, method: str, difference: jax.Array) -> Any:

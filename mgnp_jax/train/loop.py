@@ -20,6 +20,7 @@ from mgnp_jax.masks.granularities import EMBEDDING, full_masks, gate_count
 from mgnp_jax.metrics.evaluate import check_prompts
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
+from mgnp_jax.models.layers import sealed
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.train import losses, schedule
 from mgnp_jax.train.compaction import Compaction, compact, full_cost
@@ -168,7 +169,7 @@ def discover(
             f"{config.accumulate} parts; bring more prompts or ask for fewer"
         )
     machines = shares(config.devices, config.accumulate)
-    params = jax.tree.map(lambda leaf: leaf.astype(config.dtype), model.params)
+    params = sealed(jax.tree.map(lambda leaf: leaf.astype(config.dtype), model.params))
     params, key = machines.replicate((params, key))
     train, validation = keep_what_fits(model.config, params, splits, config)
     tokens = train.where.lengths - train.where.starts
