@@ -26,6 +26,8 @@ def command(config_type: type[Config], main: Callable[[Config, Console], Any]) -
       main: what to run.
     """
     console = Console()
+    # Else its first words are that PyTorch is missing, which nothing here wants.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     keep_compilations()
     try:
         main(tyro.cli(config_type), console)

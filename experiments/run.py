@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
+import jax.numpy as jnp
 import tyro
 from rich.console import Console
 
@@ -29,6 +30,9 @@ from mgnp_jax.train.shares import shares
 
 CONTROL_PROMPTS = 200
 """Test prompts that random circuit and complement are measured on."""
+
+LITTLE_PRUNED = 0.98
+"""Share of the parameters above which a circuit is called the whole model."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +102,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     )
     if data.skipped:
         console.print(f"Left out {data.skipped:,} prompts that cannot be used (--skip-bad)")
+    console.print("Running both plain passes and compiling; progress follows", highlight=False)
     with (folder / "metrics.jsonl").open("w") as log:
         with TrainingProgress(config.discover.steps, console) as progress:
 
@@ -120,12 +125,19 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     others = {
         "random": shuffled(jax.random.key(config.seed), circuit.masks),
         "complement": complement(circuit.masks),
+        "empty": jax.tree.map(jnp.zeros_like, circuit.masks),
     }
     results["controls"] = evaluate_all(model, {"circuit": circuit, **others}, some)
     metadata = {**circuit.metadata, "test_prompts": config.test_prompts, "figures": figures}
     run_folder.write(folder, dataclasses.replace(circuit, metadata=metadata), results)
     for table in run_folder.tables_of(results, circuit):
         console.print(table.rich())
+    if results["parameters"]["active"] > LITTLE_PRUNED * results["parameters"]["total"]:
+        console.print(
+            f"Warning: hardly anything is pruned after {config.discover.steps} steps, so this is "
+            "the model rather than a circuit; train longer (--steps) or raise --penalty",
+            style="yellow",
+        )
     console.print(f"Saved to {folder} (start with {folder / 'README.md'})", highlight=False)
     return results
 

@@ -23,6 +23,7 @@ LABELS = {
 CONTROLS = {
     "random": "Random, as many nodes of every kind",
     "complement": "Everything but the circuit",
+    "empty": "Nothing kept",
 }
 """Controls as a reader calls them."""
 

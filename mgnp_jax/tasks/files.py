@@ -47,21 +47,21 @@ def load_file(path: Path, tokenizer: Tokenizer, seed: int, *, skip_bad: bool = F
         raise MgnpError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from None
     read: list[tuple[PromptPair, str | None]] = []
     problems: list[str] = []
-    first: dict[str, str] = {}
     bad = 0
     for origin, row in _rows(text, path.name):
         try:
-            pair, part = _parse(row, origin)
-            # A prompt that is trained on and tested on would make the figures mean nothing.
-            if pair.clean in first:
-                raise MgnpError(f"{origin}: the clean prompt is that of {first[pair.clean]}")
+            read.append(_parse(row, origin))
         except MgnpError as error:
             problems.append(str(error))
             bad += 1
-            continue
-        first[pair.clean] = origin
-        read.append((pair, part))
     found = problems_of(tokenizer, [pair for pair, _ in read])
+    first: dict[str, str] = {}
+    for (pair, _), each in zip(read, found):
+        # A prompt that is trained on and tested on would make the figures mean nothing.
+        if pair.clean in first:
+            each.append(f"{pair.origin}: the clean prompt is that of {first[pair.clean]}")
+        elif not each:
+            first[pair.clean] = pair.origin
     problems += [problem for each in found for problem in each]
     bad += sum(map(bool, found))
     if problems and not skip_bad:

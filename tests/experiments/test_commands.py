@@ -63,6 +63,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "Circuit size",
         "Faithfulness on 40 test prompts",
         "Kept in each layer",
+        "Nothing kept",
+        "hardly anything is pruned after 6 steps",
         "Saved to",
     ):
         assert words in done.stdout
