@@ -24,6 +24,8 @@ def test_benchmark_writes_its_figures(tmp_path: Path) -> None:
     assert {"matrix_gflops", "published", "ours", "speedup", "xla_mb", "peak_rss_mb"} <= set(result)
     numbers = [result["published"]["step_s"], *result["ours"].values(), result["xla_mb"]]
     assert all(np.isfinite(n) and n > 0 for n in numbers)
+    assert set(result["memory_mb"]) == {"lean_float32", "lean_bfloat16", "cached_float32"}
+    assert result["xla_mb"] < result["memory_mb"]["cached_float32"]
 
 
 def test_the_floor_counts_every_matrix_once() -> None:

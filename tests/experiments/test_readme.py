@@ -30,7 +30,7 @@ SHORT = {
     "experiments.paper": ["--tasks", "gp", "--seeds", "1", "--steps", "2", "--test-prompts", "8"],
     "experiments.benchmark": [
         *("--model", "gpt2-tiny-random", "--repeats", "1", "--batch-size", "2"),
-        "--no-published",
+        *("--no-published", "--no-memory"),
     ],
 }
 
