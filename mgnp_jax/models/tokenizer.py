@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tokenizers.processors import TemplateProcessing
@@ -9,6 +10,15 @@ from tokenizers.processors import TemplateProcessing
 from mgnp_jax.types import Tokenizer
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+
+
+def _plain(directory: Path) -> bool:
+    """Whether the checkpoint says that its tokenizer is of no class of its own."""
+    config = directory / "tokenizer_config.json"
+    if not ((directory / "tokenizer.json").exists() and config.exists()):
+        return False
+    named = json.loads(config.read_text()).get("tokenizer_class")
+    return named in ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def load_tokenizer(directory: Path, prefix_token: str | None) -> Tokenizer:
@@ -25,10 +35,14 @@ def load_tokenizer(directory: Path, prefix_token: str | None) -> Tokenizer:
     if not any((directory / name).exists() for name in ("tokenizer.json", "vocab.json")):
         return None
     # Imported here: transformers takes seconds to import, and evaluation on token arrays
-    # does without.
-    from transformers import AutoTokenizer
+    # does without. Most of them go to the classes of single models, which a tokenizer that
+    # is all in tokenizer.json does not need.
+    if _plain(directory):
+        from transformers import PreTrainedTokenizerFast as Loader
+    else:
+        from transformers import AutoTokenizer as Loader
 
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    tokenizer = Loader.from_pretrained(directory, local_files_only=True)
     known = tokenizer.get_vocab()
     opens = tokenizer("a")["input_ids"] != tokenizer("a", add_special_tokens=False)["input_ids"]
     if prefix_token in known and not opens:

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INK, PALE = "#1f4e79", "#eef2f6"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty picture.
+
+    Args:
+      width: in inches.
+      height: in inches.
+    """
+    # Imported here: it takes a second, for which training need not wait.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def heads_figure(masks: Mapping[str, Any], title: str) -> Figure:
@@ -21,7 +36,7 @@ def heads_figure(masks: Mapping[str, Any], title: str) -> Figure:
     share = np.asarray(masks["attention_neurons"]).mean(-1)
     kept = np.asarray(masks["attention_heads"])
     layers, heads = kept.shape
-    figure = Figure(figsize=(1.8 + 0.45 * heads, 1.6 + 0.28 * layers), layout="constrained")
+    figure = new_figure(1.8 + 0.45 * heads, 1.6 + 0.28 * layers)
     axes = figure.subplots()
     # A kept head with few neurons must still be told from a pruned one: 0.25 is the floor.
     shade = np.where(kept, 0.25 + 0.75 * share, 0.0)
@@ -47,7 +62,7 @@ def neurons_figure(masks: Mapping[str, Any], title: str) -> Figure:
         "MLP output neurons": np.asarray(masks["mlp_output"]),
     }
     layers = len(masks["attention_blocks"])
-    figure = Figure(figsize=(9, 1.6 + 0.2 * layers), layout="constrained")
+    figure = new_figure(9, 1.6 + 0.2 * layers)
     figure.suptitle(title)
     for axes, (name, mask) in zip(figure.subplots(1, 3, sharey=True), panels.items()):
         share = 100 * mask.reshape(layers, -1).mean(-1)

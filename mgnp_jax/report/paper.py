@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from mgnp_jax.metrics.controls import jaccard
+from mgnp_jax.report.figures import new_figure
 from mgnp_jax.report.tables import CONTROLS, LABELS, Table
 from mgnp_jax.types import Masks
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Results = Mapping[str, Any]
 """As in results.json."""
@@ -183,7 +185,7 @@ def trade_off_figure(runs: Mapping[str, Sequence[Results]], title: str) -> Figur
       runs: results of every seed, by task.
       title: above the picture.
     """
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = new_figure(6, 4)
     axes = figure.subplots()
     for task, found in runs.items():
         heads = [run["sizes"]["attention_heads"] for run in found]

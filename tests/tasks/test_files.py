@@ -136,3 +136,12 @@ def test_no_file_makes_a_traceback_that_is_not_our_own(
     (tmp_path / "fuzz.json").write_text(json.dumps({"prompts": rows}), encoding="utf-8")
     with pytest.raises(mg.MgnpError):
         mg.load_task(tmp_path / "fuzz.json", mini.tokenizer, skip_bad=True)
+
+
+def test_every_problem_of_a_repeated_prompt_is_named(mini: mg.Model, tmp_path: Path) -> None:
+    again = line(0, corrupted="Then Emma gave a book to")
+    file = write(tmp_path / "mine.jsonl", [line(0), again, line(1), line(2)])
+    with pytest.raises(mg.MgnpError) as error:
+        mg.load_task(file, mini.tokenizer)
+    for part in ("2 problem(s) in 1 bad line(s)", "equally long", "prompt is that of mine.jsonl:1"):
+        assert part in str(error.value)
