@@ -70,7 +70,9 @@ def published_step(
         # compiler from seeing that.
         logits = at_answer(jax.lax.optimization_barrier(logits_of(residual)))
         sizes = {name: leaf.size for name, leaf in log_alpha.items()}
-        penalty = losses.penalty(losses.kept_shares(log_alpha), sizes, config.penalties)
+        penalty = losses.penalty(
+            losses.kept_shares(log_alpha, tuple(log_alpha)), sizes, config.penalties
+        )
         return kl_divergence(base, logits).mean() - read(readout, logits).mean() + penalty
 
     grads = jax.grad(loss)(state.log_alpha)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, get_args
 
+from mgnp_jax.masks.granularities import EMBEDDING, GRANULARITIES
 from mgnp_jax.types import MgnpError
 
 GateKind = Literal["second_order", "straight_through", "soft"]
@@ -69,6 +70,8 @@ class DiscoverConfig:
     """Scales all prices."""
     penalties: Penalties = Penalties()
     """Price of one open node of each granularity."""
+    granularities: tuple[str, ...] = GRANULARITIES
+    """Granularities that are trained together; gates of the others stay open."""
     warmup: float = 0.4
     """Fraction of the steps over which the penalty grows from nothing to full."""
     train_embedding: bool = False
@@ -117,6 +120,12 @@ class DiscoverConfig:
                 raise MgnpError(
                     f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}"
                 )
+        unknown = set(self.granularities) - set(GRANULARITIES)
+        if unknown or not self.granularities:
+            raise MgnpError(
+                f"granularities must be some of {', '.join(GRANULARITIES)}; got "
+                f"{', '.join(self.granularities) or 'none'}"
+            )
         positive = ("steps", "batch_size", "learning_rate", "log_every", "validate_every")
         positive += ("devices", "accumulate")
         if self.validation_prompts is not None:
@@ -135,3 +144,8 @@ class DiscoverConfig:
         for name in ("kl_weight", "score_weight", "penalty", "cache_gib"):
             if getattr(self, name) < 0:
                 raise MgnpError(f"{name} must not be negative, got {getattr(self, name)}")
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Names of all gates that training moves."""
+        return self.granularities + (EMBEDDING,) * self.train_embedding

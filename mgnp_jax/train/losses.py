@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,11 @@ from mgnp_jax.types import Masks, Params
 
 
 def sample_masks(
-    key: jax.Array, log_alpha: Masks, gates: str, noise: jax.Array | float, prompts: int
+    key: jax.Array,
+    log_alpha: Masks,
+    config: DiscoverConfig,
+    noise: jax.Array | float,
+    prompts: int,
 ) -> Masks:
     """Draws every gate once for each prompt.
 
@@ -32,7 +36,7 @@ def sample_masks(
     Args:
       key: [] typed key; consumed.
       log_alpha: float arrays by granularity, the layer axis first.
-      gates: key of `GATES`.
+      config: how gates are drawn, and which; the others are open.
       noise: [] scale of the logistic noise.
       prompts: B.
 
@@ -40,25 +44,31 @@ def sample_masks(
       Gates [L, B, …] by granularity; [B] for the embedding.
     """
     keys = jax.random.split(key, len(log_alpha))
-    draw = GATES[gates]
+    draw = GATES[config.gates]
 
-    def each(leaf: jax.Array) -> jax.Array:
+    def each(key: jax.Array, name: str) -> jax.Array:
+        leaf = log_alpha[name]
         shape = (*leaf.shape[:1], prompts, *leaf.shape[1:])
-        return jnp.broadcast_to(jnp.expand_dims(leaf, min(leaf.ndim, 1)), shape)
+        whole = jnp.broadcast_to(jnp.expand_dims(leaf, min(leaf.ndim, 1)), shape)
+        return draw(key, whole, noise) if name in config.trained else jnp.ones_like(whole)
 
-    return {n: draw(k, each(log_alpha[n]), noise) for k, n in zip(keys, sorted(log_alpha))}
+    return {name: each(k, name) for k, name in zip(keys, sorted(log_alpha))}
 
 
-def kept_shares(log_alpha: Masks) -> dict[str, jax.Array]:
+def kept_shares(log_alpha: Masks, trained: Sequence[str]) -> dict[str, jax.Array]:
     """Expected share of open gates of each granularity (appendix C's normalised L0).
 
     Args:
       log_alpha: float arrays by granularity.
+      trained: names of the gates that are drawn; the others are open.
 
     Returns:
       [] fractions by granularity.
     """
-    return {name: open_probability(leaf).mean() for name, leaf in log_alpha.items()}
+    return {
+        name: open_probability(leaf).mean() if name in trained else jnp.ones(())
+        for name, leaf in log_alpha.items()
+    }
 
 
 def penalty(shares: dict[str, jax.Array], sizes: dict[str, int], penalties: Penalties) -> jax.Array:
@@ -177,7 +187,7 @@ def objective(
     count = math.prod(streams.base_logits.shape[:-1])
     parts = [log_alpha] if compaction is None else compaction.masks(log_alpha)
     keys = [key] if compaction is None else jax.random.split(key, len(parts))
-    masks = [sample_masks(k, part, config.gates, noise, count) for k, part in zip(keys, parts)]
+    masks = [sample_masks(k, part, config, noise, count) for k, part in zip(keys, parts)]
     size = score_size(streams)
 
     def unfaithful(masks: Any, streams: Streams) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -189,7 +199,7 @@ def objective(
         loss, terms = _one_after_another(unfaithful, config.accumulate, masks, streams)
     else:
         loss, terms = unfaithful(masks, streams)
-    shares = kept_shares(log_alpha)
+    shares = kept_shares(log_alpha, config.trained)
     sizes = {name: leaf.size for name, leaf in log_alpha.items()}
     terms["penalty"] = penalty(shares, sizes, config.penalties)
     loss += schedule.penalty_scale(config, step) * config.penalty * terms["penalty"]

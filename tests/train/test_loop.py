@@ -227,12 +227,14 @@ def test_lift_follows_what_validation_missed() -> None:
         {"penalty": -0.1},
         {"cache": "some"},
         {"devices": 3},
+        {"granularities": ("heads",)},
     ],
     ids=lambda change: next(iter(change)),
 )
 def test_impossible_settings_are_refused(change: dict[str, Any]) -> None:
-    name = next(iter(change))
-    with pytest.raises(mg.MgnpError, match=f"{name} .*must .* got .?{change[name]}"):
+    ((name, value),) = change.items()
+    got = value[0] if isinstance(value, tuple) else value
+    with pytest.raises(mg.MgnpError, match=f"{name} .*must .* got .?{got}"):
         mg.DiscoverConfig(**change)
 
 
@@ -245,3 +247,19 @@ def test_validation_on_fewer_prompts_is_on_the_first(tiny_model: mg.Model) -> No
     assert circuit.metadata["validation"]["base_score"] == pytest.approx(
         expected["base_score"], abs=1e-5
     )
+
+
+def test_gates_of_other_granularities_stay_open(tiny_model: mg.Model) -> None:
+    config = dataclasses.replace(
+        CONFIG, granularities=("attention_heads", "mlp_hidden"), penalty=20.0, warmup=0.0
+    )
+    records: list[dict[str, Any]] = []
+    data = tiny.data(tiny_model.config)
+    circuit = mg.discover(jax.random.key(0), tiny_model, data, config, on_record=records.append)
+    for name, leaf in circuit.log_alpha.items():
+        assert bool((leaf != CONFIG.initial_log_alpha).any()) == (name in config.granularities)
+    last = next(record for record in records[::-1] if "kept" in record)
+    assert last["kept"]["attention_heads"] < 0.9 and last["kept"]["attention_neurons"] == 1.0
+    # A closed head's neurons are closed with it, the open heads' all open.
+    heads, neurons = circuit.masks["attention_heads"], circuit.masks["attention_neurons"]
+    np.testing.assert_array_equal(neurons, np.broadcast_to(heads[..., None], neurons.shape))
