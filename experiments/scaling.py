@@ -77,8 +77,9 @@ def scaling(config: ScalingConfig, console: Console) -> list[Point]:
         for tokens in config.tokens:
             wanted = benchmark.BenchmarkConfig(tokens=tokens, discover=discover)
             kept = dataclasses.replace(discover, cache="dataset")
-            step, _, _ = benchmark.ours(kept, cut, benchmark.prompts(wanted, cut))
-            _, _, memory = benchmark.ours(discover, cut, benchmark.prompts(wanted, cut))
+            prompts = benchmark.prompts(wanted, cut).take(slice(config.batch_size))
+            step, _, _ = benchmark.ours(kept, cut, prompts)
+            _, _, memory = benchmark.ours(discover, cut, prompts)
             step()
             seconds = statistics.median(step() for _ in range(config.repeats))
             points.append(Point(layers=layers, tokens=tokens, step_s=seconds, xla_mb=memory))
