@@ -13,7 +13,8 @@ from flax import struct
 
 from mgnp_jax.metrics.extent import Extent, Selection, Sizes, extent, packed_tokens
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.models.forward import lockstep_residual, masked_residual, plain_passes, unembed
+from mgnp_jax.models.ends import unembed
+from mgnp_jax.models.forward import lockstep_residual, masked_residual, plain_passes
 from mgnp_jax.models.nodes import Corrupted
 from mgnp_jax.models.packing import Layout, pack
 from mgnp_jax.models.segments import Segment

@@ -121,9 +121,9 @@ class DiscoverConfig:
                     f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}"
                 )
         unknown = set(self.granularities) - set(GRANULARITIES)
-        if unknown or not self.granularities:
+        if unknown or not self.granularities or not isinstance(self.granularities, tuple):
             raise MgnpError(
-                f"granularities must be some of {', '.join(GRANULARITIES)}; got "
+                f"granularities must be a tuple of some of {', '.join(GRANULARITIES)}; got "
                 f"{', '.join(self.granularities) or 'none'}"
             )
         positive = ("steps", "batch_size", "learning_rate", "log_every", "validate_every")

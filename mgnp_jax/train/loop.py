@@ -34,6 +34,9 @@ Record = dict[str, Any]
 OFF_WEIGHT = 10.0
 """Of the relative error of the mean score, which swings from one validation to the next."""
 
+SURELY_OPEN = 20.0
+"""Log-alpha of gates that are not trained."""
+
 
 @struct.dataclass
 class TrainState:
@@ -57,7 +60,11 @@ def init_state(config: DiscoverConfig, model_config: ModelConfig) -> TrainState:
       config: where log-alpha starts.
       model_config: the model's shape.
     """
-    log_alpha = full_masks(model_config, config.initial_log_alpha, embedding=config.train_embedding)
+    starts = full_masks(model_config, config.initial_log_alpha, embedding=config.train_embedding)
+    log_alpha = {
+        name: leaf if name in config.trained else jnp.full_like(leaf, SURELY_OPEN)
+        for name, leaf in starts.items()
+    }
     opt_state = schedule.optimiser(config).init(log_alpha)
     return TrainState(step=jnp.zeros((), jnp.int32), log_alpha=log_alpha, opt_state=opt_state)
 

@@ -236,7 +236,10 @@ def _split(masks: list[Masks], count: int) -> tuple[list[Masks], Any]:
     """Gates [L, B, …] → [L, count, B / count, …], and where the new axis is in each leaf."""
     axes = jax.tree.map(lambda leaf: min(leaf.ndim - 1, 1), masks)
     each = jax.tree.map(
-        lambda leaf, axis: leaf.reshape(*leaf.shape[:axis], count, -1, *leaf.shape[axis + 1 :]),
+        # Said in numbers: a layer may have no head left, and 0 of anything has any size.
+        lambda leaf, axis: leaf.reshape(
+            *leaf.shape[:axis], count, leaf.shape[axis] // count, *leaf.shape[axis + 1 :]
+        ),
         masks,
         axes,
     )

@@ -118,3 +118,9 @@ def test_a_circuit_better_than_the_model_is_not_faithful() -> None:
     terms = [losses.faithfulness(x, streams, size) for x in (base, better, worse)]
     gaps = [float(each["score_gap"]) for each in terms]
     np.testing.assert_allclose(gaps, [0.0, 0.5, 0.5], atol=1e-6)
+
+
+def test_gates_of_layers_with_nothing_left_are_split_too() -> None:
+    masks = [{"mlp_hidden": jnp.ones((3, 8, 0)), "mlp_blocks": jnp.ones((3, 8))}]
+    (split,), _ = losses._split(masks, 2)
+    assert split["mlp_hidden"].shape == (3, 2, 4, 0) and split["mlp_blocks"].shape == (3, 2, 4)

@@ -257,7 +257,7 @@ def test_gates_of_other_granularities_stay_open(tiny_model: mg.Model) -> None:
     data = tiny.data(tiny_model.config)
     circuit = mg.discover(jax.random.key(0), tiny_model, data, config, on_record=records.append)
     for name, leaf in circuit.log_alpha.items():
-        assert bool((leaf != CONFIG.initial_log_alpha).any()) == (name in config.granularities)
+        assert bool((leaf != loop.SURELY_OPEN).any()) == (name in config.granularities)
     last = next(record for record in records[::-1] if "kept" in record)
     assert last["kept"]["attention_heads"] < 0.9 and last["kept"]["attention_neurons"] == 1.0
     # A closed head's neurons are closed with it, the open heads' all open.
