@@ -32,24 +32,20 @@ from rich.console import Console
 import mgnp_jax as mg
 from experiments.command import command
 from experiments.published import PADDED, megabytes, published
+from experiments.workload import (
+    closed_for_good,
+    load,
+    multiply_adds,
+    random_prompts,
+    task_prompts,
+)
 from mgnp_jax.models.layers import sealed
-from mgnp_jax.models.segments import narrowed, plan
-from mgnp_jax.models.weights import param_shapes
 from mgnp_jax.report.tables import Table
 from mgnp_jax.train import schedule
 from mgnp_jax.train.compaction import Compaction
 from mgnp_jax.train.loop import init_state, train_step
 from mgnp_jax.train.prompts import keep_what_fits
 from mgnp_jax.train.shares import shares
-
-SHAPES = {
-    "gpt2-tiny-random": (2, 64, 4, 500),
-    "gpt2-small-random": (12, 768, 12, 50_257),
-    "gpt2-medium-random": (24, 1024, 16, 50_257),
-    "gpt2-large-random": (36, 1280, 20, 50_257),
-    "gpt2-xl-random": (48, 1600, 25, 50_257),
-}
-"""Layers, width, heads and vocabulary of GPT-2's sizes, and of one for tests."""
 
 LEAN_PARTS = 8
 """Parts that a batch runs in where memory is measured."""
@@ -90,86 +86,8 @@ class BenchmarkConfig:
         if self.discover.cache == "off":
             raise mg.MgnpError(
                 "the benchmark's compacted step needs the corrupted run's values; the memory of "
-                "--cache off is reported as 'leanest' anyway, so leave --cache at another mode"
+                "--cache off is reported as 'lean' anyway, so leave --cache at another mode"
             )
-
-
-def load(name: str) -> mg.Model:
-    """A real model, or one of random weights and GPT-2's shape.
-
-    Args:
-      name: as on the command line.
-    """
-    if name not in SHAPES:
-        return mg.load_model(name)
-    layers, width, heads, vocabulary = SHAPES[name]
-    config = mg.ModelConfig(
-        family="gpt2",
-        vocab_size=vocabulary,
-        context=1024,
-        layers=layers,
-        width=width,
-        heads=heads,
-        kv_heads=heads,
-        head_width=width // heads,
-        mlp_width=4 * width,
-        activation="gelu_new",
-        norm_eps=1e-5,
-        tied=True,
-    )
-    rng = np.random.default_rng(0)
-    params: dict[str, Any] = {}
-    for path, shape in param_shapes(config).items():
-        value = 0.02 * rng.standard_normal(shape, np.float32)
-        *folders, leaf = path.split("/")
-        inner = params
-        for folder in folders:
-            inner = inner.setdefault(folder, {})
-        inner[leaf] = jnp.asarray(value + 1 if leaf == "scale" else value)
-    return mg.Model(name=name, config=config, params=params, tokenizer=None)
-
-
-def prompts(config: BenchmarkConfig, model: mg.Model) -> mg.Batch:
-    """The training prompts: a task's, or random ones of one length.
-
-    Args:
-      config: which.
-      model: whose.
-    """
-    if config.tokens is None:
-        tokenizer = model.tokenizer or mg.load_model("gpt2-mini").tokenizer
-        return mg.load_task(config.task, tokenizer, seed=0).train
-    rng = np.random.default_rng(0)
-    rows = max(config.discover.batch_size, 64)
-    clean, corrupted = rng.integers(0, 300, (2, rows, config.tokens), np.int32)
-    corrupted[:, :2] = clean[:, :2]
-    corrupted[:, 2] = clean[:, 2] + 1
-    readout = mg.Readout(
-        tokens=np.tile(np.array([[1, 2]], np.int32), (rows, 1)),
-        weights=np.tile(np.array([[1.0, -1.0]], np.float32), (rows, 1)),
-        kind="logits",
-    )
-    return mg.Batch(
-        clean=clean,
-        corrupted=corrupted,
-        attention_mask=np.ones(clean.shape, bool),
-        readouts={"score": readout},
-    )
-
-
-def multiply_adds(config: mg.ModelConfig, params: mg.Params, batch: mg.Batch) -> float:
-    """Multiply-adds of one forward pass on real tokens, per prompt.
-
-    Args:
-      config: the model's shape.
-      params: its weights; matrices of the blocks act on every token.
-      batch: prompts.
-    """
-    per_token = sum(leaf.size for leaf in jax.tree.leaves(params["blocks"]) if leaf.ndim == 3)
-    lengths = np.asarray(batch.attention_mask).sum(1)
-    # Queries times keys, weights times values; each position sees those up to itself.
-    attention = config.layers * config.heads * config.head_width * lengths * (lengths + 1)
-    return float((per_token * lengths + attention).mean()) + config.vocab_size * config.width
 
 
 def measure_matrix_rate(config: mg.ModelConfig, tokens: int) -> Callable[[], float]:
@@ -204,30 +122,6 @@ def measure_matrix_rate(config: mg.ModelConfig, tokens: int) -> Callable[[], flo
     return rate
 
 
-def closed_for_good(model: mg.Model, share: float, dtype: str) -> Compaction:
-    """A model of which a random share of each layer's heads and hidden neurons is left out.
-
-    Args:
-      model: the model.
-      share: in [0, 1).
-      dtype: of the weights.
-    """
-    rng = np.random.default_rng(0)
-    c = model.config
-
-    def left(width: int) -> np.ndarray:
-        row = np.arange(width) >= round(share * width)
-        return rng.permuted(np.tile(row, (c.layers, 1)), axis=1)
-
-    heads, hidden = left(c.heads), left(c.mlp_width)
-    chosen = plan(c, heads.sum(1), hidden.sum(1))
-    everything = mg.full_masks(c)
-    kept = {name: jnp.ones(leaf.shape, bool) for name, leaf in everything.items()}
-    kept |= {"attention_heads": jnp.asarray(heads), "mlp_hidden": jnp.asarray(hidden)}
-    params = sealed(jax.tree.map(lambda leaf: leaf.astype(dtype), model.params))
-    return Compaction(segments=narrowed(c, params, chosen, heads, hidden), open=kept)
-
-
 def ours(
     discover: mg.DiscoverConfig,
     model: mg.Model,
@@ -242,7 +136,7 @@ def ours(
       batch: training prompts.
       compaction: what is left of the model; None for all of it.
     """
-    params = sealed(jax.tree.map(lambda leaf: leaf.astype(discover.dtype), model.params))
+    params = sealed(model.params, discover.dtype)
     (kept,) = keep_what_fits(model.config, params, [batch], discover)
     kept = kept if compaction is None else kept.compacted(compaction)
     key, lift = jax.random.key(0), jnp.zeros(())
@@ -287,8 +181,7 @@ def memory(config: BenchmarkConfig, model: mg.Model) -> dict[str, float]:
         "lean_bfloat16": dataclasses.replace(lean, dtype="bfloat16"),
         "cached_float32": dataclasses.replace(lean, dtype="float32", cache="batch"),
     }
-    long = prompts(dataclasses.replace(config, tokens=PADDED), model)
-    long = long.take(slice(config.discover.batch_size))
+    long = random_prompts(config.discover.batch_size, PADDED)
     return {name: ours(mode, model, long)[2] for name, mode in modes.items()}
 
 
@@ -303,7 +196,10 @@ def benchmark(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
       The figures, as in the JSON file.
     """
     model, discover = load(config.model), config.discover
-    batch = prompts(config, model)
+    if config.tokens is None:
+        batch = task_prompts(config.task, model)
+    else:
+        batch = random_prompts(max(discover.batch_size, 64), config.tokens)
     real = float(np.asarray(batch.attention_mask).sum(1).mean())
     step, compile_s, step_mb = ours(discover, model, batch)
     rate = measure_matrix_rate(model.config, int(real * discover.batch_size))

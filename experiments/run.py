@@ -95,9 +95,14 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     settings = json.dumps(dataclasses.asdict(config), indent=2, default=str)
     (folder / "config.json").write_text(settings + "\n")
     counts = " / ".join(f"{n:,}" for n in data.counts().values())
+    gates = mg.gate_count(
+        model.config,
+        embedding=config.discover.train_embedding,
+        names=config.discover.granularities,
+    )
     console.print(
         f"{data.name} on {config.model}: {counts} training / validation / test prompts, "
-        f"{mg.gate_count(model.config):,} gates, {jax.devices()[0].device_kind}",
+        f"{gates:,} gates, {jax.devices()[0].device_kind}",
         highlight=False,
     )
     if data.skipped:

@@ -19,6 +19,7 @@ from rich.console import Console
 import mgnp_jax as mg
 from experiments import benchmark
 from experiments.command import command
+from experiments.workload import load, random_prompts
 from mgnp_jax.report.tables import Table
 
 
@@ -64,7 +65,7 @@ def scaling(config: ScalingConfig, console: Console) -> list[Point]:
       config: what to measure.
       console: where to report.
     """
-    model = benchmark.load(config.model)
+    model = load(config.model)
     discover = mg.DiscoverConfig(batch_size=config.batch_size, cache="batch")
     points = []
     for layers in config.layers:
@@ -75,9 +76,8 @@ def scaling(config: ScalingConfig, console: Console) -> list[Point]:
             params={**model.params, "blocks": blocks},
         )
         for tokens in config.tokens:
-            wanted = benchmark.BenchmarkConfig(tokens=tokens, discover=discover)
             kept = dataclasses.replace(discover, cache="dataset")
-            prompts = benchmark.prompts(wanted, cut).take(slice(config.batch_size))
+            prompts = random_prompts(config.batch_size, tokens)
             step, _, _ = benchmark.ours(kept, cut, prompts)
             _, _, memory = benchmark.ours(discover, cut, prompts)
             step()

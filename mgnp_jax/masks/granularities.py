@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -46,14 +47,18 @@ def mask_shapes(config: ModelConfig, *, embedding: bool = False) -> dict[str, tu
     return shapes | ({EMBEDDING: ()} if embedding else {})
 
 
-def gate_count(config: ModelConfig, *, embedding: bool = False) -> int:
-    """Number of trainable gates: 55,464 for GPT-2 small, 55,465 with the embedding's.
+def gate_count(
+    config: ModelConfig, *, embedding: bool = False, names: Sequence[str] = GRANULARITIES
+) -> int:
+    """Number of gates: 55,464 for GPT-2 small, 55,465 with the embedding's.
 
     Args:
       config: the model's shape.
       embedding: whether to count the embedding gate.
+      names: granularities to count.
     """
-    return sum(math.prod(s) for s in mask_shapes(config, embedding=embedding).values())
+    shapes = mask_shapes(config, embedding=embedding)
+    return sum(math.prod(s) for n, s in shapes.items() if n in (*names, EMBEDDING))
 
 
 def full_masks(config: ModelConfig, value: float = 1.0, *, embedding: bool = False) -> Masks:

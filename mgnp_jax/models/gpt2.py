@@ -93,11 +93,7 @@ class Ends(nn.Module):
     def unembed(self, x: jax.Array) -> jax.Array:
         """[...,D] → [...,V]."""
         x = self.ln_f(x)
-        return (
-            jnp.einsum("...d,vd->...v", x, self.wte.embedding)
-            if self.config.tied
-            else self.lm_head(x)
-        )
+        return self.wte.attend(x) if self.config.tied else self.lm_head(x)
 
     def __call__(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
         """Both ends, which initialises their parameters."""

@@ -27,18 +27,20 @@ def call(config: ModelConfig, weights: Params, method: str, *inputs: jax.Array) 
     return block.apply({"params": opened(weights)}, *inputs, method=method)
 
 
-def sealed(params: Params) -> Params:
-    """Weights as the compiler shall see them: bfloat16 as mere bits.
+def sealed(params: Params, dtype: str) -> Params:
+    """Weights in the precision they run in, as the compiler shall see them: bfloat16 as bits.
 
     Where bfloat16 is multiplied as float32 (CPUs), it would widen the weights of all layers
     at once, before the loop over them, and so make a second, larger model. Bits it leaves
     alone until a layer has them `opened`.
 
     Args:
-      params: the weights; float32 stays what it is.
+      params: the weights.
+      dtype: `"float32"`, which stays numbers, or `"bfloat16"`.
     """
 
     def bits(leaf: jax.Array) -> jax.Array:
+        leaf = leaf.astype(dtype)
         narrow = leaf.dtype == jnp.bfloat16
         return jax.lax.bitcast_convert_type(leaf, jnp.uint16) if narrow else leaf
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers.processors import TemplateProcessing
 
-from mgnp_jax.types import Tokenizer
+from mgnp_jax.types import MgnpError, Tokenizer
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 
@@ -17,7 +17,10 @@ def _plain(directory: Path) -> bool:
     config = directory / "tokenizer_config.json"
     if not ((directory / "tokenizer.json").exists() and config.exists()):
         return False
-    named = json.loads(config.read_text()).get("tokenizer_class")
+    try:
+        named = json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class")
+    except (ValueError, AttributeError) as error:
+        raise MgnpError(f"{config} holds no JSON object ({error}); fetch it again") from None
     return named in ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
@@ -31,6 +34,9 @@ def load_tokenizer(directory: Path, prefix_token: str | None) -> Tokenizer:
 
     Returns:
       A transformers tokenizer; None if the directory holds none.
+
+    Raises:
+      MgnpError: if tokenizer_config.json is not what it should be.
     """
     if not any((directory / name).exists() for name in ("tokenizer.json", "vocab.json")):
         return None

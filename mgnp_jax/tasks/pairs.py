@@ -129,7 +129,7 @@ class _Encoded(NamedTuple):
 
 
 def _encode(tokenizer: Tokenizer, pairs: Sequence[PromptPair]) -> _Encoded:
-    # All texts of a kind in one call, which takes a hundredth of a call for each.
+    # All texts of a kind in one call: a call for each took most of a task's loading.
     sides = ([pair.clean for pair in pairs], [pair.corrupted for pair in pairs])
     used = [m for pair in pairs for m in (*pair.answers.values(), *pair.choices.values())]
     # Many pairs share one mapping.

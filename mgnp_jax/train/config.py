@@ -104,8 +104,8 @@ class DiscoverConfig:
     devices: int = 1
     """Devices that share a batch; must divide `batch_size`."""
     accumulate: int = 1
-    """Parts of a batch that run one after another, their gradients added: less memory. Times
-    `devices` it must divide `batch_size`."""
+    """Parts of a batch that run one after another, their gradients added: less memory, also in
+    the plain passes and validation. Times `devices` it must divide `batch_size`."""
 
     def __post_init__(self) -> None:
         """Refuses values that cannot be meant."""

@@ -16,7 +16,7 @@ import optax
 from flax import struct
 
 from mgnp_jax.masks.circuit import Circuit, binarise
-from mgnp_jax.masks.granularities import EMBEDDING, full_masks, gate_count
+from mgnp_jax.masks.granularities import full_masks, gate_count
 from mgnp_jax.metrics.evaluate import check_prompts
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
@@ -175,22 +175,22 @@ def discover(
             f"{size} training prompts cannot be shared evenly by {config.devices} devices in "
             f"{config.accumulate} parts; bring more prompts or ask for fewer"
         )
-    machines = shares(config.devices, config.accumulate)
-    params = sealed(jax.tree.map(lambda leaf: leaf.astype(config.dtype), model.params))
-    params, key = machines.replicate((params, key))
+    shared = shares(config.devices, config.accumulate)
+    params = sealed(model.params, config.dtype)
+    params, key = shared.replicate((params, key))
     train, validation = keep_what_fits(model.config, params, splits, config)
     tokens = train.where.lengths - train.where.starts
     order = schedule.batch_order(key, tokens, size, config.steps)
-    sizes = machines.sizes(train.where, order)
-    state = machines.replicate(init_state(config, model.config))
+    sizes = shared.sizes(train.where, order)
+    state = shared.replicate(init_state(config, model.config))
     best: tuple[float, Masks, Masks, Record] | None = None
     record: Record = {}
-    lift = machines.replicate(jnp.zeros((), jnp.float32))
+    lift = shared.replicate(jnp.zeros((), jnp.float32))
     compaction, cost = None, full_cost(model.config)
     done = 0
     try:
         for step, rows in enumerate(order):
-            piece = machines.piece(train, rows, sizes)
+            piece = shared.piece(train, rows, sizes)
             state, out = train_step(
                 config, model.config, key, params, state, piece, lift, compaction
             )
@@ -207,7 +207,7 @@ def discover(
             if done % config.validate_every == 0 or done == config.steps:
                 log_alpha = jax.tree.map(jnp.copy, state.log_alpha)
                 masks = binarise(log_alpha)
-                measured = validation.measure(masks, size)
+                measured = validation.measure(masks, size // config.accumulate)
                 value = binary_objective(config, masks, measured)
                 kept = {name: float(mask.mean()) for name, mask in masks.items()}
                 summary = {"step": done, **measured, "objective": value, "kept": kept}
@@ -223,13 +223,13 @@ def discover(
                     best = value, masks, log_alpha, summary
                 if config.compact and config.cache != "off" and done < config.steps:
                     noise = float(schedule.noise_scale(config, state.step))
-                    to_come = (config.steps - done) * sizes.tokens * machines.count
+                    to_come = (config.steps - done) * sizes.tokens * shared.count
                     less = compact(
                         model.config, params, log_alpha, noise, cost, compaction, to_come
                     )
                     if less is not None:
                         compaction, cost = less
-                        compaction = machines.replicate(compaction)
+                        compaction = shared.replicate(compaction)
                         state = state.replace(log_alpha=compaction.close(state.log_alpha))  # type: ignore[attr-defined]
                         train, validation = (p.compacted(compaction) for p in (train, validation))
                         on_record({"step": done, "cost": cost / full_cost(model.config)})
@@ -248,7 +248,9 @@ def discover(
         "data_checksum": data.checksum(),
         "weights_checksum": checksum(model.params),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "gates": gate_count(model.config, embedding=EMBEDDING in log_alpha),
+        "gates": gate_count(
+            model.config, embedding=config.train_embedding, names=config.granularities
+        ),
         "discover": dataclasses.asdict(config),
         "training": {
             "steps": done,

@@ -165,6 +165,7 @@ def keep_what_fits(
       config: cache mode, memory budget and batch size.
     """
     budget = config.cache_gib * 2**30
+    at_once = config.batch_size // config.accumulate
     prompts = []
     for batch in splits:
         lockstep = config.cache == "off"
@@ -174,10 +175,10 @@ def keep_what_fits(
         if config.cache == "dataset" or (config.cache == "auto" and need <= budget):
             budget -= need
             on_host = config.cache_on == "host"
-            kept = prepare(model_config, params, batch, config.batch_size, where, host=on_host)
+            kept = prepare(model_config, params, batch, at_once, where, host=on_host)
             part = dataclasses.replace(part, kept=kept)
         elif lockstep:
-            logits = base_logits(model_config, params, batch, config.batch_size)
+            logits = base_logits(model_config, params, batch, at_once)
             part = dataclasses.replace(part, base_logits=logits)
         prompts.append(part)
     return prompts

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 import mgnp_jax as mg
-from experiments import benchmark, scaling
+from experiments import benchmark, scaling, workload
 
 
 def test_benchmark_writes_its_figures(tmp_path: Path) -> None:
@@ -29,13 +29,13 @@ def test_benchmark_writes_its_figures(tmp_path: Path) -> None:
 
 
 def test_the_floor_counts_every_matrix_once() -> None:
-    model = benchmark.load("gpt2-tiny-random")
+    model = workload.load("gpt2-tiny-random")
     c = model.config
-    batch = benchmark.prompts(benchmark.BenchmarkConfig(tokens=10), model).take(slice(3))
+    batch = workload.random_prompts(3, 10)
     per_token = c.layers * (4 * c.width**2 + 2 * c.width * c.mlp_width)
     attention = 2 * c.layers * c.width * (10 * 11 / 2)
     expected = 10 * per_token + attention + c.vocab_size * c.width
-    assert benchmark.multiply_adds(c, model.params, batch) == expected
+    assert workload.multiply_adds(c, model.params, batch) == expected
 
 
 def test_scaling_measures_every_depth_and_length(tmp_path: Path) -> None:

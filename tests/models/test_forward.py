@@ -162,9 +162,9 @@ def test_gates_of_two_granularities_multiply() -> None:
 def test_sealed_weights_are_the_same_model(tiny_model: mg.Model) -> None:
     c = tiny_model.config
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tiny_model.params)
-    bits = layers.sealed(half)
+    bits = layers.sealed(tiny_model.params, "bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(bits)} == {np.dtype(np.uint16)}
     chex.assert_trees_all_equal(layers.opened(bits), half)
-    chex.assert_trees_all_equal(layers.sealed(tiny_model.params), tiny_model.params)
+    chex.assert_trees_all_equal(layers.sealed(tiny_model.params, "float32"), tiny_model.params)
     tokens = tiny.batch(c).clean
     np.testing.assert_array_equal(mg.forward(c, bits, tokens), mg.forward(c, half, tokens))

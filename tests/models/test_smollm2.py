@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
+from mgnp_jax.metrics.scores import read
 from mgnp_jax.models import smollm2
+from mgnp_jax.train.prompts import base_logits
 
 converted = all((smollm2.cache_root() / "smollm2-135m" / f).exists() for f in smollm2.FILES)
 real = [
@@ -75,10 +77,15 @@ def smol() -> mg.Model:
 
 
 @pytest.mark.parametrize("stage", [pytest.param("", marks=real)])
-def test_the_converted_model_has_its_size_and_its_opening_token(smol: mg.Model, stage: str) -> None:
+def test_the_converted_model_does_the_task(smol: mg.Model, stage: str) -> None:
     assert sum(leaf.size for leaf in jax.tree.leaves(smol.params)) == 134_515_008
-    test = mg.load_task("gp", smol.tokenizer, seed=0).test
+    test = mg.load_task("ioi", smol.tokenizer, seed=0).test.take(slice(200))
     assert (test.clean[:, 0] == 0).all()
+    scores = read(
+        test.readouts["score"], jnp.asarray(base_logits(smol.config, smol.params, test, 50))
+    )
+    assert (scores > 0).mean() >= 0.95
+    assert scores.mean() >= 4
 
 
 @pytest.mark.parametrize("stage", [pytest.param("", marks=real)])

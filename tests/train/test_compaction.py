@@ -116,14 +116,16 @@ def test_layers_are_cut_where_their_widths_change() -> None:
     assert chosen.heads == (4, 0, 1) and chosen.hidden == (1024, 0, 32)
 
 
+@pytest.mark.parametrize("parts", [1, 2])
 def test_training_leaves_closed_nodes_out_and_never_reopens_them(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
     tiny_model = tiny.model("gpt2")
     monkeypatch.setattr(compaction, "COMPILING", 1e5)
     config = mg.DiscoverConfig(
         steps=60, batch_size=4, validate_every=10, learning_rate=0.6, penalty=30.0, warmup=0.1
     )
+    config = dataclasses.replace(config, accumulate=parts)
     records: list[dict[str, Any]] = []
     data = tiny.data(tiny_model.config)
     circuit = mg.discover(jax.random.key(0), tiny_model, data, config, on_record=records.append)
