@@ -48,7 +48,7 @@ def keep_compilations() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
     # Smaller ones are compiled faster than they are read.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
 def check_counts(seed: int | None, test_prompts: int | None) -> None:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
-import jax.numpy as jnp
 import tyro
 from rich.console import Console
 
 import mgnp_jax as mg
 from experiments.command import check_counts, command, evaluate_with_bar
+from mgnp_jax.masks.granularities import EMBEDDING
 from mgnp_jax.metrics.controls import complement, shuffled
 from mgnp_jax.metrics.evaluate import check_prompts, evaluate_all
 from mgnp_jax.report import run_folder
@@ -130,7 +130,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     others = {
         "random": shuffled(jax.random.key(config.seed), circuit.masks),
         "complement": complement(circuit.masks),
-        "empty": jax.tree.map(jnp.zeros_like, circuit.masks),
+        "empty": mg.full_masks(model.config, 0.0, embedding=EMBEDDING in circuit.masks),
     }
     results["controls"] = evaluate_all(model, {"circuit": circuit, **others}, some)
     metadata = {**circuit.metadata, "test_prompts": config.test_prompts, "figures": figures}

@@ -10,6 +10,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     compiled = tempfile.TemporaryDirectory(prefix="mgnp-jax-tests-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# Nearly all the time of these tests is compilation of programs that run for milliseconds.
+# Commands that tests call inherit this, as they do XLA's flags below.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 # ruff: noqa: E402
 import jax
@@ -24,13 +27,11 @@ from tests import tiny
 # A silently broadcast mask or a key used twice is a bug that no number shows.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-# Nearly all the time of these tests is compilation of programs that run for milliseconds. XLA
-# reads its flags with the first computation, and the commands that tests call inherit them.
+# XLA reads these with the first computation.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_cpu_use_fusion_emitters=false --xla_cpu_multi_thread_eigen=false"
 ).strip()
-jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(params=["gpt2", "llama"])

@@ -14,6 +14,7 @@ from mgnp_jax.masks.hard_concrete import is_open
 from mgnp_jax.types import Masks, MgnpError, checksum
 
 
+@jax.jit
 def binarise(log_alpha: Masks) -> Masks:
     """Equation 8, then the hierarchy both ways.
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks, MgnpError
@@ -73,7 +73,8 @@ def full_masks(config: ModelConfig, value: float = 1.0, *, embedding: bool = Fal
       Float32 arrays by granularity.
     """
     shapes = mask_shapes(config, embedding=embedding)
-    return {name: jnp.full(shape, value, jnp.float32) for name, shape in shapes.items()}
+    # By numpy: each operation of JAX outside jit is a compilation of its own.
+    return jax.device_put({n: np.full(s, value, np.float32) for n, s in shapes.items()})
 
 
 def check_masks(config: ModelConfig, masks: Masks, what: str = "the masks") -> None:
@@ -104,6 +105,7 @@ def check_masks(config: ModelConfig, masks: Masks, what: str = "the masks") -> N
         )
 
 
+@jax.jit
 def apply_hierarchy(masks: Masks) -> Masks:
     """Closes every gate that can no longer change the network's function.
 
@@ -144,10 +146,11 @@ def as_bool(masks: Masks) -> dict[str, jax.Array]:
     Raises:
       MgnpError: naming the granularity that is not binary.
     """
-    for name, mask in masks.items():
-        if not bool(jnp.all((mask == 0) | (mask == 1))):
+    host = jax.device_get(masks)
+    for name, mask in host.items():
+        if not np.isin(mask, (0, 1)).all():
             raise MgnpError(
                 f"{name} has values other than 0 and 1; figures about a circuit are measured "
                 "on binary masks: binarise first (mgnp_jax.binarise)"
             )
-    return {name: jnp.asarray(mask).astype(bool) for name, mask in masks.items()}
+    return jax.device_put({name: np.asarray(mask, bool) for name, mask in host.items()})

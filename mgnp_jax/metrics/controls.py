@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mgnp_jax.types import Masks
@@ -39,7 +38,7 @@ def shuffled(key: jax.Array, masks: Masks) -> Masks:
         "mlp_hidden": rng.permuted(kept["mlp_hidden"][mlp], axis=1),
         "mlp_output": rng.permuted(kept["mlp_output"][mlp], axis=1),
     }
-    return {name: jnp.asarray(moved.get(name, kept[name])) for name in kept}
+    return jax.device_put({name: moved.get(name, kept[name]) for name in kept})
 
 
 def complement(masks: Masks) -> Masks:
@@ -51,11 +50,12 @@ def complement(masks: Masks) -> Masks:
     Returns:
       Bool arrays by granularity; the embedding's as it is.
     """
-    neurons = ~jnp.asarray(masks["attention_neurons"])
-    hidden, output = ~jnp.asarray(masks["mlp_hidden"]), ~jnp.asarray(masks["mlp_output"])
+    kept = {name: np.asarray(mask) for name, mask in masks.items()}
+    neurons = ~kept["attention_neurons"]
+    hidden, output = ~kept["mlp_hidden"], ~kept["mlp_output"]
     heads = neurons.any(-1)
     # What an MLP writes passes an output neuron; one of which all are kept has no complement.
-    mlp = hidden.any(-1) & output.any(-1)
+    mlp = np.asarray(hidden.any(-1) & output.any(-1))
     left = {
         "attention_blocks": heads.any(-1),
         "attention_heads": heads,
@@ -64,7 +64,7 @@ def complement(masks: Masks) -> Masks:
         "mlp_hidden": hidden & mlp[:, None],
         "mlp_output": output & mlp[:, None],
     }
-    return {name: left.get(name, masks[name]) for name in masks}
+    return jax.device_put({name: left.get(name, kept[name]) for name in kept})
 
 
 def jaccard(a: Masks, b: Masks) -> dict[str, float]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
@@ -245,7 +244,7 @@ def prepare(
     for i in range(len(leaves)):
         leaves[i] = np.concatenate(leaves[i], axis=0 if i < 2 else 1)
         if not host:
-            leaves[i] = jnp.asarray(leaves[i])
+            leaves[i] = jax.device_put(leaves[i])
     base_logits, embedding, values, prefix = jax.tree.unflatten(structure, leaves)
     everything = np.arange(len(batch))
     layout = where.layout(everything, where.sizes([everything]))

@@ -148,9 +148,9 @@ def params_from_tensors(config: ModelConfig, tensors: dict[str, np.ndarray]) -> 
                 fetch(source.name.format(layer=i), source.transpose, shape[1:])
                 for i in range(config.layers)
             ]
-            flat[path] = jnp.asarray(np.stack(layers))
+            flat[path] = jax.device_put(np.stack(layers))
         else:
-            flat[path] = jnp.asarray(fetch(source.name, source.transpose, shape))
+            flat[path] = jax.device_put(fetch(source.name, source.transpose, shape))
     left = [t for t in tensors if not t.endswith(family.ignored)]
     if config.tied:
         left = [t for t in left if t != "lm_head.weight"]

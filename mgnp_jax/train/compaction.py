@@ -91,8 +91,8 @@ def still_open(log_alpha: Masks, noise: float) -> dict[str, np.ndarray]:
     # Without noise a gate is either open or not.
     scale = max(noise, 1e-3)
     chance = {
-        name: np.asarray(jax.nn.sigmoid((leaf - THRESHOLD) / scale), np.float64)
-        for name, leaf in log_alpha.items()
+        name: np.exp(-np.logaddexp(0.0, (THRESHOLD - leaf.astype(np.float64)) / scale))
+        for name, leaf in jax.device_get(log_alpha).items()
     }
     neurons = chance["attention_neurons"] * chance["attention_heads"][..., None]
     neurons = neurons * chance["attention_blocks"][:, None, None]

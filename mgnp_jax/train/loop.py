@@ -53,6 +53,7 @@ class TrainState:
     opt_state: optax.OptState
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def init_state(config: DiscoverConfig, model_config: ModelConfig) -> TrainState:
     """The state before the first step.
 
@@ -125,16 +126,17 @@ def binary_objective(config: DiscoverConfig, masks: Masks, measured: Record) -> 
       masks: bool arrays by granularity.
       measured: its metrics.
     """
-    shares = {name: mask.astype(jnp.float32).mean() for name, mask in masks.items()}
     terms = {
-        "kl": jnp.asarray(measured["kl"]),
-        "score_gap": jnp.asarray(measured["score_gap"]),
+        "kl": measured["kl"],
+        "score_gap": measured["score_gap"],
         "penalty": losses.penalty(
-            shares, {name: mask.size for name, mask in masks.items()}, config.penalties
+            {name: mask.mean() for name, mask in masks.items()},
+            {name: mask.size for name, mask in masks.items()},
+            config.penalties,
         ),
     }
     off = abs(measured["score"] - measured["base_score"]) / max(abs(measured["base_score"]), 1e-6)
-    return float(losses.total(config, terms, jnp.ones(()))) + OFF_WEIGHT * off
+    return float(losses.total(config, terms, 1.0)) + OFF_WEIGHT * off
 
 
 def discover(
@@ -208,8 +210,9 @@ def discover(
                 log_alpha = jax.tree.map(jnp.copy, state.log_alpha)
                 masks = binarise(log_alpha)
                 measured = validation.measure(masks, size // config.accumulate)
-                value = binary_objective(config, masks, measured)
-                kept = {name: float(mask.mean()) for name, mask in masks.items()}
+                counted = jax.device_get(masks)
+                value = binary_objective(config, counted, measured)
+                kept = {name: float(mask.mean()) for name, mask in counted.items()}
                 summary = {"step": done, **measured, "objective": value, "kept": kept}
                 summary["lift"] = float(lift)
                 lift = schedule.next_lift(lift, measured["score"], measured["base_score"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -83,8 +84,9 @@ def penalty(shares: dict[str, jax.Array], sizes: dict[str, int], penalties: Pena
       [].
     """
     prices = dataclasses.asdict(penalties)
-    costs = (prices[name] * sizes[name] * share for name, share in shares.items())
-    return sum(costs, jnp.zeros(()))
+    return functools.reduce(
+        operator.add, (prices[name] * sizes[name] * share for name, share in shares.items())
+    )
 
 
 def score_size(streams: Streams) -> jax.Array:
@@ -142,7 +144,9 @@ def unfaithfulness(config: DiscoverConfig, terms: dict[str, jax.Array]) -> jax.A
     return config.kl_weight * terms["kl"] + config.score_weight * terms["score_gap"]
 
 
-def total(config: DiscoverConfig, terms: dict[str, jax.Array], scale: jax.Array) -> jax.Array:
+def total(
+    config: DiscoverConfig, terms: dict[str, jax.Array], scale: jax.Array | float
+) -> jax.Array:
     """The objective.
 
     Args:

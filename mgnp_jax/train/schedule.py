@@ -69,7 +69,7 @@ def next_lift(lift: jax.Array, score: float, base_score: float) -> jax.Array:
       [] float32 in [−0.3, 0.3].
     """
     missed = (base_score - score) / max(abs(base_score), 1e-6)
-    return jnp.clip(lift + jnp.float32(0.5 * missed), -0.3, 0.3)
+    return jnp.asarray(np.clip(np.asarray(lift) + np.float32(0.5 * missed), -0.3, 0.3))
 
 
 def batch_order(root: jax.Array, tokens: np.ndarray, batch_size: int, steps: int) -> np.ndarray:

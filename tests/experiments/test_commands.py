@@ -56,7 +56,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = call(
         "experiments.run",
         *("--task", "ioi", "--out", out, "--steps", 6, "--test-prompts", 40, "--seed", 3),
-        *("--validate-every", 3, "--log-every", 2),
+        *("--validate-every", 3, "--log-every", 2, "--validation-prompts", 40),
     )
     assert done.returncode == 0, done.stderr
     for words in (

@@ -24,10 +24,11 @@ COMMANDS = [
     for line in text.splitlines()
     for command in line.split("&&")
 ]
+FEW = ["--test-prompts", "8", "--validation-prompts", "8"]
 SHORT = {
-    "experiments.run": ["--steps", "2", "--test-prompts", "8"],
+    "experiments.run": [*("--steps", "2"), *FEW],
     "experiments.evaluate": [],
-    "experiments.paper": ["--tasks", "gp", "--seeds", "1", "--steps", "2", "--test-prompts", "8"],
+    "experiments.paper": [*("--tasks", "gp", "--seeds", "1", "--steps", "2"), *FEW],
     "experiments.benchmark": [
         *("--model", "gpt2-tiny-random", "--repeats", "1", "--batch-size", "2"),
         *("--no-published", "--no-memory"),
@@ -62,7 +63,7 @@ def test_module_commands_run_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stage", [pytest.param("", marks=real)])
 def test_the_smollm2_command_runs(tmp_path: Path, stage: str) -> None:
     (command,) = [c for c in COMMANDS if "smollm2-135m" in c]
-    short = ("--steps", 1, "--cache", "batch", "--validation-prompts", 16)
+    short = ("--steps", 1, "--cache", "batch", "--batch-size", 4, "--validation-prompts", 4)
     short += ("--test-prompts", 8, "--out", tmp_path / "run")
     done = call(*shlex.split(command)[2:], *short, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

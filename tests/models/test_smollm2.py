@@ -79,7 +79,7 @@ def smol() -> mg.Model:
 @pytest.mark.parametrize("stage", [pytest.param("", marks=real)])
 def test_the_converted_model_does_the_task(smol: mg.Model, stage: str) -> None:
     assert sum(leaf.size for leaf in jax.tree.leaves(smol.params)) == 134_515_008
-    test = mg.load_task("ioi", smol.tokenizer, seed=0).test.take(slice(200))
+    test = mg.load_task("ioi", smol.tokenizer, seed=0).test.take(slice(100))
     assert (test.clean[:, 0] == 0).all()
     scores = read(
         test.readouts["score"], jnp.asarray(base_logits(smol.config, smol.params, test, 50))
