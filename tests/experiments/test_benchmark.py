@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-import mgnp_jax as mg
-from experiments import benchmark, scaling, workload
+from experiments import scaling, workload
+from tests.experiments.test_commands import call_here
+from tests.experiments.test_readme import COMMANDS
 
 
 def test_benchmark_writes_its_figures(tmp_path: Path) -> None:
-    config = benchmark.BenchmarkConfig(
-        model="gpt2-tiny-random",
-        repeats=1,
-        json=tmp_path / "benchmark.json",
-        discover=mg.DiscoverConfig(batch_size=4, steps=20),
-    )
-    result = benchmark.benchmark(config, Console(quiet=True))
-    assert json.loads((tmp_path / "benchmark.json").read_text()) == result
+    (command,) = [c for c in COMMANDS if "experiments.benchmark" in c]
+    short = ("--model", "gpt2-tiny-random", "--repeats", 1, "--batch-size", 4, "--steps", 20)
+    assert call_here(*shlex.split(command)[2:], *short, cwd=tmp_path) == 0
+    result = json.loads((tmp_path / "benchmark.json").read_text())
     assert {"matrix_gflops", "published", "ours", "speedup", "xla_mb", "peak_rss_mb"} <= set(result)
     numbers = [result["published"]["step_s"], *result["ours"].values(), result["xla_mb"]]
     assert all(np.isfinite(n) and n > 0 for n in numbers)
