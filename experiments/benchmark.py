@@ -139,7 +139,7 @@ def ours(
     params = sealed(model.params, discover.dtype)
     (kept,) = keep_what_fits(model.config, params, [batch], discover)
     kept = kept if compaction is None else kept.compacted(compaction)
-    key, lift = jax.random.key(0), jnp.zeros(())
+    key, aim = jax.random.key(0), schedule.first_aim(discover)
     tokens = kept.where.lengths - kept.where.starts
     order = schedule.batch_order(key, tokens, discover.batch_size, discover.steps)
     parts = shares(1, discover.accumulate)
@@ -148,7 +148,7 @@ def ours(
     fixed = (discover, model.config, key, params)
     started = time.perf_counter()
     piece = parts.piece(kept, order[0], sizes)
-    compiled = train_step.lower(*fixed, state, piece, lift, compaction).compile()
+    compiled = train_step.lower(*fixed, state, piece, aim, compaction).compile()
     compile_s = time.perf_counter() - started
     steps = itertools.cycle(range(discover.steps))
 
@@ -156,7 +156,7 @@ def ours(
         nonlocal state
         started = time.perf_counter()
         piece = parts.piece(kept, order[next(steps)], sizes)
-        state, out = compiled(key, params, state, piece, lift, compaction)
+        state, out = compiled(key, params, state, piece, aim, compaction)
         jax.block_until_ready((state, out))
         return time.perf_counter() - started
 

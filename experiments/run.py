@@ -70,6 +70,28 @@ class RunConfig:
         check_counts(self.seed, self.test_prompts)
 
 
+def chosen_by(circuit: mg.Circuit) -> str:
+    """Why this circuit and no other of its training, in a sentence.
+
+    Args:
+      circuit: as found.
+    """
+    validation = circuit.metadata["validation"]
+    if "dial" not in validation:
+        return (
+            f"Keeping the circuit of step {validation['step']}: of all validations it has the "
+            "least objective, in which a mean score that is off the model's weighs most"
+        )
+    asked = {"keep": "share of the prunable parameters", "max_kl": "KL in nats"}
+    reached = validation["dial"]["reached"]
+    ((name, target),) = ((n, validation["dial"][n]) for n in asked if n in validation["dial"])
+    missed = abs(reached / target - 1) > 0.1
+    return (
+        f"Asked for a {asked[name]} of {target:g}, reached {reached:.4g} on validation prompts"
+        + missed * ", no nearer: single nodes make it jump, or more steps are needed"
+    )
+
+
 def run(config: RunConfig, console: Console) -> dict[str, Any]:
     """Runs the main job.
 
@@ -117,12 +139,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
 
             key = jax.random.key(config.seed)
             circuit = mg.discover(key, model, data, config.discover, on_record=on_record)
-    step = circuit.metadata["validation"]["step"]
-    console.print(
-        f"Keeping the circuit of step {step}: of all validations it has the least objective, in "
-        "which a mean score that is off the model's weighs most",
-        highlight=False,
-    )
+    console.print(chosen_by(circuit), highlight=False)
     figures = evaluate_with_bar(model, circuit, test, console)
     sizes = mg.circuit_sizes(model.config, circuit.masks)
     results = run_folder.results_of(circuit, config.seed, sizes, figures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def circuit_sizes(config: ModelConfig, masks: Masks) -> dict[str, Any]:
 
     Returns:
       `sizes`: granularity → active, total, sparsity in percent. `parameters`: total,
-      active, compression_ratio (total / active). `edges`: total, active, sparsity in
+      active, compression_ratio (total / active), prunable_kept. `edges`: total, active, sparsity in
       percent.
 
     Raises:
@@ -44,6 +45,7 @@ def circuit_sizes(config: ModelConfig, masks: Masks) -> dict[str, Any]:
             "total": total,
             "active": active,
             "compression_ratio": total / active,
+            "prunable_kept": prunable_share(config, kept),
         },
         "edges": _share(count_edges(config, kept), count_edges(config, everything)),
     }
@@ -62,6 +64,20 @@ def _groups(config: ModelConfig, per_head: np.ndarray) -> np.ndarray:
     rest = per_head.shape[2:]
     grouped = per_head.reshape(config.layers, config.kv_heads, -1, *rest)
     return np.asarray(grouped.any(axis=2))
+
+
+def prunable_share(config: ModelConfig, masks: Mapping[str, Any]) -> float:
+    """Parameters within kept nodes over those of all nodes; embeddings and ends do not count.
+
+    Args:
+      config: the model's shape.
+      masks: binary gates by granularity, consistent with the hierarchy.
+    """
+    kept = {name: np.asarray(mask, bool) for name, mask in masks.items()}
+    everything = {name: np.ones_like(mask) for name, mask in kept.items()}
+    outside = parameter_costs(config).outside
+    active, total = (count_parameters(config, part) for part in (kept, everything))
+    return (active - outside) / (total - outside)
 
 
 def count_parameters(config: ModelConfig, kept: dict[str, np.ndarray]) -> int:

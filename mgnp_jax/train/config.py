@@ -67,7 +67,12 @@ class DiscoverConfig:
     score_weight: float = 2.0
     """Weight of |circuit's score − full model's score|, relative to the latter's size."""
     penalty: float = 1.0
-    """Scales all prices."""
+    """Scales all prices; with `keep` or `max_kl` only where their scale starts."""
+    keep: float | None = None
+    """Share of the prunable parameters to keep: the scale of prices follows it, and it is met
+    on validation prompts within 10 %."""
+    max_kl: float | None = None
+    """The same for KL(full ‖ circuit) in nats: the smallest circuit that is no worse."""
     penalties: Penalties = Penalties()
     """Price of one open node of each granularity."""
     granularities: tuple[str, ...] = GRANULARITIES
@@ -136,6 +141,12 @@ class DiscoverConfig:
         for name in ("noise_floor", "warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise MgnpError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.keep is not None and self.max_kl is not None:
+            raise MgnpError("ask for keep or for max_kl, not for both: one price meets one figure")
+        if self.keep is not None and not 0 < self.keep < 1:
+            raise MgnpError(f"keep must lie between 0 and 1, got {self.keep}")
+        if self.max_kl is not None and self.max_kl <= 0:
+            raise MgnpError(f"max_kl must be greater than 0, got {self.max_kl}")
         if self.batch_size % (self.devices * self.accumulate):
             raise MgnpError(
                 "devices times accumulate must divide batch_size, got "
@@ -144,6 +155,13 @@ class DiscoverConfig:
         for name in ("kl_weight", "score_weight", "penalty", "cache_gib"):
             if getattr(self, name) < 0:
                 raise MgnpError(f"{name} must not be negative, got {getattr(self, name)}")
+
+    @property
+    def of_a_step(self) -> DiscoverConfig:
+        """What a compiled step depends on; the rest at its default, so as not to compile again."""
+        host = ("penalty", "keep", "max_kl", "log_every", "validate_every", "validation_prompts")
+        default = DiscoverConfig()
+        return dataclasses.replace(self, **{name: getattr(default, name) for name in host})
 
     @property
     def trained(self) -> tuple[str, ...]:

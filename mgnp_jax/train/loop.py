@@ -25,14 +25,13 @@ from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.train import losses, schedule
 from mgnp_jax.train.compaction import Compaction, compact, full_cost
 from mgnp_jax.train.config import DiscoverConfig
+from mgnp_jax.train.dial import dial_of
 from mgnp_jax.train.prompts import Piece, chosen, keep_what_fits
 from mgnp_jax.train.shares import shares
+from mgnp_jax.train.validation import validated
 from mgnp_jax.types import MASK_STREAM, Masks, MgnpError, Params, checksum, stream_key
 
 Record = dict[str, Any]
-
-OFF_WEIGHT = 10.0
-"""Of the relative error of the mean score, which swings from one validation to the next."""
 
 SURELY_OPEN = 20.0
 """Log-alpha of gates that are not trained."""
@@ -78,7 +77,7 @@ def train_step(
     params: Params,
     state: TrainState,
     piece: Piece,
-    lift: jax.Array,
+    aim: schedule.Aim,
     compaction: Compaction | None,
 ) -> tuple[TrainState, Record]:
     """One step of optax on log-alpha.
@@ -90,7 +89,7 @@ def train_step(
       params: the frozen weights; read only.
       state: donated.
       piece: B prompts with their plain passes.
-      lift: [] how far above the full model's score to aim.
+      aim: the score and the price as validation has them.
       compaction: what is left of the model; None for all of it.
 
     Returns:
@@ -106,7 +105,7 @@ def train_step(
         params,
         chosen(piece),
         state.step,
-        lift,
+        aim,
         compaction,
     )
     updates, opt_state = schedule.optimiser(config).update(grads, state.opt_state)
@@ -114,29 +113,6 @@ def train_step(
     if compaction is not None:
         log_alpha = compaction.hold(log_alpha, state.log_alpha)
     return TrainState(step=state.step + 1, log_alpha=log_alpha, opt_state=opt_state), record
-
-
-def binary_objective(config: DiscoverConfig, masks: Masks, measured: Record) -> float:
-    """Equation 7 of a binary circuit on the validation split, and how far its mean score is off.
-
-    The circuit with the least is kept.
-
-    Args:
-      config: loss weights.
-      masks: bool arrays by granularity.
-      measured: its metrics.
-    """
-    terms = {
-        "kl": measured["kl"],
-        "score_gap": measured["score_gap"],
-        "penalty": losses.penalty(
-            {name: mask.mean() for name, mask in masks.items()},
-            {name: mask.size for name, mask in masks.items()},
-            config.penalties,
-        ),
-    }
-    off = abs(measured["score"] - measured["base_score"]) / max(abs(measured["base_score"]), 1e-6)
-    return float(losses.total(config, terms, 1.0)) + OFF_WEIGHT * off
 
 
 def discover(
@@ -187,14 +163,15 @@ def discover(
     state = shared.replicate(init_state(config, model.config))
     best: tuple[float, Masks, Masks, Record] | None = None
     record: Record = {}
-    lift = shared.replicate(jnp.zeros((), jnp.float32))
+    aim = shared.replicate(schedule.first_aim(config))
+    dial = dial_of(config, model.config)
     compaction, cost = None, full_cost(model.config)
     done = 0
     try:
         for step, rows in enumerate(order):
             piece = shared.piece(train, rows, sizes)
             state, out = train_step(
-                config, model.config, key, params, state, piece, lift, compaction
+                config.of_a_step, model.config, key, params, state, piece, aim, compaction
             )
             done = step + 1
             if step % config.log_every == 0 or done == config.steps:
@@ -210,19 +187,22 @@ def discover(
                 log_alpha = jax.tree.map(jnp.copy, state.log_alpha)
                 masks = binarise(log_alpha)
                 measured = validation.measure(masks, size // config.accumulate)
-                counted = jax.device_get(masks)
-                value = binary_objective(config, counted, measured)
-                kept = {name: float(mask.mean()) for name, mask in counted.items()}
-                summary = {"step": done, **measured, "objective": value, "kept": kept}
-                summary["lift"] = float(lift)
-                lift = schedule.next_lift(lift, measured["score"], measured["base_score"])
+                summary = validated(config, done, masks, measured, aim)
+                value = summary["objective"]
+                lift = schedule.next_lift(aim.lift, measured["score"], measured["base_score"])
+                price = aim.price
+                if dial is not None:
+                    figure = dial.value(masks, measured["kl"])
+                    price = dial.next_price(price, figure, done / config.steps)
+                aim = shared.replicate(schedule.Aim(lift=lift, price=price))
                 on_record({"step": done, "validation": summary})
                 if not math.isfinite(value):
                     raise MgnpError(
                         f"the binary circuit of step {done} gives logits that are not numbers on "
                         "the validation prompts; check the checkpoint"
                     )
-                if best is None or value < best[0]:
+                # With a dial, prices of earlier steps were not yet those that meet it.
+                if best is None or dial is not None or value < best[0]:
                     best = value, masks, log_alpha, summary
                 if config.compact and config.cache != "off" and done < config.steps:
                     noise = float(schedule.noise_scale(config, state.step))
@@ -242,6 +222,14 @@ def discover(
     if best is None:
         raise AssertionError("the last step always validates")
     _, masks, log_alpha, summary = best
+    if dial is not None:
+        log_alpha, masks, measured = dial.settle(
+            log_alpha,
+            (lambda new, old: new) if compaction is None else compaction.hold,
+            lambda masks: validation.measure(masks, size // config.accumulate),
+        )
+        summary = validated(config, summary["step"], masks, measured, aim)
+        on_record({"step": summary["step"], "validation": summary})
     metadata = {
         "model": model.name,
         "config_hash": model.config.hash(),

@@ -145,19 +145,19 @@ def unfaithfulness(config: DiscoverConfig, terms: dict[str, jax.Array]) -> jax.A
 
 
 def total(
-    config: DiscoverConfig, terms: dict[str, jax.Array], scale: jax.Array | float
+    config: DiscoverConfig, terms: dict[str, jax.Array], price: jax.Array | float
 ) -> jax.Array:
     """The objective.
 
     Args:
       config: loss weights.
       terms: `kl`, `score_gap`, `penalty`.
-      scale: [] in [0, 1], how far the penalty is warmed up.
+      price: [] scale of all prices.
 
     Returns:
       [].
     """
-    return unfaithfulness(config, terms) + scale * config.penalty * terms["penalty"]
+    return unfaithfulness(config, terms) + price * terms["penalty"]
 
 
 def objective(
@@ -168,7 +168,7 @@ def objective(
     params: Params,
     streams: Streams,
     step: jax.Array,
-    lift: jax.Array,
+    aim: schedule.Aim,
     compaction: Compaction | None = None,
 ) -> tuple[jax.Array, dict[str, Any]]:
     """Equation 7 for one draw of the gates a prompt.
@@ -181,7 +181,7 @@ def objective(
       params: the frozen weights.
       streams: B prompts with their plain passes.
       step: [] int, for the schedules.
-      lift: [] how far above the full model's score to aim, see `faithfulness`.
+      aim: the score and the price as validation has them.
       compaction: what is left of the model; None for all of it.
 
     Returns:
@@ -196,7 +196,7 @@ def objective(
 
     def unfaithful(masks: Any, streams: Streams) -> tuple[jax.Array, dict[str, jax.Array]]:
         logits, streams = _run(config, model_config, params, masks, streams, compaction)
-        terms = faithfulness(logits, streams, size, lift)
+        terms = faithfulness(logits, streams, size, aim.lift)
         return unfaithfulness(config, terms), terms
 
     if config.accumulate > 1:
@@ -206,7 +206,7 @@ def objective(
     shares = kept_shares(log_alpha, config.trained)
     sizes = {name: leaf.size for name, leaf in log_alpha.items()}
     terms["penalty"] = penalty(shares, sizes, config.penalties)
-    loss += schedule.penalty_scale(config, step) * config.penalty * terms["penalty"]
+    loss += schedule.penalty_scale(config, step) * aim.price * terms["penalty"]
     return loss, {"loss": loss, **terms, "kept": shares}
 
 

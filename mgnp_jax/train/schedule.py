@@ -6,9 +6,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import struct
 
 from mgnp_jax.train.config import DiscoverConfig
 from mgnp_jax.types import DATA_STREAM, stream_key
+
+
+@struct.dataclass
+class Aim:
+    """What validation corrects as training goes.
+
+    Attributes:
+      lift: [] float32, by what part of itself the score aimed at exceeds the full model's.
+      price: [] float32, scale of all prices.
+    """
+
+    lift: jax.Array
+    price: jax.Array
+
+
+def first_aim(config: DiscoverConfig) -> Aim:
+    """Where it starts: the full model's own score, prices as they are set.
+
+    Args:
+      config: their scale.
+    """
+    return Aim(lift=jnp.zeros((), jnp.float32), price=jnp.asarray(config.penalty, jnp.float32))
 
 
 def optimiser(config: DiscoverConfig) -> optax.GradientTransformation:

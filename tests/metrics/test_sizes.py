@@ -102,7 +102,10 @@ def test_edges_with_grouped_queries() -> None:
 def test_parameters_of_the_whole_model_are_its_parameters(config: mg.ModelConfig) -> None:
     actual = sum(leaf.size for leaf in jax.tree.leaves(tiny.lively_params(config)))
     sizes = mg.circuit_sizes(config, mg.full_masks(config))["parameters"]
-    assert sizes == {"total": actual, "active": actual, "compression_ratio": 1.0}
+    assert (sizes["total"], sizes["active"]) == (actual, actual)
+    assert (sizes["compression_ratio"], sizes["prunable_kept"]) == (1.0, 1.0)
+    nothing = mg.circuit_sizes(config, mg.full_masks(config, 0.0))["parameters"]
+    assert nothing["prunable_kept"] == 0.0 and nothing["active"] > 0
 
 
 def test_known_parameter_totals() -> None:

@@ -14,7 +14,7 @@ import mgnp_jax as mg
 from mgnp_jax.masks.hard_concrete import GATES
 from mgnp_jax.metrics.extent import Sizes
 from mgnp_jax.metrics.streams import Streams, run_streams
-from mgnp_jax.train import losses
+from mgnp_jax.train import losses, schedule
 from tests import tiny
 
 CONFIG = mg.DiscoverConfig(steps=10, gates="soft", train_embedding=True, warmup=0.0)
@@ -32,7 +32,8 @@ def gradient_of(
     def loss(log_alpha: mg.Masks, key: jax.Array, streams: Streams) -> jax.Array:
         params = jax.tree.map(lambda leaf: leaf.astype(streams.base_logits.dtype), model.params)
         value, _ = losses.objective(
-            log_alpha, key, config, model.config, params, streams, jnp.int32(5), jnp.zeros(())
+            *(log_alpha, key, config, model.config, params, streams, jnp.int32(5)),
+            schedule.first_aim(config),
         )
         return value
 
@@ -83,9 +84,9 @@ def test_gradient_is_that_of_finite_differences_in_float64(tiny_model: mg.Model)
 
 
 def test_loss_terms_by_hand() -> None:
-    config = mg.DiscoverConfig(kl_weight=2.0, score_weight=3.0, penalty=4.0)
+    config = mg.DiscoverConfig(kl_weight=2.0, score_weight=3.0)
     terms = {"kl": jnp.float32(0.5), "score_gap": jnp.float32(0.25), "penalty": jnp.float32(0.1)}
-    assert float(losses.total(config, terms, jnp.float32(0.5))) == pytest.approx(1 + 0.75 + 0.2)
+    assert float(losses.total(config, terms, jnp.float32(2.0))) == pytest.approx(1 + 0.75 + 0.2)
     shares = {"attention_heads": jnp.float32(0.5), "mlp_hidden": jnp.float32(0.1)}
     penalties = mg.Penalties(attention_heads=3.0, mlp_hidden=5.0)
     sizes = {"attention_heads": 8, "mlp_hidden": 100}

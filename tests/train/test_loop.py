@@ -136,7 +136,8 @@ def test_penalty_closes_gates_that_do_nothing(gates: str) -> None:
     assert circuit.log_alpha["mlp_hidden"][2, 3] == circuit.log_alpha["mlp_hidden"].min()
 
 
-def test_records_and_metadata(tiny_model: mg.Model) -> None:
+def test_records_and_metadata() -> None:
+    tiny_model = tiny.model("llama")
     records: list[dict[str, Any]] = []
     circuit = mg.discover(
         jax.random.key(0),
@@ -226,6 +227,8 @@ def test_lift_follows_what_validation_missed() -> None:
         {"cache": "some"},
         {"devices": 3},
         {"granularities": ("heads",)},
+        {"keep": 1.5},
+        {"max_kl": 0.0},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -236,9 +239,10 @@ def test_impossible_settings_are_refused(change: dict[str, Any]) -> None:
         mg.DiscoverConfig(**change)
 
 
-def test_validation_on_fewer_prompts_is_on_the_first(tiny_model: mg.Model) -> None:
+def test_validation_on_fewer_prompts_is_on_the_first() -> None:
+    tiny_model = tiny.model("gpt2")
     data = tiny.data(tiny_model.config)
-    config = mg.DiscoverConfig(steps=1, batch_size=4, validation_prompts=3)
+    config = dataclasses.replace(CONFIG, validation_prompts=3)
     circuit = mg.discover(jax.random.key(0), tiny_model, data, config)
     expected = mg.evaluate(tiny_model, circuit, data.validation.take(slice(3)))
     assert circuit.metadata["validation"]["prompts"] == 3
@@ -247,7 +251,8 @@ def test_validation_on_fewer_prompts_is_on_the_first(tiny_model: mg.Model) -> No
     )
 
 
-def test_gates_of_other_granularities_stay_open(tiny_model: mg.Model) -> None:
+def test_gates_of_other_granularities_stay_open() -> None:
+    tiny_model = tiny.model("gpt2")
     config = dataclasses.replace(
         CONFIG, granularities=("attention_heads", "mlp_hidden"), penalty=20.0, warmup=0.0
     )

@@ -1,0 +1,81 @@
+"""A size or a quality asked for is met."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+import mgnp_jax as mg
+from mgnp_jax.metrics.sizes import prunable_share
+from mgnp_jax.train.dial import Dial, dial_of
+from tests import tiny
+
+TINY = tiny.model("gpt2").config
+
+
+@pytest.mark.parametrize(("name", "target"), [("keep", 0.05), ("keep", 0.6), ("max_kl", 0.3)])
+def test_the_price_of_a_convex_problem_is_found(
+    name: Literal["keep", "max_kl"], target: float
+) -> None:
+    # Least of size² + … : at price p a node is worth keeping up to 1 / (1 + p); what is kept
+    # goes there by a third a validation, as gates lag behind prices.
+    dial = Dial(name=name, target=target, model_config=TINY)
+    kept, price = 1.0, jnp.ones(())
+    for step in range(60):
+        kept += (1 / (1 + float(price)) - kept) / 3
+        value = kept if name == "keep" else 1 - kept
+        price = dial.next_price(price, value, (step + 1) / 60)
+    assert value == pytest.approx(target, rel=0.02)
+
+
+@pytest.mark.parametrize("wanted", [{"keep": 0.3}, {"max_kl": 0.3}], ids=["keep", "max_kl"])
+def test_what_is_asked_for_is_met_on_validation_prompts(wanted: dict[str, float]) -> None:
+    model = tiny.model("llama")
+    config = mg.DiscoverConfig(
+        steps=30, batch_size=4, validate_every=5, learning_rate=0.3, penalty=3.0
+    )
+    config = dataclasses.replace(config, **wanted)
+    records: list[dict[str, Any]] = []
+    data = tiny.data(model.config)
+    circuit = mg.discover(jax.random.key(0), model, data, config, on_record=records.append)
+    ((name, target),) = wanted.items()
+    dial = circuit.metadata["validation"]["dial"]
+    assert dial[name] == target
+    figures = mg.evaluate(model, circuit, data.validation)
+    value = prunable_share(model.config, circuit.masks) if name == "keep" else figures["kl"]
+    assert value == pytest.approx(dial["reached"], rel=1e-3)
+    # So small a model has circuits of few KLs only; a most is never exceeded.
+    least = {"keep": 0.9, "max_kl": 0.5}[name]
+    most = {"keep": 1.1, "max_kl": 1.0}[name]
+    assert least * target <= value <= most * target
+    # Equation 8 still says which gates are open.
+    chex.assert_trees_all_equal(circuit.masks, mg.binarise(circuit.log_alpha))
+    prices = [r["validation"]["price"] for r in records if "validation" in r]
+    assert prices[0] == 3.0 and len(set(prices)) > 1
+
+
+def test_a_shift_moves_only_what_may_move() -> None:
+    dial = Dial(name="keep", target=0.5, model_config=TINY)
+    start = mg.full_masks(TINY, -2.0)
+    fixed = {"mlp_blocks", "mlp_hidden", "mlp_output"}
+
+    def hold(new: mg.Masks, old: mg.Masks) -> mg.Masks:
+        return {name: old[name] if name in fixed else leaf for name, leaf in new.items()}
+
+    log_alpha, masks, measured = dial.settle(start, hold, lambda masks: {"kl": 0.0})
+    assert not any(bool(masks[name].any()) for name in fixed)
+    chex.assert_trees_all_equal(masks, mg.binarise(log_alpha))
+    # All attention gates are alike, so half of the parameters cannot be had.
+    assert abs(math.log(measured["dial"]["reached"] / 0.5)) > 0.05
+
+
+def test_no_dial_unless_asked() -> None:
+    assert dial_of(mg.DiscoverConfig(), TINY) is None
+    with pytest.raises(mg.MgnpError, match="not for both"):
+        mg.DiscoverConfig(keep=0.1, max_kl=0.1)
