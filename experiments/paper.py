@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +17,7 @@ from rich.console import Console
 
 import mgnp_jax as mg
 from experiments.command import command
-from experiments.run import RunConfig, run
+from experiments.job import RunConfig, finished, run
 from mgnp_jax.report import paper
 
 
@@ -47,35 +45,6 @@ class PaperConfig:
             raise mg.MgnpError(f"--tasks must be some of {', '.join(mg.TASKS)}, got {self.tasks}")
         if self.seeds < 1:
             raise mg.MgnpError(f"--seeds must be at least 1, got {self.seeds}")
-
-
-def finished(folder: Path, wanted: RunConfig) -> dict[str, Any] | None:
-    """Results of a run that is done; None if it is not, and its remains are removed.
-
-    Args:
-      folder: of the run.
-      wanted: how it would be run now.
-
-    Raises:
-      MgnpError: if the run was made with other settings.
-    """
-    file = folder / "results.json"
-    results = json.loads(file.read_text()) if file.exists() else None
-    if results is None or results["training"]["interrupted"]:
-        # A run writes this folder alone, its results last; so this one was cut short.
-        if (folder / "config.json").exists():
-            shutil.rmtree(folder)
-        return None
-    same = ("task", "model", "seed", "test_prompts", "discover")
-    was = json.loads((folder / "config.json").read_text())
-    now = json.loads(json.dumps(dataclasses.asdict(wanted), default=str))
-    other = [name for name in same if was[name] != now[name]]
-    if other:
-        raise mg.MgnpError(
-            f"{folder} was run with another {', '.join(other)}; pass another --out, or delete "
-            "that folder to run it again"
-        )
-    return results
 
 
 def protocol(config: PaperConfig, console: Console) -> dict[str, list[dict[str, Any]]]:

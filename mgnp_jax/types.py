@@ -19,6 +19,9 @@ from flax import struct
 Params = Mapping[str, Any]
 """A model's frozen weights: nested dict; leaves under `blocks` are stacked [L, ...]."""
 
+StandIn = dict[str, Any]
+"""Constants for pruned nodes by site: `embedding` [D], the others [L, …] as `SiteValues`."""
+
 Masks = dict[str, jax.Array]
 """Gates (or log-alpha) by granularity name; shapes in `mgnp_jax.masks.granularities`."""
 

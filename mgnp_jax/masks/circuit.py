@@ -11,7 +11,10 @@ import jax
 from mgnp_jax.checkpoint import load_trees, save_trees
 from mgnp_jax.masks.granularities import apply_hierarchy
 from mgnp_jax.masks.hard_concrete import is_open
-from mgnp_jax.types import Masks, MgnpError, checksum
+from mgnp_jax.types import Masks, MgnpError, StandIn, checksum
+
+TREES = {"masks", "log_alpha", "stand_in"}
+"""What a saved circuit may hold."""
 
 
 @jax.jit
@@ -35,11 +38,13 @@ class Circuit:
       masks: bool arrays by granularity, consistent with the hierarchy; True is kept.
       log_alpha: float32 arrays by granularity, from which the masks were taken.
       metadata: JSON dict: model, config_hash, task, gates, training, figures.
+      stand_in: constants that pruned nodes are given; None for the corrupted run's values.
     """
 
     masks: Masks
     log_alpha: Masks
     metadata: dict[str, Any]
+    stand_in: StandIn | None = None
 
     def save(self, path: str | Path) -> None:
         """Writes the circuit as an Orbax checkpoint with a checksum.
@@ -50,7 +55,9 @@ class Circuit:
         Raises:
           MgnpError: if the folder holds something already.
         """
-        trees = {"masks": self.masks, "log_alpha": self.log_alpha}
+        trees: dict[str, Any] = {"masks": self.masks, "log_alpha": self.log_alpha}
+        if self.stand_in is not None:
+            trees["stand_in"] = self.stand_in
         metadata = {**self.metadata, "checksum": checksum(trees)}
         save_trees(Path(path), trees, metadata)
 
@@ -72,7 +79,7 @@ def load_circuit(path: str | Path) -> Circuit:
         folder = folder / "circuit"
     trees, metadata = load_trees(folder)
     wanted = metadata.pop("checksum", None)
-    if wanted is None or set(trees) != {"masks", "log_alpha"}:
+    if wanted is None or not {"masks", "log_alpha"} <= set(trees) <= TREES:
         raise MgnpError(
             f"{folder} holds no circuit; wanted the folder that circuit.save() wrote, or a run's "
             "folder that has it as circuit/"
@@ -83,5 +90,6 @@ def load_circuit(path: str | Path) -> Circuit:
             f"{folder}: the arrays' checksum is {got[:16]}…, but {wanted[:16]}… was saved "
             "with them; the folder was changed or damaged, find the circuit again or restore it"
         )
-    masks, log_alpha = (jax.tree.map(jax.numpy.asarray, trees[k]) for k in ("masks", "log_alpha"))
-    return Circuit(masks=masks, log_alpha=log_alpha, metadata=metadata)
+    masks, log_alpha = jax.device_put((trees["masks"], trees["log_alpha"]))
+    stand_in = trees.get("stand_in")
+    return Circuit(masks=masks, log_alpha=log_alpha, metadata=metadata, stand_in=stand_in)

@@ -18,7 +18,7 @@ from mgnp_jax.metrics.streams import Streams, chunk_rows, masked_logits, run_str
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.models.segments import Segment
-from mgnp_jax.types import Batch, Masks, MgnpError, Params
+from mgnp_jax.types import Batch, Masks, MgnpError, Params, StandIn, checksum
 
 PerPrompt = dict[str, Any]
 
@@ -150,7 +150,8 @@ def evaluate_all(
 
     Args:
       model: the model the circuits are of.
-      circuits: circuits, or binary masks by granularity, by name.
+      circuits: circuits, or binary masks by granularity, by name. Pruned nodes of all are
+        given what the circuits among them were found with.
       batch: N held-out prompts.
       batch_size: prompts a piece; changes memory and time, not the figures.
       on_progress: called with the number of prompts done since the last call.
@@ -161,6 +162,7 @@ def evaluate_all(
     Raises:
       MgnpError: as `evaluate` does.
     """
+    constants = _stand_in_of(circuits)
     masks: dict[str, Masks] = {}
     for name, circuit in circuits.items():
         given = circuit.masks if isinstance(circuit, Circuit) else circuit
@@ -169,9 +171,12 @@ def evaluate_all(
     check_prompts(model.config, batch)
     pieces: dict[str, list[tuple[PerPrompt, int]]] = {name: [] for name in masks}
     chunks = list(chunk_rows(len(batch), batch_size))
-    sizes = extent(batch).sizes(rows for rows, _ in chunks)
+    where = extent(batch, share_prefix=constants is None)
+    sizes = where.sizes(rows for rows, _ in chunks)
     for chosen, real in chunks:
-        streams = run_streams(model.config, model.params, batch.take(chosen), sizes)
+        streams = run_streams(
+            model.config, model.params, batch.take(chosen), sizes, stand_in=constants
+        )
         for name, each in masks.items():
             rows = jax.device_get(per_prompt(model.config, model.params, each, streams))
             pieces[name].append((rows, real))
@@ -181,6 +186,16 @@ def evaluate_all(
         rows = collect(parts)
         results[name] = summarise(rows) | {"answered": summarise(rows, rows["correct"][0])}
     return results
+
+
+def _stand_in_of(circuits: Mapping[str, Circuit | Masks]) -> StandIn | None:
+    found = [c.stand_in for c in circuits.values() if isinstance(c, Circuit)]
+    if any(checksum(one or {}) != checksum(found[0] or {}) for one in found):
+        raise MgnpError(
+            f"the circuits {', '.join(circuits)} were found with different values for pruned "
+            "nodes (ablation); measure them one by one"
+        )
+    return found[0] if found else None
 
 
 def check_prompts(config: ModelConfig, batch: Batch) -> None:

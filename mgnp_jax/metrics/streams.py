@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
@@ -17,7 +18,7 @@ from mgnp_jax.models.forward import lockstep_residual, masked_residual, plain_pa
 from mgnp_jax.models.nodes import Corrupted
 from mgnp_jax.models.packing import Layout, pack
 from mgnp_jax.models.segments import Segment
-from mgnp_jax.types import Batch, Masks, Params, Readout
+from mgnp_jax.types import Batch, Masks, Params, Readout, StandIn
 
 
 @struct.dataclass
@@ -74,6 +75,7 @@ def run_streams(
     sizes: Sizes | None = None,
     *,
     share_prefix: bool = True,
+    stand_in: StandIn | None = None,
 ) -> Streams:
     """Runs both plain passes on a batch.
 
@@ -83,7 +85,10 @@ def run_streams(
       batch: [B, T] prompts.
       sizes: of the arrays; just as large as needed by default.
       share_prefix: whether tokens in which no pair differs yet are left to the prefix.
+      stand_in: constants to use for the corrupted run's values; then no prefix is shared,
+        because a pruned node differs from the clean run from the first token on.
     """
+    share_prefix = share_prefix and stand_in is None
     where = extent(batch, share_prefix=share_prefix)
     everything = np.arange(len(batch))
     sizes = sizes or where.sizes([everything])
@@ -98,7 +103,7 @@ def run_streams(
     chosen = np.where(layout.used, first[layout.prompts] + layout.positions, 0)
     before = np.where(layout.prefix, first[:, None] + np.arange(sizes.prefix)[None], 0)
     tokens = packed_tokens(batch, whole)
-    logits, corrupted = _run(config, params, tokens, whole, chosen, before)
+    logits, corrupted = _run(config, params, tokens, whole, chosen, before, stand_in)
     return Streams(
         layout=layout,
         clean=packed_tokens(batch, layout)[0],
@@ -118,12 +123,24 @@ def _run(
     whole: Layout,
     chosen: jax.Array,
     before: jax.Array,
+    stand_in: StandIn | None,
 ) -> tuple[jax.Array, Corrupted]:
     """Both plain passes on whole prompts [2, K'], then the chosen [K] and prefix [B, P]."""
     logits, run = plain_passes(config, params, tokens, whole)
+    embedding = run.embedding[chosen]
+    values = jax.tree.map(lambda leaf: leaf[:, chosen], run.values)
+    if stand_in is not None:
+        dtype = embedding.dtype
+        embedding = jnp.broadcast_to(stand_in["embedding"].astype(dtype)[None], embedding.shape)
+        sites = {
+            name: jnp.broadcast_to(leaf.astype(dtype)[:, None], getattr(values, name).shape)
+            for name, leaf in stand_in.items()
+            if name != "embedding"
+        }
+        values = values.replace(**sites)
     return logits, Corrupted(
-        embedding=run.embedding[chosen],
-        values=(jax.tree.map(lambda leaf: leaf[:, chosen], run.values),),
+        embedding=embedding,
+        values=(values,),
         prefix=((run.keys[:, before], run.attended[:, before]),),
     )
 
@@ -202,6 +219,7 @@ def prepare(
     where: Extent,
     *,
     host: bool = False,
+    stand_in: StandIn | None = None,
 ) -> Streams:
     """Runs both plain passes on a whole split, piece by piece, and keeps the results.
 
@@ -212,6 +230,7 @@ def prepare(
       size: prompts a piece.
       where: they are packed from.
       host: keep them as numpy arrays instead of on the device.
+      stand_in: constants instead of the corrupted run's values, see `run_streams`.
 
     Returns:
       Streams of N prompts, their tokens one prompt after another without gaps.
@@ -222,7 +241,8 @@ def prepare(
     share = bool(where.starts.any())
     kept = []
     for rows, real in pieces:
-        streams = run_streams(config, params, batch.take(rows), sizes, share_prefix=share)
+        piece = batch.take(rows)
+        streams = run_streams(config, params, piece, sizes, share_prefix=share, stand_in=stand_in)
         tokens = slice(int(parts[rows[:real]].sum()))
         run = streams.corrupted
         # Cut in host memory: each number of tokens would be one more compilation.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,4 +71,26 @@ def neurons_figure(masks: Mapping[str, Any], title: str) -> Figure:
         axes.set(title=f"{name}: {100 * mask.mean():.1f} % kept", xlabel="% kept", xlim=(0, 100))
     figure.axes[0].set_ylabel("layer")
     figure.axes[0].set_yticks(range(1, layers + 1))
+    return figure
+
+
+def trade_off(
+    kept: Sequence[float], kl: Sequence[float], score: Sequence[float], title: str
+) -> Figure:
+    """Faithfulness against size, one point a circuit.
+
+    Args:
+      kept: % of the prunable parameters.
+      kl: KL(model ‖ circuit) in nats.
+      score: the circuit's over the model's.
+      title: above the picture.
+    """
+    figure = new_figure(6, 5)
+    above, below = figure.subplots(2, 1, sharex=True)
+    above.plot(kept, kl, "o-")
+    above.set(ylabel="KL(model ‖ circuit), nats", title=title)
+    above.set_ylim(bottom=0)
+    below.axhline(1, color="0.7", linewidth=1)
+    below.plot(kept, score, "o-")
+    below.set(xlabel="% of prunable parameters kept", ylabel="score over the model's")
     return figure

@@ -11,6 +11,7 @@ from mgnp_jax.types import MgnpError
 GateKind = Literal["second_order", "straight_through", "soft"]
 CacheMode = Literal["auto", "dataset", "batch", "off"]
 CachePlace = Literal["device", "host"]
+Ablation = Literal["interchange", "zero", "mean"]
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -75,6 +76,9 @@ class DiscoverConfig:
     """The same for KL(full ‖ circuit) in nats: the smallest circuit that is no worse."""
     penalties: Penalties = Penalties()
     """Price of one open node of each granularity."""
+    ablation: Ablation = "interchange"
+    """What a pruned node is given: the corrupted run's value, zero, or its mean over the corrupted
+    runs of the training prompts."""
     granularities: tuple[str, ...] = GRANULARITIES
     """Granularities that are trained together; gates of the others stay open."""
     warmup: float = 0.4
@@ -119,6 +123,7 @@ class DiscoverConfig:
             "cache": CacheMode,
             "cache_on": CachePlace,
             "dtype": Dtype,
+            "ablation": Ablation,
         }
         for name, kind in choices.items():
             if getattr(self, name) not in get_args(kind):
@@ -141,6 +146,11 @@ class DiscoverConfig:
         for name in ("noise_floor", "warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise MgnpError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.ablation != "interchange" and self.cache == "off":
+            raise MgnpError(
+                f"ablation must be interchange with cache off, got {self.ablation}: nothing but "
+                "the corrupted run goes beside the masked one; leave cache at another mode"
+            )
         if self.keep is not None and self.max_kl is not None:
             raise MgnpError("ask for keep or for max_kl, not for both: one price meets one figure")
         if self.keep is not None and not 0 < self.keep < 1:

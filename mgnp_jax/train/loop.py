@@ -18,6 +18,7 @@ from flax import struct
 from mgnp_jax.masks.circuit import Circuit, binarise
 from mgnp_jax.masks.granularities import full_masks, gate_count
 from mgnp_jax.metrics.evaluate import check_prompts
+from mgnp_jax.metrics.stand_in import stand_in
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.models.layers import sealed
@@ -156,7 +157,9 @@ def discover(
     shared = shares(config.devices, config.accumulate)
     params = sealed(model.params, config.dtype)
     params, key = shared.replicate((params, key))
-    train, validation = keep_what_fits(model.config, params, splits, config)
+    at_once = size // config.accumulate
+    constants = stand_in(model.config, params, data.train, config.ablation, at_once)
+    train, validation = keep_what_fits(model.config, params, splits, config, constants)
     tokens = train.where.lengths - train.where.starts
     order = schedule.batch_order(key, tokens, size, config.steps)
     sizes = shared.sizes(train.where, order)
@@ -186,7 +189,7 @@ def discover(
             if done % config.validate_every == 0 or done == config.steps:
                 log_alpha = jax.tree.map(jnp.copy, state.log_alpha)
                 masks = binarise(log_alpha)
-                measured = validation.measure(masks, size // config.accumulate)
+                measured = validation.measure(masks, at_once)
                 summary = validated(config, done, masks, measured, aim)
                 value = summary["objective"]
                 lift = schedule.next_lift(aim.lift, measured["score"], measured["base_score"])
@@ -226,7 +229,7 @@ def discover(
         log_alpha, masks, measured = dial.settle(
             log_alpha,
             (lambda new, old: new) if compaction is None else compaction.hold,
-            lambda masks: validation.measure(masks, size // config.accumulate),
+            lambda masks: validation.measure(masks, at_once),
         )
         summary = validated(config, summary["step"], masks, measured, aim)
         on_record({"step": summary["step"], "validation": summary})
@@ -251,4 +254,4 @@ def discover(
         },
         "validation": summary,
     }
-    return Circuit(masks=masks, log_alpha=log_alpha, metadata=metadata)
+    return Circuit(masks=masks, log_alpha=log_alpha, metadata=metadata, stand_in=constants)

@@ -19,7 +19,7 @@ from mgnp_jax.models.nodes import Corrupted
 from mgnp_jax.models.segments import Segment, narrow_values
 from mgnp_jax.train.compaction import Compaction
 from mgnp_jax.train.config import DiscoverConfig
-from mgnp_jax.types import Batch, Masks, Params
+from mgnp_jax.types import Batch, Masks, Params, StandIn
 
 Record = dict[str, Any]
 
@@ -75,6 +75,7 @@ class Prompts:
       base_logits: [N, V] if everything but these is recomputed beside each masked pass.
       compaction: what is left of the model; None for all of it.
       narrow: what is kept, of what is left of the model.
+      stand_in: constants for pruned nodes; None for the corrupted run's values.
     """
 
     model_config: ModelConfig
@@ -85,6 +86,7 @@ class Prompts:
     base_logits: np.ndarray | None = None
     compaction: Compaction | None = None
     narrow: Streams | None = None
+    stand_in: StandIn | None = None
 
     def compacted(self, compaction: Compaction) -> Prompts:
         """The same prompts for what is left of the model.
@@ -118,7 +120,11 @@ class Prompts:
         batch = self.batch.take(rows)
         if self.base_logits is None:
             share = bool(self.where.starts.any())
-            run = run_streams(self.model_config, self.params, batch, sizes, share_prefix=share)
+            run = run_streams(
+                *(self.model_config, self.params, batch, sizes),
+                share_prefix=share,
+                stand_in=self.stand_in,
+            )
             if self.compaction is not None:
                 corrupted = _narrow(self.model_config, self.compaction.segments, run.corrupted)
                 run = dataclasses.replace(run, corrupted=corrupted)  # type: ignore[type-var]
@@ -154,7 +160,11 @@ class Prompts:
 
 
 def keep_what_fits(
-    model_config: ModelConfig, params: Params, splits: list[Batch], config: DiscoverConfig
+    model_config: ModelConfig,
+    params: Params,
+    splits: list[Batch],
+    config: DiscoverConfig,
+    stand_in: StandIn | None = None,
 ) -> list[Prompts]:
     """Computes the plain passes of splits once, as far as the settings and memory go.
 
@@ -163,19 +173,25 @@ def keep_what_fits(
       params: its weights.
       splits: in order of importance.
       config: cache mode, memory budget and batch size.
+      stand_in: constants for pruned nodes; None for the corrupted run's values.
     """
     budget = config.cache_gib * 2**30
     at_once = config.batch_size // config.accumulate
     prompts = []
     for batch in splits:
         lockstep = config.cache == "off"
-        where = extent(batch, share_prefix=config.share_prefix and not lockstep)
-        part = Prompts(model_config=model_config, params=params, batch=batch, where=where)
+        share = config.share_prefix and not lockstep and stand_in is None
+        where = extent(batch, share_prefix=share)
+        part = Prompts(
+            model_config=model_config, params=params, batch=batch, where=where, stand_in=stand_in
+        )
         need = stream_bytes(model_config, where)
         if config.cache == "dataset" or (config.cache == "auto" and need <= budget):
             budget -= need
             on_host = config.cache_on == "host"
-            kept = prepare(model_config, params, batch, at_once, where, host=on_host)
+            kept = prepare(
+                *(model_config, params, batch, at_once, where), host=on_host, stand_in=stand_in
+            )
             part = dataclasses.replace(part, kept=kept)
         elif lockstep:
             logits = base_logits(model_config, params, batch, at_once)

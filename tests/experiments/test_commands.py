@@ -90,7 +90,8 @@ def test_a_run_leaves_the_folder_that_was_promised(run_folder: Path) -> None:
     assert set(results["sizes"]) == set(mg.GRANULARITIES)
     for size in (*results["sizes"].values(), results["edges"]):
         assert size["sparsity"] == pytest.approx(100 * (1 - size["active"] / size["total"]))
-    assert set(results["parameters"]) == {"total", "active", "compression_ratio"}
+    parameters = {"total", "active", "compression_ratio", "prunable_kept"}
+    assert set(results["parameters"]) == parameters
     model = mg.load_model("gpt2-mini")
     assert results["training"]["gates"] == mg.gate_count(model.config)
     assert results["training"]["steps"] == 6 and results["training"]["seconds"] > 0

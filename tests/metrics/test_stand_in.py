@@ -1,0 +1,94 @@
+"""Pruned nodes given zeros or means instead of the corrupted run's values."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mgnp_jax as mg
+from mgnp_jax.metrics.evaluate import evaluate_all
+from mgnp_jax.metrics.stand_in import stand_in
+from mgnp_jax.metrics.streams import masked_logits, run_streams
+from mgnp_jax.models import layers
+from tests import tiny
+
+CONFIG = mg.DiscoverConfig(steps=4, batch_size=4, validate_every=4, learning_rate=0.3)
+
+
+def logits(model: mg.Model, batch: mg.Batch, masks: mg.Masks, ablation: str) -> np.ndarray:
+    constants = stand_in(model.config, model.params, batch, ablation, 4)
+    streams = run_streams(model.config, model.params, batch, stand_in=constants)
+    return np.asarray(masked_logits(model.config, model.params, masks, streams))
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean"])
+def test_masks_of_one_are_the_base_model(tiny_model: mg.Model, ablation: str) -> None:
+    batch = tiny.data(tiny_model.config).train
+    streams = run_streams(tiny_model.config, tiny_model.params, batch)
+    got = logits(tiny_model, batch, mg.full_masks(tiny_model.config), ablation)
+    np.testing.assert_allclose(got, streams.base_logits, atol=1e-5)
+
+
+def test_zeros_leave_the_biases_of_the_output_maps(tiny_model: mg.Model) -> None:
+    batch = tiny.data(tiny_model.config).train
+    blocks = dict(tiny_model.params["blocks"])
+    outputs = [name for name in blocks if name in ("attn_proj", "mlp_proj", "o_proj", "down_proj")]
+    assert len(outputs) == 2
+    for name in outputs:
+        blocks[name] = {**blocks[name], "kernel": 0 * blocks[name]["kernel"]}
+    silent = dataclasses.replace(tiny_model, params={**tiny_model.params, "blocks": blocks})
+    expected = run_streams(silent.config, silent.params, batch).base_logits
+    got = logits(tiny_model, batch, mg.full_masks(tiny_model.config, 0.0), "zero")
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_means_are_over_all_tokens_and_agree_between_the_sites(tiny_model: mg.Model) -> None:
+    c, params = tiny_model.config, tiny_model.params
+    batch = tiny.data(c).train
+    constants = stand_in(c, params, batch, "mean", 4)
+    assert constants is not None
+    chex.assert_shape(constants["attn_z"], (c.layers, c.heads, c.head_width))
+    chex.assert_shape(constants["embedding"], (c.width,))
+    streams = run_streams(c, params, batch, share_prefix=False)
+    (values,) = streams.corrupted.values
+    tokens = int(np.asarray(batch.attention_mask).sum())
+    for name in ("attn_z", "attn_out", "mlp_hidden", "mlp_out"):
+        expected = np.asarray(getattr(values, name))[:, :tokens].mean(1)
+        np.testing.assert_allclose(constants[name], expected, atol=1e-5, err_msg=name)
+    weights = jax.tree.map(lambda leaf: leaf[1], params["blocks"])
+    written = layers.call(c, weights, "attn_out", jnp.asarray(constants["attn_z"][1:2]))[0]
+    np.testing.assert_allclose(written, constants["attn_out"][1], atol=1e-5)
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean"])
+def test_a_saved_circuit_keeps_its_constants(ablation: str, tmp_path: Path) -> None:
+    model = tiny.model("llama")
+    data = tiny.data(model.config)
+    config = dataclasses.replace(CONFIG, ablation=ablation, penalty=30.0, warmup=0.0)
+    circuit = mg.discover(jax.random.key(0), model, data, config)
+    recomputed = dataclasses.replace(config, cache="batch")
+    again = mg.discover(jax.random.key(0), model, data, recomputed)
+    chex.assert_trees_all_close(circuit.log_alpha, again.log_alpha, atol=1e-5)
+    figures = mg.evaluate(model, circuit, data.validation)
+    assert figures["kl"] == pytest.approx(circuit.metadata["validation"]["kl"], abs=1e-5)
+    circuit.save(tmp_path / "circuit")
+    loaded = mg.load_circuit(tmp_path / "circuit")
+    assert mg.evaluate(model, loaded, data.validation) == figures
+    # With the corrupted run's values the same masks are another function.
+    assert mg.evaluate(model, circuit.masks, data.validation)["kl"] != figures["kl"]
+    other = mg.discover(jax.random.key(0), model, data, CONFIG)
+    with pytest.raises(mg.MgnpError, match="one by one"):
+        evaluate_all(model, {"a": circuit, "b": other}, data.validation)
+
+
+def test_constants_need_kept_values() -> None:
+    with pytest.raises(mg.MgnpError, match="ablation must be interchange with cache off"):
+        mg.DiscoverConfig(ablation="mean", cache="off")
+    with pytest.raises(mg.MgnpError, match="ablation must be one of"):
+        mg.DiscoverConfig(ablation="noise")  # type: ignore[arg-type]
