@@ -5,6 +5,9 @@
 gpt2-mini is widened with heads, MLP neurons and whole layers that are active and differ between
 the streams, but write along the all-ones direction of the residual stream, which every
 LayerNorm takes out. The model's logits are the same, and no circuit needs any of them.
+
+That holds while all dimensions that an MLP writes are open: where some are closed, what a decoy
+neuron of that MLP writes is no longer the same in all. So decoys write little.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ import mgnp_jax as mg
 from experiments.command import check_counts, command
 from mgnp_jax.masks.granularities import mask_shapes
 from mgnp_jax.report.tables import LABELS, Table
+
+WRITTEN = np.float32(0.1)
+"""Size of a decoy's output weights over that of the other nodes'."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,7 +111,7 @@ def with_decoys(model: mg.Model, *, heads: int, hidden: int, layers: int, seed: 
         return (leaf.std() * rng.standard_normal(shape)).astype(np.float32)
 
     def along_ones(leaf: np.ndarray, rows: int) -> np.ndarray:
-        return like(leaf, rows, 1) * np.ones((1, c.width), np.float32)
+        return WRITTEN * like(leaf, rows, 1) * np.ones((1, c.width), np.float32)
 
     def layer(source: int, real: bool) -> dict[str, Any]:
         now = jax.tree.map(lambda leaf: leaf[source], old)
@@ -156,6 +162,24 @@ def with_decoys(model: mg.Model, *, heads: int, hidden: int, layers: int, seed: 
     )
 
 
+def nested(log_alpha: mg.Masks) -> dict[str, np.ndarray]:
+    """Log-alpha by which a node is open: no greater than that of the block and head it is in.
+
+    Args:
+      log_alpha: float arrays by granularity.
+    """
+    own = {name: np.asarray(leaf) for name, leaf in log_alpha.items()}
+    blocks, mlps = own["attention_blocks"][:, None], own["mlp_blocks"][:, None]
+    heads = np.minimum(own["attention_heads"], blocks)
+    return {
+        **own,
+        "attention_heads": heads,
+        "attention_neurons": np.minimum(own["attention_neurons"], heads[..., None]),
+        "mlp_hidden": np.minimum(own["mlp_hidden"], mlps),
+        "mlp_output": np.minimum(own["mlp_output"], mlps),
+    }
+
+
 def auc(kept: np.ndarray, decoys: np.ndarray) -> float:
     """Chance that a node that is kept has the larger log-alpha, ties counted half.
 
@@ -201,8 +225,8 @@ def decoys(config: DecoyConfig, console: Console) -> dict[str, Any]:
         "granularities": {},
     }
     c = model.config
-    for name in mg.GRANULARITIES:
-        mask, log_alpha = np.asarray(circuit.masks[name]), np.asarray(circuit.log_alpha[name])
+    for name, log_alpha in nested(circuit.log_alpha).items():
+        mask = np.asarray(circuit.masks[name])
         decoy = wide.decoys[name]
         real = log_alpha[wide.real]
         if name in ("attention_heads", "attention_neurons"):

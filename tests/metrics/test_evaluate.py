@@ -155,17 +155,14 @@ def test_kept_streams_are_those_of_single_batches(
     assert stream_bytes(c, where) == sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
 
 
-@pytest.mark.parametrize("per_prompt", [False, True])
 def test_shared_prefixes_and_lockstep_change_no_logit_and_no_gradient(
-    tiny_model: mg.Model, per_prompt: bool
+    tiny_model: mg.Model,
 ) -> None:
     c, p = tiny_model.config, tiny_model.params
     batch = tiny.batch(c, rows=5, shared=3)
     rng = np.random.default_rng(0)
     masks = {
         name: jnp.asarray(rng.uniform(size=(c.layers, 5, *leaf.shape[1:])[: 1 + leaf.ndim]))
-        if per_prompt
-        else jnp.asarray(rng.uniform(size=leaf.shape))
         for name, leaf in mg.full_masks(c).items()
     }
     masks = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), masks)

@@ -45,9 +45,8 @@ def compacted(model: mg.Model, log_alpha: mg.Masks) -> compaction.Compaction:
     return less
 
 
-@pytest.mark.parametrize("per_prompt", [False, True])
 def test_the_smaller_model_gives_the_logits_and_gradients_of_the_whole(
-    tiny_model: mg.Model, per_prompt: bool
+    tiny_model: mg.Model,
 ) -> None:
     c, p = tiny_model.config, tiny_model.params
     less = compacted(tiny_model, closing(c))
@@ -63,8 +62,6 @@ def test_the_smaller_model_gives_the_logits_and_gradients_of_the_whole(
     }
 
     def prompts(masks: mg.Masks) -> mg.Masks:
-        if not per_prompt:
-            return masks
         own = jnp.linspace(0.5, 1.0, 5)
         return {n: m[:, None] * own.reshape(1, 5, *[1] * (m.ndim - 1)) for n, m in masks.items()}
 
