@@ -47,6 +47,15 @@ class Sizes(NamedTuple):
     prefix: int
 
 
+def largest(sizes: Iterable[Sizes]) -> Sizes:
+    """Array sizes that serve whatever each of several would serve.
+
+    Args:
+      sizes: at least one.
+    """
+    return Sizes(*(max(of) for of in zip(*sizes, strict=True)))
+
+
 class Extent(NamedTuple):
     """Where prompts begin to differ and where they end.
 

@@ -218,6 +218,7 @@ def prepare(
     size: int,
     where: Extent,
     *,
+    sizes: Sizes | None = None,
     host: bool = False,
     stand_in: StandIn | None = None,
 ) -> Streams:
@@ -229,6 +230,7 @@ def prepare(
       batch: N prompts.
       size: prompts a piece.
       where: they are packed from.
+      sizes: of a piece's arrays; just as large as needed by default.
       host: keep them as numpy arrays instead of on the device.
       stand_in: constants instead of the corrupted run's values, see `run_streams`.
 
@@ -236,7 +238,7 @@ def prepare(
       Streams of N prompts, their tokens one prompt after another without gaps.
     """
     pieces = list(chunk_rows(len(batch), size))
-    sizes = where.sizes(rows for rows, _ in pieces)
+    sizes = sizes or where.sizes(rows for rows, _ in pieces)
     parts = where.lengths - where.starts
     share = bool(where.starts.any())
     kept = []

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from mgnp_jax.metrics.evaluate import collect, per_prompt, summarise
-from mgnp_jax.metrics.extent import Extent, Selection, Sizes, extent, packed_tokens
+from mgnp_jax.metrics.extent import Extent, Selection, Sizes, extent, largest, packed_tokens
 from mgnp_jax.metrics.streams import Streams, chunk_rows, prepare, run_streams, stream_bytes
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.forward import answer_logits
@@ -177,20 +177,27 @@ def keep_what_fits(
     """
     budget = config.cache_gib * 2**30
     at_once = config.batch_size // config.accumulate
+    lockstep = config.cache == "off"
+    share = config.share_prefix and not lockstep and stand_in is None
+    extents = [extent(batch, share_prefix=share) for batch in splits]
+    # One compilation for all splits, wherever their prefixes are as long.
+    common = largest(
+        where.sizes(rows for rows, _ in chunk_rows(len(batch), at_once))
+        for batch, where in zip(splits, extents, strict=True)
+    )
     prompts = []
-    for batch in splits:
-        lockstep = config.cache == "off"
-        share = config.share_prefix and not lockstep and stand_in is None
-        where = extent(batch, share_prefix=share)
+    for batch, where in zip(splits, extents, strict=True):
         part = Prompts(
             model_config=model_config, params=params, batch=batch, where=where, stand_in=stand_in
         )
         need = stream_bytes(model_config, where)
         if config.cache == "dataset" or (config.cache == "auto" and need <= budget):
             budget -= need
-            on_host = config.cache_on == "host"
             kept = prepare(
-                *(model_config, params, batch, at_once, where), host=on_host, stand_in=stand_in
+                *(model_config, params, batch, at_once, where),
+                sizes=common._replace(prefix=int(where.starts.max())),
+                host=config.cache_on == "host",
+                stand_in=stand_in,
             )
             part = dataclasses.replace(part, kept=kept)
         elif lockstep:

@@ -14,7 +14,8 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.masks.hard_concrete import GATES
-from mgnp_jax.train import loop, schedule
+from mgnp_jax.metrics import streams
+from mgnp_jax.train import loop, prompts, schedule
 from tests import tiny
 
 CONFIG = mg.DiscoverConfig(
@@ -79,6 +80,19 @@ def test_one_compilation_serves_all_steps() -> None:
     # Records: steps 1 to 4, a validation, … Nothing compiles after the first validation.
     assert after[0] > 0
     assert after[5] == after[-1], after
+
+
+def test_one_compilation_serves_the_plain_passes_of_all_splits() -> None:
+    model = tiny.model("gpt2")
+    # Batches of one differ most: a prompt of one split may be longer than all of another.
+    data = tiny.data(model.config)
+    run: Any = streams._run
+    run.clear_cache()
+    splits = [data.train, data.validation]
+    config = mg.DiscoverConfig(batch_size=1)
+    parts = prompts.keep_what_fits(model.config, model.params, splits, config)
+    assert run._cache_size() == 1
+    assert all(part.kept is not None for part in parts)
 
 
 @functools.cache
