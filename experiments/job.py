@@ -78,12 +78,15 @@ def chosen_by(circuit: mg.Circuit) -> str:
       circuit: as found.
     """
     validation = circuit.metadata["validation"]
+    asked = {"keep": "share of the prunable parameters", "max_kl": "KL in nats"}
+    if "dial" not in validation and any(circuit.metadata["discover"][name] for name in asked):
+        step = validation["step"]
+        return f"Keeping the circuit of step {step}: stopped before it met what was asked"
     if "dial" not in validation:
         return (
             f"Keeping the circuit of step {validation['step']}: of all validations it has the "
             "least objective, in which a mean score that is off the model's weighs most"
         )
-    asked = {"keep": "share of the prunable parameters", "max_kl": "KL in nats"}
     reached = validation["dial"]["reached"]
     ((name, target),) = ((n, validation["dial"][n]) for n in asked if n in validation["dial"])
     missed = abs(reached / target - 1) > 0.1

@@ -219,20 +219,21 @@ def discover(
                         state = state.replace(log_alpha=compaction.close(state.log_alpha))  # type: ignore[attr-defined]
                         train, validation = (p.compacted(compaction) for p in (train, validation))
                         on_record({"step": done, "cost": cost / full_cost(model.config)})
+        if dial is not None and best is not None:
+            log_alpha, masks, measured = dial.settle(
+                best[2],
+                (lambda new, old: new) if compaction is None else compaction.hold,
+                lambda masks: validation.measure(masks, at_once),
+            )
+            summary = validated(config, done, masks, measured, aim)
+            best = summary["objective"], masks, log_alpha, summary
+            on_record({"step": done, "validation": summary})
     except KeyboardInterrupt:
         if best is None:
             raise
     if best is None:
         raise AssertionError("the last step always validates")
     _, masks, log_alpha, summary = best
-    if dial is not None:
-        log_alpha, masks, measured = dial.settle(
-            log_alpha,
-            (lambda new, old: new) if compaction is None else compaction.hold,
-            lambda masks: validation.measure(masks, at_once),
-        )
-        summary = validated(config, summary["step"], masks, measured, aim)
-        on_record({"step": summary["step"], "validation": summary})
     metadata = {
         "model": model.name,
         "config_hash": model.config.hash(),

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import mgnp_jax as mg
+from experiments.job import chosen_by
 from mgnp_jax.metrics.sizes import prunable_share
 from mgnp_jax.train.dial import Dial, dial_of
 from tests import tiny
@@ -58,6 +59,24 @@ def test_what_is_asked_for_is_met_on_validation_prompts(wanted: dict[str, float]
     chex.assert_trees_all_equal(circuit.masks, mg.binarise(circuit.log_alpha))
     prices = [r["validation"]["price"] for r in records if "validation" in r]
     assert prices[0] == 3.0 and len(set(prices)) > 1
+
+
+def test_stopped_training_is_kept_as_it_is() -> None:
+    model = tiny.model("llama")
+    config = mg.DiscoverConfig(
+        steps=30, batch_size=4, validate_every=5, learning_rate=0.3, penalty=3.0, keep=0.3
+    )
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["step"] == 10 and "validation" in record:
+            raise KeyboardInterrupt
+
+    data = tiny.data(model.config)
+    circuit = mg.discover(jax.random.key(0), model, data, config, on_record=stop)
+    assert circuit.metadata["training"]["interrupted"]
+    assert circuit.metadata["validation"]["step"] == 5
+    assert "dial" not in circuit.metadata["validation"]
+    assert "stopped before" in chosen_by(circuit)
 
 
 def test_a_shift_moves_only_what_may_move() -> None:
