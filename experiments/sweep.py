@@ -69,7 +69,7 @@ def sweep(config: RunConfig, points: int, console: Console) -> list[dict[str, fl
     Returns:
       A row for each price, from the cheapest.
     """
-    source = config.data.stem if config.data else config.task
+    source = Path(config.source).stem
     name = f"sweep-{source}-{Path(config.model).name}-seed{config.seed}"
     out = config.out or Path("runs") / name
     rows = []

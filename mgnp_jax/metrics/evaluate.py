@@ -119,7 +119,8 @@ def evaluate(
 
     Args:
       model: the model the circuit is of.
-      circuit: a circuit, or binary masks by granularity.
+      circuit: a circuit, or binary masks by granularity; of bare masks, pruned nodes are given
+        the corrupted run's values.
       batch: N held-out prompts.
       batch_size: prompts a piece; changes memory and time, not the figures.
       on_progress: called with the number of prompts done since the last call.

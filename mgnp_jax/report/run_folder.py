@@ -100,6 +100,8 @@ def results_of(
         **sizes,
         "training": {**meta["training"], "gates": meta["gates"]},
         "kept_step": meta["validation"]["step"],
+        "ablation": meta["discover"]["ablation"],
+        "dial": meta["validation"].get("dial"),
     }
 
 

@@ -73,7 +73,7 @@ class DiscoverConfig:
     """Share of the prunable parameters to keep: the scale of prices follows it, and it is met
     on validation prompts within 10 %."""
     max_kl: float | None = None
-    """The same for KL(full ‖ circuit) in nats: the smallest circuit that is no worse."""
+    """The same for KL(full ‖ circuit) in nats, which is not exceeded if it can be."""
     penalties: Penalties = Penalties()
     """Price of one open node of each granularity."""
     ablation: Ablation = "interchange"
@@ -153,6 +153,11 @@ class DiscoverConfig:
             )
         if self.keep is not None and self.max_kl is not None:
             raise MgnpError("ask for keep or for max_kl, not for both: one price meets one figure")
+        if self.penalty == 0 and (self.keep is not None or self.max_kl is not None):
+            raise MgnpError(
+                "penalty must be greater than 0 with keep or max_kl, got 0: it is where the scale "
+                "of prices starts, and what follows multiplies it"
+            )
         if self.keep is not None and not 0 < self.keep < 1:
             raise MgnpError(f"keep must lie between 0 and 1, got {self.keep}")
         if self.max_kl is not None and self.max_kl <= 0:

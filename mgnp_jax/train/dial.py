@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -36,7 +36,7 @@ FINE = ("attention_neurons", "mlp_hidden", "mlp_output")
 ALL = ("attention_blocks", "mlp_blocks", "attention_heads", *FINE)
 
 WIDEST = 8.0
-"""Log-alpha is shifted by at most this. Untrained gates, which are farther, stay open."""
+"""Log-alpha is shifted by at most this."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,6 +102,7 @@ class Dial:
     def settle(
         self,
         log_alpha: Masks,
+        trained: Sequence[str],
         hold: Callable[[Masks, Masks], Masks],
         measure: Callable[[Masks], dict[str, Any]],
     ) -> tuple[Masks, Masks, dict[str, Any]]:
@@ -113,6 +114,7 @@ class Dial:
 
         Args:
           log_alpha: float arrays by granularity.
+          trained: granularities whose gates may move.
           hold: undoes a shift (new, old) where a gate must not move.
           measure: metrics of a binary circuit on validation prompts.
 
@@ -126,7 +128,10 @@ class Dial:
             (ALL, -WIDEST, WIDEST, 0.0),
             (FINE, -WIDEST, 0.0, -WIDEST / 2),
         ):
-            larger = start
+            names = [name for name in names if name in trained]
+            if not names:
+                continue
+            larger = None
             for _ in range(MOST_TRIES):
                 moved = {n: a + shift if n in names else a for n, a in start.items()}
                 moved = hold(moved, log_alpha)
@@ -147,6 +152,8 @@ class Dial:
                 else:
                     low = shift
                 shift = (low + high) / 2
+            if larger is None:
+                break
             start = larger
         assert nearest is not None
         return nearest[1:]

@@ -163,13 +163,13 @@ def discover(
     tokens = train.where.lengths - train.where.starts
     order = schedule.batch_order(key, tokens, size, config.steps)
     sizes = shared.sizes(train.where, order)
-    state = shared.replicate(init_state(config, model.config))
+    state = shared.replicate(init_state(config.of_a_step, model.config))
     best: tuple[float, Masks, Masks, Record] | None = None
     record: Record = {}
     aim = shared.replicate(schedule.first_aim(config))
     dial = dial_of(config, model.config)
     compaction, cost = None, full_cost(model.config)
-    done = 0
+    done, interrupted = 0, False
     try:
         for step, rows in enumerate(order):
             piece = shared.piece(train, rows, sizes)
@@ -197,7 +197,8 @@ def discover(
                 if dial is not None:
                     figure = dial.value(masks, measured["kl"])
                     price = dial.next_price(price, figure, done / config.steps)
-                aim = shared.replicate(schedule.Aim(lift=lift, price=price))
+                if done < config.steps:
+                    aim = shared.replicate(schedule.Aim(lift=lift, price=price))
                 on_record({"step": done, "validation": summary})
                 if not math.isfinite(value):
                     raise MgnpError(
@@ -222,6 +223,7 @@ def discover(
         if dial is not None and best is not None:
             log_alpha, masks, measured = dial.settle(
                 best[2],
+                config.granularities,
                 (lambda new, old: new) if compaction is None else compaction.hold,
                 lambda masks: validation.measure(masks, at_once),
             )
@@ -231,6 +233,7 @@ def discover(
     except KeyboardInterrupt:
         if best is None:
             raise
+        interrupted = True
     if best is None:
         raise AssertionError("the last step always validates")
     _, masks, log_alpha, summary = best
@@ -249,7 +252,7 @@ def discover(
         "discover": dataclasses.asdict(config),
         "training": {
             "steps": done,
-            "interrupted": done < config.steps,
+            "interrupted": interrupted,
             "seconds": time.perf_counter() - started,
             "loss": {k: record[k] for k in ("loss", "kl", "score_gap", "penalty")},
         },

@@ -176,7 +176,7 @@ def keep_what_fits(
       stand_in: constants for pruned nodes; None for the corrupted run's values.
     """
     budget = config.cache_gib * 2**30
-    at_once = config.batch_size // config.accumulate
+    at_once = min(config.batch_size, len(splits[0])) // config.accumulate
     lockstep = config.cache == "off"
     share = config.share_prefix and not lockstep and stand_in is None
     extents = [extent(batch, share_prefix=share) for batch in splits]

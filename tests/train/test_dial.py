@@ -79,6 +79,20 @@ def test_stopped_training_is_kept_as_it_is() -> None:
     assert "stopped before" in chosen_by(circuit)
 
 
+def test_settling_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Dial, "settle", stopped)
+    model = tiny.model("llama")
+    config = mg.DiscoverConfig(
+        steps=4, batch_size=4, validate_every=5, learning_rate=0.3, penalty=3.0, keep=0.3
+    )
+    circuit = mg.discover(jax.random.key(0), model, tiny.data(model.config), config)
+    assert circuit.metadata["training"] | {"interrupted": True} == circuit.metadata["training"]
+    assert "stopped before" in chosen_by(circuit)
+
+
 def test_a_shift_moves_only_what_may_move() -> None:
     dial = Dial(name="keep", target=0.5, model_config=TINY)
     start = mg.full_masks(TINY, -2.0)
@@ -87,7 +101,9 @@ def test_a_shift_moves_only_what_may_move() -> None:
     def hold(new: mg.Masks, old: mg.Masks) -> mg.Masks:
         return {name: old[name] if name in fixed else leaf for name, leaf in new.items()}
 
-    log_alpha, masks, measured = dial.settle(start, hold, lambda masks: {"kl": 0.0})
+    log_alpha, masks, measured = dial.settle(
+        start, mg.GRANULARITIES, hold, lambda masks: {"kl": 0.0}
+    )
     assert not any(bool(masks[name].any()) for name in fixed)
     chex.assert_trees_all_equal(masks, mg.binarise(log_alpha))
     # All attention gates are alike, so half of the parameters cannot be had.
@@ -98,3 +114,5 @@ def test_no_dial_unless_asked() -> None:
     assert dial_of(mg.DiscoverConfig(), TINY) is None
     with pytest.raises(mg.MgnpError, match="not for both"):
         mg.DiscoverConfig(keep=0.1, max_kl=0.1)
+    with pytest.raises(mg.MgnpError, match="penalty must be greater than 0"):
+        mg.DiscoverConfig(keep=0.1, penalty=0.0)
