@@ -56,9 +56,11 @@ def test_faithfulness_table_has_both_columns() -> None:
             "training": {},
             "gates": 1,
             "validation": {"step": 1},
+            "discover": {"ablation": "zero"},
         },
     )
     results = run_folder.results_of(circuit, 0, {}, figures_)
+    assert (results["ablation"], results["dial"]) == ("zero", None)
     table = tables.faithfulness_table(results)
     score = next(row for row in table.rows if row[0] == "Score")
     assert score[1] == score[2] == f"{figures_['score']:.4f}"
