@@ -58,8 +58,6 @@ class DecoyConfig:
         check_counts(self.seed, self.test_prompts)
         if min(self.heads, self.hidden, self.layers) < 0:
             raise mg.MgnpError("--heads, --hidden and --layers must not be negative")
-        if self.layers > mg.load_model("gpt2-mini").config.layers:
-            raise mg.MgnpError("--layers must be at most as many as gpt2-mini has")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +86,13 @@ def with_decoys(model: mg.Model, *, heads: int, hidden: int, layers: int, seed: 
       seed: of their random weights.
 
     Raises:
-      MgnpError: for a model of another family.
+      MgnpError: for a model of another family, or more decoy layers than it has layers.
     """
     c = model.config
+    if layers > c.layers:
+        raise mg.MgnpError(
+            f"decoy layers must be at most {c.layers}, as {model.name} has, got {layers}"
+        )
     if c.family != "gpt2":
         raise mg.MgnpError(
             f"decoys need LayerNorm, which takes out what all dimensions share; {model.name} is "
@@ -225,8 +227,9 @@ def decoys(config: DecoyConfig, console: Console) -> dict[str, Any]:
         "granularities": {},
     }
     c = model.config
-    for name, log_alpha in nested(circuit.log_alpha).items():
-        mask = np.asarray(circuit.masks[name])
+    effective = nested(circuit.log_alpha)
+    for name in mg.GRANULARITIES:
+        mask, log_alpha = np.asarray(circuit.masks[name]), effective[name]
         decoy = wide.decoys[name]
         real = log_alpha[wide.real]
         if name in ("attention_heads", "attention_neurons"):

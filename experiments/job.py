@@ -56,7 +56,7 @@ class RunConfig:
     """How the circuit is found."""
 
     def __post_init__(self) -> None:
-        """Wants exactly one source of prompts."""
+        """Refuses what cannot be meant."""
         if (self.task is None) == (self.data is None):
             raise mg.MgnpError(
                 f"pass one of --task ({', '.join(mg.TASKS)}) and --data FILE, not "
@@ -188,23 +188,31 @@ def finished(folder: Path, wanted: RunConfig) -> dict[str, Any] | None:
       wanted: how it would be run now.
 
     Raises:
-      MgnpError: if the run was made with other settings.
+      MgnpError: if the folder holds a run with other settings, done or not.
     """
-    file = folder / "results.json"
-    results = json.loads(file.read_text()) if file.exists() else None
-    if results is None or results["training"]["interrupted"]:
-        # A run writes this folder alone, its results last; so this one was cut short.
-        if (folder / "config.json").exists():
-            shutil.rmtree(folder)
+    settings = folder / "config.json"
+    if not settings.exists():
         return None
-    same = ("task", "gt_corruption", "data", "skip_bad", "model", "seed", "test_prompts")
-    same += ("discover",)
-    was = json.loads((folder / "config.json").read_text())
-    now = json.loads(json.dumps(dataclasses.asdict(wanted), default=str))
-    other = [name for name in same if was[name] != now[name]]
+
+    def flat(config: dict[str, Any]) -> dict[str, Any]:
+        return config | config["discover"]
+
+    # A setting that is newer than the run was at its default.
+    default = RunConfig(task=wanted.task, data=wanted.data)
+    now, known = (
+        flat(json.loads(json.dumps(dataclasses.asdict(c), default=str))) for c in (wanted, default)
+    )
+    was = known | flat(json.loads(settings.read_text()))
+    other = [name for name in now if name not in ("out", "discover") and was[name] != now[name]]
     if other:
         raise mg.MgnpError(
             f"{folder} was run with another {', '.join(other)}; pass another --out, or delete "
             "that folder to run it again"
         )
+    file = folder / "results.json"
+    results = json.loads(file.read_text()) if file.exists() else None
+    if results is None or results["training"]["interrupted"]:
+        # A run writes this folder alone, its results last; so this one was cut short.
+        shutil.rmtree(folder)
+        return None
     return results

@@ -18,8 +18,6 @@ from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.layers import call
 from mgnp_jax.types import Batch, MgnpError, Params, StandIn
 
-SITES = ("attn_z", "attn_out", "mlp_hidden", "mlp_out")
-
 
 def stand_in(
     config: ModelConfig, params: Params, batch: Batch, ablation: str, size: int
@@ -76,8 +74,7 @@ def _means(config: ModelConfig, params: Params, batch: Batch, size: int) -> Stan
         run = run_streams(config, params, batch.take(rows), sizes, share_prefix=False).corrupted
         tokens = int(where.lengths[rows[:real]].sum())
         (values,) = run.values
-        sites = {name: getattr(values, name) for name in SITES}
-        host = jax.device_get({"embedding": run.embedding[None], **sites})
+        host = jax.device_get({"embedding": run.embedding[None], **vars(values)})
         for name, leaf in host.items():
             sums[name] = sums.get(name, 0) + leaf[:, :tokens].sum(1, dtype=np.float64)
     total = int(where.lengths.sum())

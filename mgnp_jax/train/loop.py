@@ -163,7 +163,8 @@ def discover(
     tokens = train.where.lengths - train.where.starts
     order = schedule.batch_order(key, tokens, size, config.steps)
     sizes = shared.sizes(train.where, order)
-    state = shared.replicate(init_state(config.of_a_step, model.config))
+    static = config.of_a_step
+    state = shared.replicate(init_state(static, model.config))
     best: tuple[float, Masks, Masks, Record] | None = None
     record: Record = {}
     aim = shared.replicate(schedule.first_aim(config))
@@ -174,7 +175,7 @@ def discover(
         for step, rows in enumerate(order):
             piece = shared.piece(train, rows, sizes)
             state, out = train_step(
-                config.of_a_step, model.config, key, params, state, piece, aim, compaction
+                static, model.config, key, params, state, piece, aim, compaction
             )
             done = step + 1
             if step % config.log_every == 0 or done == config.steps:

@@ -57,7 +57,7 @@ def test_tables_are_written_and_finished_runs_kept(checkpoint: Path, tmp_path: P
     assert float(rows[0]["circuit.kl"]) == first["gp"][0]["circuit"]["kl"]
     assert (tmp_path / "paper" / "trade-off.png").stat().st_size > 5_000
     other = dataclasses.replace(config, discover=mg.DiscoverConfig(steps=3, batch_size=4))
-    with pytest.raises(mg.MgnpError, match="gp-seed0 was run with another discover"):
+    with pytest.raises(mg.MgnpError, match="gp-seed0 was run with another steps; pass"):
         paper.protocol(other, console)
 
 
@@ -88,5 +88,11 @@ def test_a_sweep_goes_on_where_it_was_and_draws_the_trade_off(
         rows = list(csv.DictReader(file))
     assert [float(row["KL"]) for row in rows] == [row["KL"] for row in first]
     assert (tmp_path / "sweep" / "trade-off.png").stat().st_size > 5_000
+    # Cut short with other settings, it is not removed either.
+    kept.unlink()
+    other = dataclasses.replace(config, test_prompts=10)
+    with pytest.raises(mg.MgnpError, match="was run with another test_prompts"):
+        main(other, console)
+    assert kept.with_name("config.json").exists()
     with pytest.raises(mg.MgnpError, match="leave out --keep"):
         dataclasses.replace(config, discover=mg.DiscoverConfig(keep=0.1))

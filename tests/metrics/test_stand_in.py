@@ -67,6 +67,18 @@ def test_means_are_over_all_tokens_and_agree_between_the_sites(tiny_model: mg.Mo
 
 
 @pytest.mark.parametrize("ablation", ["zero", "mean"])
+def test_constants_of_bfloat16_weights_are_nearly_those_of_float32(ablation: str) -> None:
+    model = tiny.model("gpt2")
+    batch = tiny.data(model.config).train
+    half = layers.sealed(model.params, "bfloat16")
+    exact, rough = (stand_in(model.config, p, batch, ablation, 4) for p in (model.params, half))
+    assert exact is not None and rough is not None
+    for name, leaf in rough.items():
+        assert leaf.dtype == np.float32
+        np.testing.assert_allclose(leaf, exact[name], atol=0.1, err_msg=name)
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean"])
 def test_a_saved_circuit_keeps_its_constants(ablation: str, tmp_path: Path) -> None:
     model = tiny.model("llama")
     data = tiny.data(model.config)
