@@ -143,6 +143,8 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
         f"{gates:,} gates, {jax.devices()[0].device_kind}",
         highlight=False,
     )
+    if data.note:
+        console.print(data.note, highlight=False)
     if data.skipped:
         console.print(f"Left out {data.skipped:,} prompts that cannot be used (--skip-bad)")
     console.print("Running both plain passes and compiling; progress follows", highlight=False)

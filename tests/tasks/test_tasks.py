@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+from pathlib import Path
 from typing import Any
 
 import chex
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
-from mgnp_jax.tasks import TASKS, greater_than, ioi, words
+from mgnp_jax.tasks import TASKS, gendered_pronouns, greater_than, ioi, words
 from mgnp_jax.tasks.pairs import PromptPair, encode_pairs, logit_difference
 from mgnp_jax.tasks.task import Counts, build, distinct_pairs
 from mgnp_jax.types import Tokenizer
@@ -105,20 +106,61 @@ def test_pronouns_are_balanced_and_corrupted_by_the_other_gender(mini: mg.Model)
     data = mg.load_task("gp", mini.tokenizer, seed=0)
     tokenizer = mini.tokenizer
     assert tokenizer is not None
-    right = [tokenizer.decode([t]) for t in data.test.readouts["score"].tokens[:, 0]]
-    assert set(right) == {" he", " she"}
-    assert 0.35 < right.count(" he") / len(right) < 0.65
+    names = gendered_pronouns.popular_names()
+    for part in (data.train, data.validation, data.test):
+        right = [tokenizer.decode([t]) for t in part.readouts["score"].tokens[:, 0]]
+        assert right.count(" he") == right.count(" she") == len(part) // 2
+        clean, corrupted = (texts(tokenizer, part, field) for field in ("clean", "corrupted"))
+        for pronoun, a, b in zip(right, clean, corrupted):
+            other = {" she": " he", " he": " she"}[pronoun]
+            assert set(re.findall(r"\w+", a)) & set(names[pronoun])
+            assert set(re.findall(r"\w+", b)) & set(names[other])
+
+
+def test_names_are_the_thousand_most_popular_of_each_sex_in_2000() -> None:
+    file = Path(gendered_pronouns.__file__).parent / "assets" / "names-2000.csv"
+    rows = [row.split(",") for row in file.read_text().splitlines()[1:]]
+    for sex, first in (("f", "Emily"), ("m", "Jacob")):
+        counts = [int(count) for _, of, count, _ in rows if of == sex]
+        assert len(counts) == 1_000 and counts == sorted(counts, reverse=True)
+        assert next(name for name, of, *_ in rows if of == sex) == first
+    names = gendered_pronouns.popular_names()
+    girls, boys = set(names[" she"]), set(names[" he"])
+    assert not girls & boys and not {"Jordan", "Taylor", "Casey"} & (girls | boys)
+    assert "Ashley" in girls and "Ryan" in boys
+
+
+def test_a_name_comes_again_only_after_all_others_and_in_another_template(
+    mini: mg.Model,
+) -> None:
+    assert mini.tokenizer is not None
+    names = gendered_pronouns.usable_names(mini.tokenizer)[" she"]
+    found = list(gendered_pronouns.pairs(np.random.default_rng(0), mini.tokenizer))
+    assert len({pair.clean for pair in found}) == len(found)
+    girls = [pair.clean for pair in found if pair.answers["score"][" she"] > 0]
+    used = [re.findall(r"\w+", clean) for clean in girls[: len(names)]]
+    assert sorted(word for words in used for word in words if word in names) == sorted(names)
+
+
+def test_a_task_says_when_names_must_come_again(mini: mg.Model) -> None:
+    data = mg.load_task("gp", mini.tokenizer, seed=0)
+    assert re.match(r"\d+ girls' and \d+ boys' names .* 339 of each .* other templates", data.note)
+    assert mg.load_task("gt", mini.tokenizer, seed=0).note == ""
 
 
 @pytest.mark.parametrize("name", sorted(mg.TASKS))
-def test_tasks_work_for_a_byte_level_tokenizer(gpt2_tokenizer: Any, name: str) -> None:
+@pytest.mark.parametrize("which", ["gpt2_tokenizer", "digit_tokenizer"])
+def test_tasks_work_for_byte_level_tokenizers(
+    request: pytest.FixtureRequest, which: str, name: str
+) -> None:
+    tokenizer: Any = request.getfixturevalue(which)
     task = dataclasses.replace(mg.TASKS[name], counts=Counts(train=100, validation=100, test=100))
-    pairs = distinct_pairs(task, gpt2_tokenizer, 0)
-    batch = encode_pairs(gpt2_tokenizer, pairs, task.kind, task.judges[0])
+    pairs = distinct_pairs(task, tokenizer, 0)
+    batch = encode_pairs(tokenizer, pairs, task.kind, task.judges[0])
     assert len(batch) == 300
-    assert texts(gpt2_tokenizer, batch, "clean") == [pair.clean for pair in pairs]
-    assert texts(gpt2_tokenizer, batch, "corrupted") == [pair.corrupted for pair in pairs]
-    first = gpt2_tokenizer.convert_ids_to_tokens(batch.readouts["score"].tokens[:, 0].tolist())
+    assert texts(tokenizer, batch, "clean") == [pair.clean for pair in pairs]
+    assert texts(tokenizer, batch, "corrupted") == [pair.corrupted for pair in pairs]
+    first = tokenizer.convert_ids_to_tokens(batch.readouts["score"].tokens[:, 0].tolist())
     assert all(answer.startswith("Ġ") != name.startswith("gt") for answer in first)
 
 
