@@ -19,6 +19,10 @@ import mgnp_jax as mg
 from experiments.command import command
 from experiments.job import RunConfig, finished, run
 from mgnp_jax.report import paper
+from mgnp_jax.report.tables import layer_table
+
+NUMBERED = {"ioi": "Table 4", "gp": "Table 5", "gt": "Table 6"}
+"""The paper's tables of what is kept in each layer."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,10 +86,14 @@ def protocol(config: PaperConfig, console: Console) -> dict[str, list[dict[str, 
         paper.faithfulness_table(runs, published=published),
         paper.overlap_table(circuits),
     ]
-    text = "\n\n".join(table.markdown() for table in tables)
+    layers = [
+        layer_table(circuits[task, 0], f"{NUMBERED.get(task, 'Layers')}. {task}, seed 0, by layer")
+        for task in config.tasks
+    ]
+    text = "\n\n".join(table.markdown() for table in (*tables, *layers))
     page = (
-        f"# The paper's protocol on {config.model}\n\n{text}\n\nTables 4 to 6 (what is kept in "
-        "each layer) stand in the README.md of each run's folder.\n"
+        f"# The paper's protocol on {config.model}\n\n{text}\n\nThe layers of other seeds stand "
+        "in the README.md of each run's folder.\n"
     )
     (out / "tables.md").write_text(page)
     rows = paper.rows_of(runs)

@@ -131,11 +131,12 @@ def controls_table(results: Mapping[str, Any]) -> Table:
     )
 
 
-def layer_table(masks: Mapping[str, Any]) -> Table:
+def layer_table(masks: Mapping[str, Any], title: str = "Kept in each layer") -> Table:
     """Tables 4 to 6: what is kept in each layer, layers counted from 1 as in the paper.
 
     Args:
       masks: bool arrays by granularity.
+      title: above the table.
     """
     kept = {name: np.asarray(mask) for name, mask in masks.items()}
     rows = []
@@ -150,7 +151,7 @@ def layer_table(masks: Mapping[str, Any]) -> Table:
         ]
         rows.append((str(layer + 1), *blocks, *counts))
     return Table(
-        title="Kept in each layer",
+        title=title,
         columns=(
             "Layer",
             "Attn block",

@@ -17,7 +17,7 @@ from importlib import resources
 import numpy as np
 
 from mgnp_jax.tasks.pairs import PromptPair, logit_difference
-from mgnp_jax.tasks.task import Counts, Task, usable
+from mgnp_jax.tasks.task import TWINS, Counts, Task, usable
 from mgnp_jax.types import Tokenizer
 
 TEMPLATES = (
@@ -53,7 +53,7 @@ def popular_names() -> dict[str, tuple[str, ...]]:
 
 
 def usable_names(tokenizer: Tokenizer) -> dict[str, list[str]]:
-    """The names that are single tokens, by pronoun.
+    """The most popular names that are single tokens, as many girls' as boys', by pronoun.
 
     Args:
       tokenizer: the model's.
@@ -62,10 +62,12 @@ def usable_names(tokenizer: Tokenizer) -> dict[str, list[str]]:
       MgnpError: if fewer than ten of either kind are left.
     """
     names = popular_names()
-    return {
+    found = {
         " she": usable(tokenizer, names[" she"], 10, "girls' names"),
         " he": usable(tokenizer, names[" he"], 10, "boys' names"),
     }
+    fewest = min(map(len, found.values()))
+    return {pronoun: kept[:fewest] for pronoun, kept in found.items()}
 
 
 def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair]:
@@ -83,14 +85,19 @@ def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair
       gender has been in every template.
     """
     names = usable_names(tokenizer)
+    # Of its own, so that how many twins there are changes nothing else.
+    (apart,) = rng.spawn(1)
     she, he = (_dealt(rng, found) for found in names.values())
     for girl, boy in zip(she, he):
         for (name, template), right, wrong in ((girl, " she", " he"), (boy, " he", " she")):
+            others = apart.choice(names[wrong], 1 + TWINS, replace=False).tolist()
+            corrupted, *twins = (template.format(name=other) for other in others)
             yield PromptPair(
                 clean=template.format(name=name),
-                corrupted=template.format(name=rng.choice(names[wrong])),
+                corrupted=corrupted,
                 answers={"score": logit_difference([right], [wrong])},
                 origin="gp",
+                twins=twins,
             )
 
 
@@ -108,12 +115,12 @@ def note(tokenizer: Tokenizer) -> str:
     Args:
       tokenizer: the model's.
     """
-    girls, boys = map(len, usable_names(tokenizer).values())
+    found = len(usable_names(tokenizer)[" she"])
     needed = (COUNTS.train + COUNTS.validation + COUNTS.test) // 2
-    if min(girls, boys) >= needed:
+    if found >= needed:
         return ""
     return (
-        f"{girls} girls' and {boys} boys' names are single tokens of this tokenizer, and "
+        f"Only {found} girls' and as many boys' names are single tokens of this tokenizer, where "
         f"{needed} of each are needed: names come again in other templates"
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mgnp_jax.tasks.pairs import PromptPair, logit_difference
-from mgnp_jax.tasks.task import Counts, Task, usable
+from mgnp_jax.tasks.task import TWINS, Counts, Task, usable
 from mgnp_jax.tasks.words import BOYS, GIRLS, OBJECTS, PLACES
 from mgnp_jax.types import Tokenizer
 
@@ -72,18 +72,25 @@ def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair
     names = np.array(usable(tokenizer, GIRLS + BOYS, 10, "first names"))
     places = usable(tokenizer, PLACES, 2, "places")
     things = usable(tokenizer, OBJECTS, 2, "objects")
+    # Of its own, so that how many twins there are changes nothing else.
+    (apart,) = rng.spawn(1)
     while True:
         template = TEMPLATES[rng.integers(len(TEMPLATES))]
         io, subject, *others = rng.choice(names, 5, replace=False).tolist()
         place, thing = (words[rng.integers(len(words))] for words in (places, things))
         frame, _ = template
+        elsewhere = np.setdiff1d(names, [io, subject])
+        strangers = [others]
+        strangers += [apart.choice(elsewhere, 3, replace=False).tolist() for _ in range(TWINS)]
+        corrupted, *twins = (
+            frame.format(A=a, B=b, S=s, place=place, object=thing) for a, b, s in strangers
+        )
         yield PromptPair(
             clean=fill(template, io, subject, place, thing),
-            corrupted=frame.format(
-                A=others[0], B=others[1], S=others[2], place=place, object=thing
-            ),
+            corrupted=corrupted,
             answers={"score": logit_difference([f" {io}"], [f" {subject}"])},
             origin="ioi",
+            twins=twins,
         )
 
 

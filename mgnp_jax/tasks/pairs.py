@@ -29,6 +29,7 @@ class PromptPair:
       origin: where it comes from, for error messages (`"file.jsonl:12"`).
       choices: name of a KL → the answers that it is taken over; the same names and as many
         answers in every pair of a dataset.
+      twins: other corrupted texts that would do as well; training prompts are used with each.
     """
 
     clean: str
@@ -36,6 +37,7 @@ class PromptPair:
     answers: Mapping[str, Mapping[str, float]]
     origin: str
     choices: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    twins: Sequence[str] = ()
 
 
 def token_ids(tokenizer: Tokenizer, text: str) -> list[int]:

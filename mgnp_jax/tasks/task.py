@@ -11,6 +11,11 @@ import numpy as np
 from mgnp_jax.tasks.pairs import PromptPair, encode_pairs, is_single_token
 from mgnp_jax.types import Batch, MgnpError, Tokenizer, checksum
 
+TWINS = 3
+"""Further corrupted prompts that a training prompt is used with, where the task knows any. What
+closed nodes are given then differs each time, so that their errors cannot be made to cancel on
+the few clean prompts there are."""
+
 # A stream of prompts that repeats itself this often in a row has nothing new to give.
 _PATIENCE = 2_000
 
@@ -59,8 +64,11 @@ class TaskData:
         return checksum([self.train, self.validation, self.test])
 
     def counts(self) -> dict[str, int]:
-        """Prompts per split, by name."""
-        return {s: len(getattr(self, s)) for s in ("train", "validation", "test")}
+        """Clean prompts per split, by name; in training each may come with several corrupted."""
+        return {
+            name: len(np.unique(getattr(self, name).clean, axis=0))
+            for name in ("train", "validation", "test")
+        }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,7 +146,12 @@ def build(task: Task, tokenizer: Tokenizer, seed: int) -> TaskData:
             "use another model, or bring your own prompts with --data FILE"
         )
     judge = next(name for name in task.judges if name in pairs[0].answers)
-    whole = encode_pairs(tokenizer, pairs, task.kind, judge)
+    # Training prompts once with each of their corrupted twins.
+    again = [
+        dataclasses.replace(pair, corrupted=twin) for pair in pairs[:train] for twin in pair.twins
+    ]
+    whole = encode_pairs(tokenizer, again + pairs, task.kind, judge)
+    train += len(again)
     data = split(task.name, whole, train, validation, source=task.name, seed=seed)
     return dataclasses.replace(data, note=task.note(tokenizer))
 

@@ -26,15 +26,15 @@ class Penalties:
 
     attention_blocks: float = 0.01
     """A whole attention block."""
-    mlp_blocks: float = 0.14
+    mlp_blocks: float = 0.15
     """A whole MLP block."""
-    attention_heads: float = 0.055
+    attention_heads: float = 0.07
     """A head."""
-    attention_neurons: float = 1e-4
+    attention_neurons: float = 3e-5
     """One output of a head."""
-    mlp_hidden: float = 3.5e-4
+    mlp_hidden: float = 4e-4
     """An MLP neuron after the activation."""
-    mlp_output: float = 1.5e-4
+    mlp_output: float = 3e-5
     """One dimension of what an MLP writes."""
     embedding: float = 0.0
     """The embedding; counts only if it is trained."""
@@ -50,7 +50,7 @@ class Penalties:
 class DiscoverConfig:
     """How a circuit is found: loss weights, optimiser, schedules."""
 
-    steps: int = 250
+    steps: int = 300
     """Optimiser steps."""
     batch_size: int = 16
     """Prompt pairs a step."""
@@ -63,7 +63,7 @@ class DiscoverConfig:
     noise_floor: float = 0.5
     """Least scale of the gates' noise, which falls from 1 at a rate that would end at 0.
     Some is kept against fitting gates to the training prompts one by one."""
-    kl_weight: float = 1.75
+    kl_weight: float = 2.0
     """Weight of KL(full ‖ circuit), in nats."""
     score_weight: float = 2.0
     """Weight of |circuit's score − full model's score|, relative to the latter's size."""

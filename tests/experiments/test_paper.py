@@ -49,8 +49,9 @@ def test_tables_are_written_and_finished_runs_kept(checkpoint: Path, tmp_path: P
     assert kept.stat().st_mtime_ns == written
     assert again["gp"][1]["circuit"] == first["gp"][1]["circuit"]
     page = (tmp_path / "paper" / "tables.md").read_text()
-    for words in ("Table 1", "Table 2", "Overlap", "gp, 2 seeds", "Attention heads", "KL, nats"):
-        assert words in page
+    words = ("Table 1", "Table 2", "Table 5. gp, seed 0, by layer", "Overlap", "gp, 2 seeds")
+    for part in (*words, "Attention heads", "KL, nats"):
+        assert part in page
     with (tmp_path / "paper" / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["task"], row["seed"]) for row in rows] == [("gp", "0"), ("gp", "1")]

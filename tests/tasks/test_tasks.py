@@ -15,7 +15,7 @@ import pytest
 import mgnp_jax as mg
 from mgnp_jax.tasks import TASKS, gendered_pronouns, greater_than, ioi, words
 from mgnp_jax.tasks.pairs import PromptPair, encode_pairs, logit_difference
-from mgnp_jax.tasks.task import Counts, build, distinct_pairs
+from mgnp_jax.tasks.task import TWINS, Counts, build, distinct_pairs
 from mgnp_jax.types import Tokenizer
 
 
@@ -117,6 +117,26 @@ def test_pronouns_are_balanced_and_corrupted_by_the_other_gender(mini: mg.Model)
             assert set(re.findall(r"\w+", b)) & set(names[other])
 
 
+@pytest.mark.parametrize("name", ["ioi", "gp"])
+def test_a_training_prompt_comes_with_several_corrupted_twins(mini: mg.Model, name: str) -> None:
+    assert mini.tokenizer is not None
+    task = dataclasses.replace(mg.TASKS[name], counts=Counts(train=20, validation=20, test=20))
+    data = build(task, mini.tokenizer, 0)
+    assert data.counts() == {"train": 20, "validation": 20, "test": 20}
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [20 * (1 + TWINS), 20, 20]
+    clean, corrupted = (texts(mini.tokenizer, data.train, f) for f in ("clean", "corrupted"))
+    assert len(set(zip(clean, corrupted))) == len(data.train)
+    assert {clean.count(text) for text in clean} == {1 + TWINS}
+    # Twins change nothing else.
+    pairs = distinct_pairs(task, mini.tokenizer, 0)
+    assert texts(mini.tokenizer, data.test, "corrupted") == [p.corrupted for p in pairs[40:]]
+    if name == "ioi":
+        names = {*ioi.GIRLS, *ioi.BOYS}
+        for a, b in zip(clean, corrupted):
+            in_a, in_b = (set(re.findall(r"\w+", text)) & names for text in (a, b))
+            assert len(in_a) == 2 and len(in_b) == 3 and not in_a & in_b
+
+
 def test_names_are_the_thousand_most_popular_of_each_sex_in_2000() -> None:
     file = Path(gendered_pronouns.__file__).parent / "assets" / "names-2000.csv"
     rows = [row.split(",") for row in file.read_text().splitlines()[1:]]
@@ -144,7 +164,9 @@ def test_a_name_comes_again_only_after_all_others_and_in_another_template(
 
 def test_a_task_says_when_names_must_come_again(mini: mg.Model) -> None:
     data = mg.load_task("gp", mini.tokenizer, seed=0)
-    assert re.match(r"\d+ girls' and \d+ boys' names .* 339 of each .* other templates", data.note)
+    assert re.match(
+        r"Only \d+ girls' and as many boys' names .* 339 of each .* other templates", data.note
+    )
     assert mg.load_task("gt", mini.tokenizer, seed=0).note == ""
 
 
