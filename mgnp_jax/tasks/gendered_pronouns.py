@@ -90,14 +90,14 @@ def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair
     she, he = (_dealt(rng, found) for found in names.values())
     for girl, boy in zip(she, he):
         for (name, template), right, wrong in ((girl, " she", " he"), (boy, " he", " she")):
-            others = apart.choice(names[wrong], 1 + TWINS, replace=False).tolist()
-            corrupted, *twins = (template.format(name=other) for other in others)
+            other = str(rng.choice(names[wrong]))
+            further = [n for n in apart.permutation(names[wrong]) if n != other][:TWINS]
             yield PromptPair(
                 clean=template.format(name=name),
-                corrupted=corrupted,
+                corrupted=template.format(name=other),
                 answers={"score": logit_difference([right], [wrong])},
                 origin="gp",
-                twins=twins,
+                twins=[template.format(name=n) for n in further],
             )
 
 

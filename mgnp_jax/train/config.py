@@ -26,13 +26,13 @@ class Penalties:
 
     attention_blocks: float = 0.01
     """A whole attention block."""
-    mlp_blocks: float = 0.15
+    mlp_blocks: float = 0.165
     """A whole MLP block."""
-    attention_heads: float = 0.07
+    attention_heads: float = 0.075
     """A head."""
     attention_neurons: float = 3e-5
     """One output of a head."""
-    mlp_hidden: float = 4e-4
+    mlp_hidden: float = 3.4e-4
     """An MLP neuron after the activation."""
     mlp_output: float = 3e-5
     """One dimension of what an MLP writes."""
