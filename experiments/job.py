@@ -131,7 +131,10 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     name = f"{data.name}-{Path(config.model).name}-seed{config.seed}"
     folder = run_folder.new_folder(config.out, name)
     settings = json.dumps(dataclasses.asdict(config), indent=2, default=str)
-    (folder / "config.json").write_text(settings + "\n")
+    # Whole or not at all: `finished` reads it.
+    part = folder / "config.json.part"
+    part.write_text(settings + "\n")
+    part.rename(folder / "config.json")
     counts = " / ".join(f"{n:,}" for n in data.counts().values())
     gates = mg.gate_count(
         model.config,
@@ -197,7 +200,8 @@ def finished(folder: Path, wanted: RunConfig) -> dict[str, Any] | None:
         return None
 
     def flat(config: dict[str, Any]) -> dict[str, Any]:
-        return config | config["discover"]
+        prices = {f"penalties.{n}": p for n, p in config["discover"]["penalties"].items()}
+        return config | config["discover"] | prices
 
     # A setting that is newer than the run was at its default.
     default = RunConfig(task=wanted.task, data=wanted.data)
@@ -205,7 +209,8 @@ def finished(folder: Path, wanted: RunConfig) -> dict[str, Any] | None:
         flat(json.loads(json.dumps(dataclasses.asdict(c), default=str))) for c in (wanted, default)
     )
     was = known | flat(json.loads(settings.read_text()))
-    other = [name for name in now if name not in ("out", "discover") and was[name] != now[name]]
+    nested = ("out", "discover", "penalties")
+    other = [name for name in now if name not in nested and was[name] != now[name]]
     if other:
         raise mg.MgnpError(
             f"{folder} was run with another {', '.join(other)}; pass another --out, or delete "

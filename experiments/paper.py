@@ -21,7 +21,7 @@ from experiments.job import RunConfig, finished, run
 from mgnp_jax.report import paper
 from mgnp_jax.report.tables import layer_table
 
-NUMBERED = {"ioi": "Table 4", "gp": "Table 5", "gt": "Table 6"}
+NUMBERED = {"ioi": "Table 4", "gp": "Table 5", "gt": "Table 6", "gt-other": "Table 6"}
 """The paper's tables of what is kept in each layer."""
 
 
@@ -87,8 +87,8 @@ def protocol(config: PaperConfig, console: Console) -> dict[str, list[dict[str, 
         paper.overlap_table(circuits),
     ]
     layers = [
-        layer_table(circuits[task, 0], f"{NUMBERED.get(task, 'Layers')}. {task}, seed 0, by layer")
-        for task in config.tasks
+        layer_table(circuits[task, 0], f"{NUMBERED[task]}. {task}, seed 0, by layer")
+        for task in sorted(config.tasks, key=list(NUMBERED).index)
     ]
     text = "\n\n".join(table.markdown() for table in (*tables, *layers))
     page = (

@@ -52,7 +52,8 @@ PUBLISHED = {
         "KL, nats": "0.491",
     },
 }
-"""The paper's circuits of GPT-2 small: its tables 1 to 6, edges and nodes counted from 4 to 6."""
+"""The paper's circuits of GPT-2 small: scores and KL of its table 2, nodes and edges counted from
+tables 4 to 6. Its table 1 has fewer MLP neurons for IOI (12,300 hidden, 1,329 output)."""
 
 
 def _spread(values: Sequence[float], form: Callable[[float], str]) -> str:

@@ -94,7 +94,7 @@ class DiscoverConfig:
     cache: CacheMode = "auto"
     """Values of the plain passes: kept for the `dataset`, computed for each `batch`, or `off`:
     layer by layer beside the masked pass, never kept. `auto` keeps what fits in `cache_gib`."""
-    cache_gib: float = 4.0
+    cache_gib: float = 6.0
     """Most memory for values of the whole model's plain passes; once closed nodes are left out,
     a smaller copy stands beside them."""
     cache_on: CachePlace = "device"

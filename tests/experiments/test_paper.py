@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,10 @@ def test_tables_are_written_and_finished_runs_kept(checkpoint: Path, tmp_path: P
         test_prompts=20,
         discover=mg.DiscoverConfig(steps=2, batch_size=4),
     )
-    console = Console(quiet=True)
+    printed = io.StringIO()
+    console = Console(file=printed, width=400)
     first = paper.protocol(config, console)
+    assert "names come again in other templates" in printed.getvalue()
     # A run that was cut short is run again, the others are not.
     (tmp_path / "paper" / "gp-seed1" / "results.json").unlink()
     kept = tmp_path / "paper" / "gp-seed0" / "results.json"

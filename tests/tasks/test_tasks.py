@@ -127,9 +127,13 @@ def test_a_training_prompt_comes_with_several_corrupted_twins(mini: mg.Model, na
     clean, corrupted = (texts(mini.tokenizer, data.train, f) for f in ("clean", "corrupted"))
     assert len(set(zip(clean, corrupted))) == len(data.train)
     assert {clean.count(text) for text in clean} == {1 + TWINS}
-    # Twins change nothing else.
     pairs = distinct_pairs(task, mini.tokenizer, 0)
-    assert texts(mini.tokenizer, data.test, "corrupted") == [p.corrupted for p in pairs[40:]]
+    assert {pair.corrupted for pair in pairs[:20]} < set(corrupted)
+    # Twins change nothing else.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr({"ioi": ioi, "gp": gendered_pronouns}[name], "TWINS", 0)
+        alone = distinct_pairs(task, mini.tokenizer, 0)
+    assert [dataclasses.replace(pair, twins=[]) for pair in pairs] == alone
     if name == "ioi":
         names = {*ioi.GIRLS, *ioi.BOYS}
         for a, b in zip(clean, corrupted):
