@@ -148,13 +148,17 @@ def _table(
     runs: Mapping[str, Sequence[Results]],
     published: bool,
 ) -> Table:
-    columns = ["", *(f"{task}, {len(found)} seeds" for task, found in runs.items())]
+    columns = ["", *(f"{task}, {_seeds(len(found))}" for task, found in runs.items())]
     if published:
         columns += [f"{task}, paper" for task in runs]
         rows = [
             (*row, *(PUBLISHED.get(task, {}).get(row[0], "–") for task in runs)) for row in rows
         ]
     return Table(title=title, columns=tuple(columns), rows=tuple(rows))
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def overlap_table(circuits: Mapping[tuple[str, int], Masks]) -> Table:
