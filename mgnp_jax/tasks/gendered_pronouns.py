@@ -91,14 +91,19 @@ def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair
     for girl, boy in zip(she, he):
         for (name, template), right, wrong in ((girl, " she", " he"), (boy, " he", " she")):
             other = str(rng.choice(names[wrong]))
-            further = [n for n in apart.permutation(names[wrong]) if n != other][:TWINS]
             yield PromptPair(
                 clean=template.format(name=name),
                 corrupted=template.format(name=other),
                 answers={"score": logit_difference([right], [wrong])},
                 origin="gp",
-                twins=[template.format(name=n) for n in further],
+                twins=functools.partial(_twins, apart, template, names[wrong], other),
             )
+
+
+def _twins(rng: np.random.Generator, template: str, names: list[str], taken: str) -> list[str]:
+    """The same prompt with other names than one, several times."""
+    further = [name for name in rng.permutation(names) if name != taken][:TWINS]
+    return [template.format(name=name) for name in further]
 
 
 def _dealt(rng: np.random.Generator, names: list[str]) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,8 @@ the two names in either order, which makes thirty templates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -79,19 +80,23 @@ def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair
         io, subject, *others = rng.choice(names, 5, replace=False).tolist()
         place, thing = (words[rng.integers(len(words))] for words in (places, things))
         frame, _ = template
-        elsewhere = np.setdiff1d(names, [io, subject])
-        strangers = [others]
-        strangers += [apart.choice(elsewhere, 3, replace=False).tolist() for _ in range(TWINS)]
-        corrupted, *twins = (
-            frame.format(A=a, B=b, S=s, place=place, object=thing) for a, b, s in strangers
-        )
+        write = functools.partial(frame.format, place=place, object=thing)
         yield PromptPair(
             clean=fill(template, io, subject, place, thing),
-            corrupted=corrupted,
+            corrupted=write(A=others[0], B=others[1], S=others[2]),
             answers={"score": logit_difference([f" {io}"], [f" {subject}"])},
             origin="ioi",
-            twins=twins,
+            twins=functools.partial(_twins, apart, write, names, (io, subject)),
         )
+
+
+def _twins(
+    rng: np.random.Generator, write: Callable[..., str], names: np.ndarray, clean: tuple[str, str]
+) -> list[str]:
+    """The same prompt with three names that the clean one lacks, several times."""
+    elsewhere = np.setdiff1d(names, clean)
+    draws = (rng.choice(elsewhere, 3, replace=False).tolist() for _ in range(TWINS))
+    return [write(A=a, B=b, S=s) for a, b, s in draws]
 
 
 IOI = Task(

@@ -7,7 +7,7 @@ the same rules: equal lengths, single-token answers, nothing unknown to the toke
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -29,7 +29,8 @@ class PromptPair:
       origin: where it comes from, for error messages (`"file.jsonl:12"`).
       choices: name of a KL → the answers that it is taken over; the same names and as many
         answers in every pair of a dataset.
-      twins: other corrupted texts that would do as well; training prompts are used with each.
+      twins: draws other corrupted texts that would do as well; called for training prompts alone,
+        which are used with each.
     """
 
     clean: str
@@ -37,7 +38,7 @@ class PromptPair:
     answers: Mapping[str, Mapping[str, float]]
     origin: str
     choices: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
-    twins: Sequence[str] = ()
+    twins: Callable[[], Sequence[str]] = tuple
 
 
 def token_ids(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -12,9 +12,9 @@ from mgnp_jax.tasks.pairs import PromptPair, encode_pairs, is_single_token
 from mgnp_jax.types import Batch, MgnpError, Tokenizer, checksum
 
 TWINS = 3
-"""Further corrupted prompts that a training prompt is used with, where the task knows any. What
-closed nodes are given then differs each time, so that their errors cannot be made to cancel on
-the few clean prompts there are."""
+"""Further corrupted prompts that a training prompt is used with, where the task knows any, so that
+what closed nodes are given differs each time. Meant against overfitting to the few clean prompts
+there are."""
 
 # A stream of prompts that repeats itself this often in a row has nothing new to give.
 _PATIENCE = 2_000
@@ -148,7 +148,7 @@ def build(task: Task, tokenizer: Tokenizer, seed: int) -> TaskData:
     judge = next(name for name in task.judges if name in pairs[0].answers)
     # Training prompts once with each of their corrupted twins.
     again = [
-        dataclasses.replace(pair, corrupted=twin) for pair in pairs[:train] for twin in pair.twins
+        dataclasses.replace(pair, corrupted=twin) for pair in pairs[:train] for twin in pair.twins()
     ]
     whole = encode_pairs(tokenizer, again + pairs, task.kind, judge)
     train += len(again)

@@ -34,6 +34,8 @@ def test_decoys_differ_between_the_streams_and_change_no_logit(
     )
     other = run_streams(c, wide.model.params, swapped, share_prefix=False)
     (a,), (b,) = got.corrupted.values, other.corrupted.values
+    heads = np.abs(np.asarray(a.attn_z - b.attn_z))[:, :, wide.decoys["attention_heads"][0]]
+    assert heads.max() > 0.01
     z, hidden = np.asarray(a.attn_z - b.attn_z), np.asarray(a.mlp_hidden - b.mlp_hidden)
     assert np.abs(z).max((1, 3))[wide.decoys["attention_heads"]].min() > 1e-3
     assert (np.abs(hidden).max(1)[wide.decoys["mlp_hidden"]] > 1e-4).mean() > 0.9

@@ -121,7 +121,7 @@ def test_texts_for_the_embedded_model_do_not_end(mini: mg.Model) -> None:
         stream = train_mini.texts(np.random.default_rng(0), mini.tokenizer)  # type: ignore[arg-type]
         # Pronouns' own prompts would end within the first thousand texts.
         found = list(itertools.islice(stream, 2_000))
-    assert len(found) == 2_000 and not any(not text for text in found)
+    assert len(found) == 2_000 and all(found)
 
 
 def test_the_command_that_trains_the_embedded_model_runs(tmp_path: Path) -> None:

@@ -20,10 +20,14 @@ from mgnp_jax.types import MgnpError
 from tests import tiny
 
 assert jax.device_count() == 8
-# Adam divides a slope by its size, so one that is nearly nothing moves its gate by rounding times
-# the step size; gates still move by about one in twenty of these steps.
+# Said in full, so that another default is not another test.
+prices = mg.Penalties(
+    attention_blocks=0.01, mlp_blocks=0.14, attention_heads=0.055, attention_neurons=1e-4,
+    mlp_hidden=3.5e-4, mlp_output=1.5e-4,
+)
 base = mg.DiscoverConfig(
-    steps=20, batch_size=8, learning_rate=0.05, gates="soft", train_embedding=True
+    steps=20, batch_size=8, gates="soft", train_embedding=True, learning_rate=0.2,
+    kl_weight=1.75, score_weight=2.0, penalties=prices,
 )
 ways = {
     "gpt2": [{"devices": 8}],
