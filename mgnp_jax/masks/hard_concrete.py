@@ -7,6 +7,7 @@ Reference: arXiv 1712.01312; equations 6 to 8 of arXiv 2512.10903, whose log α 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import chex
 import jax
@@ -104,12 +105,53 @@ def second_order_gates(
     return jax.lax.stop_gradient(hard) + jax.lax.stop_gradient(slope) * moved
 
 
+def first_order_gates(
+    key: jax.Array, log_alpha: jax.Array, noise: jax.Array | float = 1.0
+) -> jax.Array:
+    """Binary samples with the slope of an open gate's chance, whichever value is drawn.
+
+    For a node so small that L'(0) and L'(1) hardly differ. `second_order_gates` then gives
+    the same in expectation, but learns of a gate that is nearly always open from the few
+    draws in which it is closed, which weigh p / (1 − p) times as much: among thousands of
+    such gates that noise, not the loss, decides which ones close. The slope is that at full
+    noise, as the price's is, so that a gate drifts to the cheaper side.
+
+    Args:
+      key: [] typed key; consumed.
+      log_alpha: [...] float.
+      noise: [] scale of the logistic noise.
+
+    Returns:
+      [...] gates, each 0 or 1; without noise exactly equation 8.
+    """
+    hard = (stretched_sample(key, log_alpha, noise) > 0).astype(log_alpha.dtype)
+    chance = open_probability(log_alpha)
+    return jax.lax.stop_gradient(hard) + (chance - jax.lax.stop_gradient(chance))
+
+
 GATES = {
     "soft": soft_gates,
     "straight_through": straight_through_gates,
     "second_order": second_order_gates,
+    "first_order": first_order_gates,
 }
-"""How a gate is drawn in training, by the name `DiscoverConfig.gates` uses."""
+"""Ways to draw gates in training."""
+
+SMALL = ("attention_neurons", "mlp_hidden", "mlp_output")
+"""Granularities whose single nodes hardly bend the loss."""
+
+
+def gates_of(kind: str, granularity: str) -> Callable[..., jax.Array]:
+    """How the gates of a granularity are drawn in training.
+
+    Args:
+      kind: one of `GATES` for all; or `mixed`: to the first order where a node is small, to
+        the second where it is a head or a block.
+      granularity: its name.
+    """
+    if kind == "mixed":
+        kind = "first_order" if granularity in SMALL else "second_order"
+    return GATES[kind]
 
 
 def open_probability(log_alpha: jax.Array) -> jax.Array:

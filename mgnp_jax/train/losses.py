@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mgnp_jax.masks.hard_concrete import GATES, open_probability
+from mgnp_jax.masks.hard_concrete import gates_of, open_probability
 from mgnp_jax.metrics.scores import kl_divergence, read
 from mgnp_jax.metrics.streams import Streams, masked_logits
 from mgnp_jax.models.config import ModelConfig
@@ -45,13 +45,14 @@ def sample_masks(
       Gates [L, B, …] by granularity; [B] for the embedding.
     """
     keys = jax.random.split(key, len(log_alpha))
-    draw = GATES[config.gates]
 
     def each(key: jax.Array, name: str) -> jax.Array:
         leaf = log_alpha[name]
         shape = (*leaf.shape[:1], prompts, *leaf.shape[1:])
         whole = jnp.broadcast_to(jnp.expand_dims(leaf, min(leaf.ndim, 1)), shape)
-        return draw(key, whole, noise) if name in config.trained else jnp.ones_like(whole)
+        if name not in config.trained:
+            return jnp.ones_like(whole)
+        return gates_of(config.gates, name)(key, whole, noise)
 
     return {name: each(k, name) for k, name in zip(keys, sorted(log_alpha))}
 
@@ -127,6 +128,27 @@ def faithfulness(
     return {"kl": kl_divergence(base, logits).mean(), "score_gap": gap}
 
 
+def softened_kl(logits: jax.Array, streams: Streams, temperature: float) -> jax.Array:
+    """KL(full ‖ circuit) of answers softened by a temperature, times its square.
+
+    The answers themselves say little a prompt: a few tokens have nearly all of the
+    probability, and thousands of gates can be fitted to so few numbers. Softened, the other
+    tokens count as well. The square keeps the gradient's size.
+
+    Reference: distillation, arXiv 1503.02531.
+
+    Args:
+      logits: [B, V] of the circuit.
+      streams: the prompts, with the full model's logits.
+      temperature: divides all logits; at least 1.
+
+    Returns:
+      [] mean over prompts, in nats.
+    """
+    base, logits = (x.astype(_fine(x)) / temperature for x in (streams.base_logits, logits))
+    return temperature**2 * kl_divergence(base, logits).mean()
+
+
 def _fine(x: jax.Array) -> Any:
     return jnp.promote_types(x.dtype, jnp.float32)
 
@@ -197,7 +219,11 @@ def objective(
     def unfaithful(masks: Any, streams: Streams) -> tuple[jax.Array, dict[str, jax.Array]]:
         logits, streams = _run(config, model_config, params, masks, streams, compaction)
         terms = faithfulness(logits, streams, size, aim.lift)
-        return unfaithfulness(config, terms), terms
+        loss = unfaithfulness(config, terms)
+        if config.soft_weight:
+            terms["soft_kl"] = softened_kl(logits, streams, config.temperature)
+            loss += config.kl_weight * config.soft_weight * terms["soft_kl"]
+        return loss, terms
 
     if config.accumulate > 1:
         loss, terms = _one_after_another(unfaithful, config.accumulate, masks, streams)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mgnp_jax.masks import hard_concrete as hc
+from mgnp_jax.masks.granularities import GRANULARITIES
 
 
 def test_threshold_is_equation_8() -> None:
@@ -72,6 +73,38 @@ def test_second_order_gates_have_the_slope_of_the_expected_loss(
     assert float(jax.grad(losses)(x).mean()) == pytest.approx(slope, rel=0.04)
 
 
+@pytest.mark.parametrize("log_alpha", [-2.0, -1.0, 1.0])
+def test_first_order_gates_have_the_slope_of_a_linear_loss_at_full_noise(log_alpha: float) -> None:
+    # L(m) = 3 m, so E[L] is three times the chance of being open, whatever was drawn.
+    x = jnp.full((1000,), log_alpha, jnp.float32)
+    gradient = jax.grad(lambda x: 3 * hc.first_order_gates(jax.random.key(2), x, 0.5).sum())(x)
+
+    def chance(x: float) -> float:
+        return 1 / (1 + np.exp(hc.THRESHOLD - x))
+
+    slope = (chance(log_alpha + 1e-4) - chance(log_alpha - 1e-4)) / 2e-4
+    np.testing.assert_allclose(gradient, 3 * slope, rtol=1e-4)
+
+
+def test_first_order_gates_tell_more_of_a_linear_loss_from_as_many_draws() -> None:
+    # 64 gates that are open with probability 0.97; the loss has slope 1 in each.
+    x = jnp.full((64, 2000), 2.0, jnp.float32)
+
+    def error(draw: Callable[..., jax.Array]) -> float:
+        gradient = jax.grad(lambda x: draw(jax.random.key(4), x).sum())(x).mean(0)
+        return float(gradient.std() / gradient.mean())
+
+    assert error(hc.first_order_gates) < 1e-5 < 0.3 < error(hc.second_order_gates)
+
+
+def test_mixed_gates_are_of_the_second_order_where_nodes_are_large() -> None:
+    for name in GRANULARITIES:
+        large = name in ("attention_blocks", "mlp_blocks", "attention_heads")
+        expected = hc.second_order_gates if large else hc.first_order_gates
+        assert hc.gates_of("mixed", name) is expected
+        assert hc.gates_of("soft", name) is hc.soft_gates
+
+
 def test_a_gate_that_has_just_closed_can_open_again() -> None:
     just_closed = jnp.float32(hc.THRESHOLD - 0.1)
 
@@ -80,9 +113,10 @@ def test_a_gate_that_has_just_closed_can_open_again() -> None:
 
     assert gate(hc.straight_through_gates) == 0
     assert gate(hc.second_order_gates) > 0
+    assert gate(hc.first_order_gates) > 0
 
 
-@pytest.mark.parametrize("kind", ["straight_through", "second_order"])
+@pytest.mark.parametrize("kind", ["straight_through", "first_order", "second_order"])
 def test_binary_gates_without_noise_are_the_extracted_circuit(kind: str) -> None:
     log_alpha = jnp.linspace(-4, 4, 1001)
     gates = hc.GATES[kind](jax.random.key(0), log_alpha, 0.0)

@@ -93,6 +93,22 @@ def test_loss_terms_by_hand() -> None:
     assert float(losses.penalty(shares, sizes, penalties)) == pytest.approx(12.0 + 50.0)
 
 
+def test_softened_kl_by_hand() -> None:
+    batch = tiny.batch(tiny.GPT2, rows=2)
+    streams = run_streams(tiny.GPT2, tiny.lively_params(tiny.GPT2), batch)
+    base = jnp.array([[0.0, 3.0], [6.0, 0.0]])
+    streams = dataclasses.replace(streams, base_logits=base)
+    p, q = 1 / (1 + np.exp(-1.0)), 1 / (1 + np.exp(-2.0))
+    # The circuit is the model on the first prompt and undecided on the second.
+    expected = 9 * (q * np.log(q / 0.5) + (1 - q) * np.log((1 - q) / 0.5)) / 2
+    circuit = base.at[1].set(0.0)
+    assert float(losses.softened_kl(circuit, streams, 3.0)) == pytest.approx(expected, rel=1e-5)
+    # The softer, the more an error among improbable tokens counts beside the plain KL.
+    undecided = jnp.zeros((2, 2))
+    both = expected + 9 * (p * np.log(p / 0.5) + (1 - p) * np.log((1 - p) / 0.5)) / 2
+    assert float(losses.softened_kl(undecided, streams, 3.0)) == pytest.approx(both, rel=1e-5)
+
+
 def test_a_node_costs_the_same_in_every_model() -> None:
     penalties = mg.Penalties()
     costs = []

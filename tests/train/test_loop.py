@@ -238,6 +238,8 @@ def test_lift_follows_what_validation_missed() -> None:
         {"steps": 0},
         {"learning_rate": -1.0},
         {"warmup": 1.5},
+        {"temperature": 0.5},
+        {"soft_weight": -0.1},
         {"penalty": -0.1},
         {"cache": "some"},
         {"devices": 3},
