@@ -110,11 +110,11 @@ def first_order_gates(
 ) -> jax.Array:
     """Binary samples with the slope of an open gate's chance, whichever value is drawn.
 
-    For a node so small that L'(0) and L'(1) hardly differ. `second_order_gates` then gives
-    the same in expectation, but learns of a gate that is nearly always open from the few
-    draws in which it is closed, which weigh p / (1 − p) times as much: among thousands of
-    such gates that noise, not the loss, decides which ones close. The slope is that at full
-    noise, as the price's is, so that a gate drifts to the cheaper side.
+    For a node so small that L'(0) and L'(1) hardly differ. At full noise `second_order_gates`
+    then gives the same in expectation, but learns of a gate that is nearly always open
+    mostly from the few draws in which it is closed, which weigh p / (1 − p) times as much.
+    Here the slope is that at full noise, as the price's is, whatever the noise of the draw:
+    a gate drifts to the cheaper side.
 
     Args:
       key: [] typed key; consumed.
@@ -138,7 +138,7 @@ GATES = {
 """Ways to draw gates in training."""
 
 SMALL = ("attention_neurons", "mlp_hidden", "mlp_output")
-"""Granularities whose single nodes hardly bend the loss."""
+"""Granularities whose single nodes are taken to be small: the loss is nearly linear in each."""
 
 
 def gates_of(kind: str, granularity: str) -> Callable[..., jax.Array]:

@@ -131,9 +131,8 @@ def faithfulness(
 def softened_kl(logits: jax.Array, streams: Streams, temperature: float) -> jax.Array:
     """KL(full ‖ circuit) of answers softened by a temperature, times its square.
 
-    The answers themselves say little a prompt: a few tokens have nearly all of the
-    probability, and thousands of gates can be fitted to so few numbers. Softened, the other
-    tokens count as well. The square keeps the gradient's size.
+    A few tokens have nearly all of the probability; softened, the others count as well. Meant
+    against overfitting to few prompts. The square keeps the gradient's size.
 
     Reference: distillation, arXiv 1503.02531.
 

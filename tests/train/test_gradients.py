@@ -103,7 +103,7 @@ def test_softened_kl_by_hand() -> None:
     expected = 9 * (q * np.log(q / 0.5) + (1 - q) * np.log((1 - q) / 0.5)) / 2
     circuit = base.at[1].set(0.0)
     assert float(losses.softened_kl(circuit, streams, 3.0)) == pytest.approx(expected, rel=1e-5)
-    # The softer, the more an error among improbable tokens counts beside the plain KL.
+    # Undecided on both.
     undecided = jnp.zeros((2, 2))
     both = expected + 9 * (p * np.log(p / 0.5) + (1 - p) * np.log((1 - p) / 0.5)) / 2
     assert float(losses.softened_kl(undecided, streams, 3.0)) == pytest.approx(both, rel=1e-5)

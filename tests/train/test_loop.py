@@ -174,6 +174,25 @@ def test_records_and_metadata() -> None:
     chex.assert_trees_all_equal(circuit.masks, mg.binarise(circuit.log_alpha))
 
 
+def test_softened_answers_and_mixed_gates_are_trained_on() -> None:
+    model = tiny.model("gpt2")
+    circuits = []
+    for weight in (0.0, 0.3):
+        records: list[dict[str, Any]] = []
+        config = dataclasses.replace(CONFIG, gates="mixed", soft_weight=weight)
+        data = tiny.data(model.config)
+        key = jax.random.key(0)
+        circuits.append(mg.discover(key, model, data, config, on_record=records.append))
+        steps = [record for record in records if "loss" in record]
+        assert all(("soft_kl" in record) == (weight > 0) for record in steps)
+        terms = config.kl_weight * (steps[0]["kl"] + weight * steps[0].get("soft_kl", 0.0))
+        terms += config.score_weight * steps[0]["score_gap"]
+        # The first step comes before any price.
+        assert steps[0]["loss"] == pytest.approx(terms, rel=1e-5)
+    plain, soft = (circuit.log_alpha["mlp_hidden"] for circuit in circuits)
+    assert (plain != soft).any()
+
+
 def test_interrupted_training_returns_the_best_so_far() -> None:
     model = tiny.model("gpt2")
 
