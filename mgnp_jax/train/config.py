@@ -26,15 +26,15 @@ class Penalties:
 
     attention_blocks: float = 0.01
     """A whole attention block."""
-    mlp_blocks: float = 0.165
+    mlp_blocks: float = 0.145
     """A whole MLP block."""
-    attention_heads: float = 0.075
+    attention_heads: float = 0.05
     """A head."""
-    attention_neurons: float = 3e-5
+    attention_neurons: float = 2e-5
     """One output of a head."""
-    mlp_hidden: float = 3.4e-4
+    mlp_hidden: float = 2e-4
     """An MLP neuron after the activation."""
-    mlp_output: float = 3e-5
+    mlp_output: float = 2e-5
     """One dimension of what an MLP writes."""
     embedding: float = 0.0
     """The embedding; counts only if it is trained."""
@@ -58,19 +58,19 @@ class DiscoverConfig:
     """Peak of Adam's step size on log-alpha; cosine to a twentieth of it."""
     initial_log_alpha: float = 2.0
     """Where every log-alpha starts; 2.0 is open with probability 0.97."""
-    gates: GateKind = "second_order"
+    gates: GateKind = "mixed"
     """How gates are drawn: binary (with gradients of masks/hard_concrete.py; `mixed` is second
     order for heads and blocks, first order for what they consist of) or by equation 6."""
     noise_floor: float = 0.5
     """Least scale of the gates' noise, which falls from 1 at a rate that would end at 0.
     Some is kept against fitting gates to the training prompts one by one."""
-    kl_weight: float = 2.0
+    kl_weight: float = 2.5
     """Weight of KL(full ‖ circuit), in nats."""
-    soft_weight: float = 0.0
+    soft_weight: float = 0.5
     """Weight of the same with softened answers, relative to `kl_weight`; in training alone."""
     temperature: float = 3.0
     """What softens them: logits are divided by it."""
-    score_weight: float = 2.0
+    score_weight: float = 0.5
     """Weight of |circuit's score − full model's score|, relative to the latter's size."""
     penalty: float = 1.0
     """Scales all prices; with `keep` or `max_kl` only where their scale starts."""
