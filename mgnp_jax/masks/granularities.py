@@ -21,6 +21,9 @@ GRANULARITIES = (
 )
 """The six granularities that are trained together, coarse to fine."""
 
+NEURONS = ("attention_neurons", "mlp_hidden", "mlp_output")
+"""The finest three: what heads and MLPs consist of."""
+
 EMBEDDING = "embedding"
 """The optional gate on the embedding."""
 

@@ -13,6 +13,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from mgnp_jax.masks.granularities import NEURONS
+
 BETA = 2 / 3
 GAMMA, ZETA = -0.1, 1.1
 THRESHOLD = BETA * math.log(-GAMMA / ZETA)
@@ -111,10 +113,11 @@ def first_order_gates(
     """Binary samples with the slope of an open gate's chance, whichever value is drawn.
 
     For a node so small that L'(0) and L'(1) hardly differ. At full noise `second_order_gates`
-    then gives the same in expectation, but learns of a gate that is nearly always open
-    mostly from the few draws in which it is closed, which weigh p / (1 − p) times as much.
-    Here the slope is that at full noise, as the price's is, whatever the noise of the draw:
-    a gate drifts to the cheaper side.
+    then gives the same in expectation, but of a gate that is nearly always open half comes
+    from the few draws in which it is closed, which weigh p / (1 − p) times as much: a noisy
+    estimate. Here the slope is that at full noise, as the price's is, whatever the noise of
+    the draw, which still decides whether L'(0) or L'(1) is seen: a gate drifts to the cheaper
+    side, for a curved loss at another rate than that of E[L].
 
     Args:
       key: [] typed key; consumed.
@@ -137,20 +140,20 @@ GATES = {
 }
 """Ways to draw gates in training."""
 
-SMALL = ("attention_neurons", "mlp_hidden", "mlp_output")
-"""Granularities whose single nodes are taken to be small: the loss is nearly linear in each."""
 
-
-def gates_of(kind: str, granularity: str) -> Callable[..., jax.Array]:
+def draw_of(kind: str, granularity: str) -> Callable[..., jax.Array]:
     """How the gates of a granularity are drawn in training.
 
     Args:
-      kind: one of `GATES` for all; or `mixed`: to the first order where a node is small, to
-        the second where it is a head or a block.
+      kind: one of `GATES` for all; or `mixed`: neurons, in each of which the loss is taken to be
+        nearly linear, to the first order, all others to the second.
       granularity: its name.
+
+    Returns:
+      The function that draws them.
     """
     if kind == "mixed":
-        kind = "first_order" if granularity in SMALL else "second_order"
+        kind = "first_order" if granularity in NEURONS else "second_order"
     return GATES[kind]
 
 

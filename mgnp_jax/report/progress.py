@@ -85,8 +85,10 @@ class TrainingProgress:
                 highlight=False,
             )
             return
+        softened = f", softened {record['softened_kl']:.2f}" if "softened_kl" in record else ""
         terms = (
-            f"loss {record['loss']:.2f} = KL {record['kl']:.3f}, gap {record['score_gap']:.2f}, "
-            f"L0 {record['penalty']:.2f} · expected {kept_text(record['kept'])}"
+            f"loss {record['loss']:.2f} = KL {record['kl']:.3f}{softened}, gap "
+            f"{record['score_gap']:.2f}, L0 {record['penalty']:.2f} · expected "
+            f"{kept_text(record['kept'])}"
         )
         self._progress.update(self._task, completed=record["step"], terms=terms)

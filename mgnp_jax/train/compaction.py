@@ -2,7 +2,8 @@
 
 A gate counts as closed for good when its node is drawn open less often than `RARE`. From
 then on it is not drawn and its log-alpha does not move: what goes on is the same objective,
-restricted to what is still open.
+restricted to what is still open. With first-order gates, whose slope does not fall with the
+noise, some of these might have opened again.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal, get_args
 
 from mgnp_jax.masks.granularities import EMBEDDING, GRANULARITIES
@@ -59,17 +60,18 @@ class DiscoverConfig:
     initial_log_alpha: float = 2.0
     """Where every log-alpha starts; 2.0 is open with probability 0.97."""
     gates: GateKind = "mixed"
-    """How gates are drawn: binary (with gradients of masks/hard_concrete.py; `mixed` is second
-    order for heads and blocks, first order for what they consist of) or by equation 6."""
+    """How gates are drawn: binary (with gradients of masks/hard_concrete.py; `mixed` is first
+    order for neurons, second order for the others) or by equation 6."""
     noise_floor: float = 0.5
     """Least scale of the gates' noise, which falls from 1 at a rate that would end at 0.
     Some is kept against fitting gates to the training prompts one by one."""
     kl_weight: float = 2.5
     """Weight of KL(full ‖ circuit), in nats."""
-    soft_weight: float = 0.5
-    """Weight of the same with softened answers, relative to `kl_weight`; in training alone."""
+    softened_weight: float = 0.5
+    """Weight of KL between answers softened by `temperature`, relative to `kl_weight`; in training
+    alone, as validation chooses by the figures that are reported."""
     temperature: float = 3.0
-    """What softens them: logits are divided by it."""
+    """Divides the logits of softened answers."""
     score_weight: float = 0.5
     """Weight of |circuit's score − full model's score|, relative to the latter's size."""
     penalty: float = 1.0
@@ -172,9 +174,9 @@ class DiscoverConfig:
                 "devices times accumulate must divide batch_size, got "
                 f"{self.devices} × {self.accumulate} for {self.batch_size} prompts a step"
             )
-        if self.temperature < 1:
-            raise MgnpError(f"temperature must be at least 1, got {self.temperature}")
-        for name in ("kl_weight", "soft_weight", "score_weight", "penalty", "cache_gib"):
+        if not 1 <= self.temperature < math.inf:
+            raise MgnpError(f"temperature must be a number from 1 on, got {self.temperature}")
+        for name in ("kl_weight", "softened_weight", "score_weight", "penalty", "cache_gib"):
             if getattr(self, name) < 0:
                 raise MgnpError(f"{name} must not be negative, got {getattr(self, name)}")
 

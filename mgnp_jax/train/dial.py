@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mgnp_jax.masks.circuit import binarise
+from mgnp_jax.masks.granularities import GRANULARITIES, NEURONS
 from mgnp_jax.metrics.sizes import prunable_share
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.train.config import DiscoverConfig
@@ -32,8 +33,6 @@ TOLERANCE = 0.05
 MOST_TRIES = 12
 """Validations that each of the two shifts may take."""
 
-FINE = ("attention_neurons", "mlp_hidden", "mlp_output")
-ALL = ("attention_blocks", "mlp_blocks", "attention_heads", *FINE)
 
 WIDEST = 8.0
 """Log-alpha is shifted by at most this."""
@@ -125,8 +124,8 @@ class Dial:
         nearest: tuple[float, Masks, Masks, dict[str, Any]] | None = None
         start = log_alpha
         for names, low, high, shift in (
-            (ALL, -WIDEST, WIDEST, 0.0),
-            (FINE, -WIDEST, 0.0, -WIDEST / 2),
+            (GRANULARITIES, -WIDEST, WIDEST, 0.0),
+            (NEURONS, -WIDEST, 0.0, -WIDEST / 2),
         ):
             names = [name for name in names if name in trained]
             if not names:

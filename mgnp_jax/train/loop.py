@@ -255,7 +255,7 @@ def discover(
             "steps": done,
             "interrupted": interrupted,
             "seconds": time.perf_counter() - started,
-            "loss": {k: record[k] for k in ("loss", "kl", "score_gap", "penalty")},
+            "loss": {k: v for k, v in record.items() if k not in ("step", "kept")},
         },
         "validation": summary,
     }

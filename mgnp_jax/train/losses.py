@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mgnp_jax.masks.hard_concrete import gates_of, open_probability
+from mgnp_jax.masks.hard_concrete import draw_of, open_probability
 from mgnp_jax.metrics.scores import kl_divergence, read
 from mgnp_jax.metrics.streams import Streams, masked_logits
 from mgnp_jax.models.config import ModelConfig
@@ -52,7 +52,7 @@ def sample_masks(
         whole = jnp.broadcast_to(jnp.expand_dims(leaf, min(leaf.ndim, 1)), shape)
         if name not in config.trained:
             return jnp.ones_like(whole)
-        return gates_of(config.gates, name)(key, whole, noise)
+        return draw_of(config.gates, name)(key, whole, noise)
 
     return {name: each(k, name) for k, name in zip(keys, sorted(log_alpha))}
 
@@ -128,23 +128,24 @@ def faithfulness(
     return {"kl": kl_divergence(base, logits).mean(), "score_gap": gap}
 
 
-def softened_kl(logits: jax.Array, streams: Streams, temperature: float) -> jax.Array:
+def softened_kl(logits: jax.Array, base: jax.Array, temperature: float) -> jax.Array:
     """KL(full ‖ circuit) of answers softened by a temperature, times its square.
 
     A few tokens have nearly all of the probability; softened, the others count as well. Meant
-    against overfitting to few prompts. The square keeps the gradient's size.
+    against overfitting to few prompts. The square makes up for gradients that shrink as one
+    over it where the temperature is large.
 
     Reference: distillation, arXiv 1503.02531.
 
     Args:
       logits: [B, V] of the circuit.
-      streams: the prompts, with the full model's logits.
+      base: [B, V] of the full model.
       temperature: divides all logits; at least 1.
 
     Returns:
-      [] mean over prompts, in nats.
+      [] mean over prompts, in nats times the temperature's square.
     """
-    base, logits = (x.astype(_fine(x)) / temperature for x in (streams.base_logits, logits))
+    base, logits = (x.astype(_fine(x)) / temperature for x in (base, logits))
     return temperature**2 * kl_divergence(base, logits).mean()
 
 
@@ -153,7 +154,7 @@ def _fine(x: jax.Array) -> Any:
 
 
 def unfaithfulness(config: DiscoverConfig, terms: dict[str, jax.Array]) -> jax.Array:
-    """The part of the objective that depends on the prompts.
+    """What the figures that are reported say of how unfaithful a circuit is.
 
     Args:
       config: loss weights.
@@ -168,7 +169,7 @@ def unfaithfulness(config: DiscoverConfig, terms: dict[str, jax.Array]) -> jax.A
 def total(
     config: DiscoverConfig, terms: dict[str, jax.Array], price: jax.Array | float
 ) -> jax.Array:
-    """The objective.
+    """Equation 7 in the figures that are reported; training adds the softened term.
 
     Args:
       config: loss weights.
@@ -192,7 +193,7 @@ def objective(
     aim: schedule.Aim,
     compaction: Compaction | None = None,
 ) -> tuple[jax.Array, dict[str, Any]]:
-    """Equation 7 for one draw of the gates a prompt.
+    """Equation 7 for one draw of the gates a prompt, with softened answers beside the others.
 
     Args:
       log_alpha: float arrays by granularity; first, because it is what is differentiated.
@@ -219,9 +220,10 @@ def objective(
         logits, streams = _run(config, model_config, params, masks, streams, compaction)
         terms = faithfulness(logits, streams, size, aim.lift)
         loss = unfaithfulness(config, terms)
-        if config.soft_weight:
-            terms["soft_kl"] = softened_kl(logits, streams, config.temperature)
-            loss += config.kl_weight * config.soft_weight * terms["soft_kl"]
+        if config.softened_weight:
+            softened = softened_kl(logits, streams.base_logits, config.temperature)
+            terms["softened_kl"] = softened
+            loss += config.kl_weight * config.softened_weight * softened
         return loss, terms
 
     if config.accumulate > 1:

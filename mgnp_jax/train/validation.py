@@ -19,7 +19,8 @@ OFF_WEIGHT = 10.0
 def binary_objective(config: DiscoverConfig, masks: Masks, measured: Record, price: float) -> float:
     """Equation 7 of a binary circuit on the validation split, and how far its mean score is off.
 
-    The circuit with the least is kept.
+    The circuit with the least is kept. Softened answers have no part in it: a circuit is chosen
+    by the figures it is reported with.
 
     Args:
       config: loss weights.

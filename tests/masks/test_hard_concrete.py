@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mgnp_jax.masks import hard_concrete as hc
-from mgnp_jax.masks.granularities import GRANULARITIES
+from mgnp_jax.masks.granularities import EMBEDDING, GRANULARITIES
 
 
 def test_threshold_is_equation_8() -> None:
@@ -75,7 +75,8 @@ def test_second_order_gates_have_the_slope_of_the_expected_loss(
 
 @pytest.mark.parametrize("log_alpha", [-2.0, -1.0, 1.0])
 def test_first_order_gates_have_the_slope_of_a_linear_loss_at_full_noise(log_alpha: float) -> None:
-    # L(m) = 3 m, so E[L] is three times the chance of being open, whatever was drawn.
+    # L(m) = 3 m, drawn at half the noise: the slope is three times that of the chance of being
+    # open at full noise, in every draw.
     x = jnp.full((1000,), log_alpha, jnp.float32)
     gradient = jax.grad(lambda x: 3 * hc.first_order_gates(jax.random.key(2), x, 0.5).sum())(x)
 
@@ -87,7 +88,7 @@ def test_first_order_gates_have_the_slope_of_a_linear_loss_at_full_noise(log_alp
 
 
 def test_first_order_gates_tell_more_of_a_linear_loss_from_as_many_draws() -> None:
-    # 64 gates that are open with probability 0.97; the loss has slope 1 in each.
+    # 64 draws of each of 2,000 gates, open with probability 0.97; the loss has slope 1 in each.
     x = jnp.full((64, 2000), 2.0, jnp.float32)
 
     def error(draw: Callable[..., jax.Array]) -> float:
@@ -98,11 +99,15 @@ def test_first_order_gates_tell_more_of_a_linear_loss_from_as_many_draws() -> No
 
 
 def test_mixed_gates_are_of_the_second_order_where_nodes_are_large() -> None:
-    for name in GRANULARITIES:
-        large = name in ("attention_blocks", "mlp_blocks", "attention_heads")
+    for name in (*GRANULARITIES, EMBEDDING):
+        large = name in ("attention_blocks", "mlp_blocks", "attention_heads", "embedding")
         expected = hc.second_order_gates if large else hc.first_order_gates
-        assert hc.gates_of("mixed", name) is expected
-        assert hc.gates_of("soft", name) is hc.soft_gates
+        assert hc.draw_of("mixed", name) is expected
+
+
+def test_other_gates_are_the_same_for_all_granularities() -> None:
+    for kind, draw in hc.GATES.items():
+        assert {hc.draw_of(kind, name) for name in GRANULARITIES} == {draw}
 
 
 def test_a_gate_that_has_just_closed_can_open_again() -> None:

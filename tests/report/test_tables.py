@@ -88,9 +88,8 @@ def test_progress_prints_a_line_for_each_validation() -> None:
     console = Console(file=out, width=200)
     shares = dict.fromkeys(mg.GRANULARITIES, 0.5)
     with TrainingProgress(10, console) as progress:
-        progress(
-            {"step": 1, "loss": 1.0, "kl": 0.1, "score_gap": 0.2, "penalty": 3.0, "kept": shares}
-        )
+        terms = {"loss": 1.0, "kl": 0.1, "softened_kl": 0.4, "score_gap": 0.2, "penalty": 3.0}
+        progress({"step": 1, **terms, "kept": shares})
         values = {"step": 5, "kl": 0.25, "score": 1.0, "base_score": 2.0, "accuracy": 0.5}
         progress({"step": 5, "validation": {**values, "kept": shares}})
     assert "step     5  KL 0.250  score 1.000 (model 2.000)" in out.getvalue()

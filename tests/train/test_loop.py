@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, get_args
 
 import chex
 import jax
@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
-from mgnp_jax.masks.hard_concrete import GATES
 from mgnp_jax.metrics import streams
 from mgnp_jax.train import loop, prompts, schedule
+from mgnp_jax.train.config import GateKind
 from tests import tiny
 
 CONFIG = mg.DiscoverConfig(
@@ -136,7 +136,7 @@ def test_bfloat16_trains_float32_log_alpha_on_half_the_weights() -> None:
     assert figures["kl"] == pytest.approx(circuit.metadata["validation"]["kl"], abs=0.1)
 
 
-@pytest.mark.parametrize("gates", sorted(GATES))
+@pytest.mark.parametrize("gates", get_args(GateKind))
 def test_penalty_closes_gates_that_do_nothing(gates: str) -> None:
     model = tiny.model("gpt2")
     # The last MLP's hidden neuron 3 writes nothing, so nothing depends on it.
@@ -174,18 +174,18 @@ def test_records_and_metadata() -> None:
     chex.assert_trees_all_equal(circuit.masks, mg.binarise(circuit.log_alpha))
 
 
-def test_softened_answers_and_mixed_gates_are_trained_on() -> None:
+def test_softened_answers_are_trained_on() -> None:
     model = tiny.model("gpt2")
     circuits = []
     for weight in (0.0, 0.3):
         records: list[dict[str, Any]] = []
-        config = dataclasses.replace(CONFIG, gates="mixed", soft_weight=weight)
+        config = dataclasses.replace(CONFIG, softened_weight=weight)
         data = tiny.data(model.config)
         key = jax.random.key(0)
         circuits.append(mg.discover(key, model, data, config, on_record=records.append))
         steps = [record for record in records if "loss" in record]
-        assert all(("soft_kl" in record) == (weight > 0) for record in steps)
-        terms = config.kl_weight * (steps[0]["kl"] + weight * steps[0].get("soft_kl", 0.0))
+        assert all(("softened_kl" in record) == (weight > 0) for record in steps)
+        terms = config.kl_weight * (steps[0]["kl"] + weight * steps[0].get("softened_kl", 0.0))
         terms += config.score_weight * steps[0]["score_gap"]
         # The first step comes before any price.
         assert steps[0]["loss"] == pytest.approx(terms, rel=1e-5)
@@ -258,7 +258,7 @@ def test_lift_follows_what_validation_missed() -> None:
         {"learning_rate": -1.0},
         {"warmup": 1.5},
         {"temperature": 0.5},
-        {"soft_weight": -0.1},
+        {"softened_weight": -0.1},
         {"penalty": -0.1},
         {"cache": "some"},
         {"devices": 3},
