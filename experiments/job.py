@@ -93,7 +93,7 @@ def chosen_by(circuit: mg.Circuit) -> str:
     if "dial" not in validation:
         return (
             f"Keeping the circuit of step {validation['step']}: of all validations it has the "
-            "least objective, in which a mean score that is off the model's weighs most"
+            "least objective, with what its mean score is off the model's weighed in"
         )
     reached = validation["dial"]["reached"]
     ((name, target),) = ((n, validation["dial"][n]) for n in asked if n in validation["dial"])
