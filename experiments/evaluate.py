@@ -73,10 +73,12 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     )
     figures = evaluate_with_bar(model, circuit, test, console)
     saved = meta.get("figures") if same else None
-    if saved is None:
+    if not same:
         console.print(
             "Other prompts or weights than the run's, so its figures are not shown beside"
         )
+    elif saved is None:
+        console.print("The circuit was saved without figures, so there are none to show beside")
     if source == origin["source"] and seed != origin["seed"]:
         console.print("Another seed draws afresh: some prompts may be among those trained on.")
     console.print(comparison_table(figures, saved).rich())

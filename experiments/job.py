@@ -149,7 +149,13 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     if data.note:
         console.print(data.note, highlight=False)
     if data.skipped:
-        console.print(f"Left out {data.skipped:,} prompts that cannot be used (--skip-bad)")
+        shown = "\n  ".join(data.problems)
+        console.print(
+            f"Left out {data.skipped:,} prompts that cannot be used (--skip-bad):\n  {shown}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     console.print("Running both plain passes and compiling; progress follows", highlight=False)
     with (folder / "metrics.jsonl").open("w") as log:
         with TrainingProgress(config.discover.steps, console) as progress:

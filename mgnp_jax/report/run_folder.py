@@ -47,8 +47,18 @@ def new_folder(wanted: Path | None, name: str) -> Path:
       A folder that exists and is empty.
 
     Raises:
-      MgnpError: if the user's choice holds something already.
+      MgnpError: if the user's choice holds something already, or no folder can be made there.
     """
+    try:
+        return _made(wanted, name)
+    except OSError as error:
+        raise MgnpError(
+            f"no folder for the run can be made at {error.filename} ({error.strerror}); pass --out "
+            "FOLDER in a place that can be written to"
+        ) from None
+
+
+def _made(wanted: Path | None, name: str) -> Path:
     if wanted is not None:
         check_free(wanted)
         wanted.mkdir(parents=True, exist_ok=True)

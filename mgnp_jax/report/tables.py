@@ -77,7 +77,10 @@ def size_table(results: Mapping[str, Any]) -> Table:
     rows.append(
         ("Parameters", f"{parameters['active']:,}", f"{parameters['total']:,}", f"{share:.1f}")
     )
-    title = f"Circuit size (parameters compressed {parameters['compression_ratio']:.2f} ×)"
+    title = (
+        f"Circuit size (parameters compressed {parameters['compression_ratio']:.2f} ×; of the "
+        f"prunable ones {100 * parameters['prunable_kept']:.1f} % kept)"
+    )
     return Table(title=title, columns=("Granularity", "Kept", "Of", "Sparsity %"), rows=tuple(rows))
 
 

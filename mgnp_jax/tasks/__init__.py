@@ -60,5 +60,5 @@ def check_source(name: str | Path) -> None:
         return
     raise MgnpError(
         f"unknown task {str(name)!r}: wanted one of {', '.join(TASKS)}, or the path of a JSON "
-        "Lines file, and there is no such file"
+        f"Lines file, and there is {'a folder' if Path(name).is_dir() else 'no file'} of that name"
     )

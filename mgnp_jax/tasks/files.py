@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,14 +47,14 @@ def load_file(path: Path, tokenizer: Tokenizer, seed: int, *, skip_bad: bool = F
     except UnicodeDecodeError as error:
         raise MgnpError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from None
     read: list[tuple[PromptPair, str | None]] = []
-    problems: list[str] = []
-    bad = 0
+    # By line, in the file's order.
+    problems: dict[str, list[str]] = {}
     for origin, row in _rows(text, path.name):
+        problems[origin] = []
         try:
             read.append(_parse(row, origin))
         except MgnpError as error:
-            problems.append(str(error))
-            bad += 1
+            problems[origin].append(str(error))
     found = problems_of(tokenizer, [pair for pair, _ in read])
     first: dict[str, str] = {}
     for (pair, _), each in zip(read, found):
@@ -62,12 +63,13 @@ def load_file(path: Path, tokenizer: Tokenizer, seed: int, *, skip_bad: bool = F
             each.append(f"{pair.origin}: the clean prompt is that of {first[pair.clean]}")
         elif not each:
             first[pair.clean] = pair.origin
-    problems += [problem for each in found for problem in each]
-    bad += sum(map(bool, found))
-    if problems and not skip_bad:
-        shown = "\n  ".join(problems)
+        problems[pair.origin] += each
+    bad = [line for line in problems.values() if line]
+    named = tuple(problem for line in bad for problem in line)
+    if bad and not skip_bad:
+        shown = "\n  ".join(named)
         raise MgnpError(
-            f"{len(problems)} problem(s) in {bad} bad line(s) in {path}:\n  {shown}\n"
+            f"{len(named)} problem(s) in {len(bad)} bad line(s) in {path}:\n  {shown}\n"
             "Mend these lines, or pass --skip-bad to leave them out."
         )
     good = [pair for pair, each in zip(read, found) if not each]
@@ -92,7 +94,8 @@ def load_file(path: Path, tokenizer: Tokenizer, seed: int, *, skip_bad: bool = F
             )
     whole = encode_pairs(tokenizer, [pairs[i] for i in order], "logits")
     source = str(path.resolve())
-    return split(path.stem, whole, train, validation, source=source, seed=seed, skipped=bad)
+    data = split(path.stem, whole, train, validation, source=source, seed=seed)
+    return dataclasses.replace(data, skipped=len(bad), problems=named)
 
 
 def _rows(text: str, name: str) -> Iterator[tuple[str, Any]]:

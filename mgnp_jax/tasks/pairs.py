@@ -171,7 +171,7 @@ def _all_problems(
 ) -> list[list[str]]:
     unknown = tokenizer.unk_token_id
     answers = {
-        text: f"is {len(ids)} tokens {tokenizer.convert_ids_to_tokens(ids)}"
+        text: f"is read as {tokenizer.convert_ids_to_tokens(ids)}"
         for text, ids in encoded.answers.items()
         if len(ids) != 1 or ids[0] == unknown
     }
@@ -193,13 +193,15 @@ def _problems(
             f"equally long, position by position: {pair.clean!r} / {pair.corrupted!r}"
         )
     elif clean == corrupted:
-        found.append(f"clean and corrupted are the same prompt: {pair.clean!r}")
+        found.append(
+            f"clean and corrupted are the same tokens: {pair.clean!r} / {pair.corrupted!r}"
+        )
     unknown = tokenizer.unk_token_id
     # Without the tokens that open a prompt: SmolLM2's opening token is also its unknown.
     for side, tokens in zip(("clean", "corrupted"), bare):
         if unknown is not None and unknown in tokens:
             known = tokenizer.decode([i for i in tokens if i != unknown])
-            found.append(f"{side} has words the tokenizer does not know; it knows {known!r}")
+            found.append(f"{side} has words the tokenizer does not know; all it reads is {known!r}")
     if bad_answers:
         found += [
             f"answer {text!r} ({name}) {bad_answers[text]}; an answer must be one known token "

@@ -47,6 +47,7 @@ class TaskData:
       validation: split that picks the circuit to keep.
       test: split that every reported figure is measured on.
       skipped: pairs of a user's file that were left out because they cannot be used.
+      problems: of these, each with its line.
       note: what a run should say of the prompts; empty if nothing.
     """
 
@@ -57,6 +58,7 @@ class TaskData:
     validation: Batch
     test: Batch
     skipped: int = 0
+    problems: tuple[str, ...] = ()
     note: str = ""
 
     def checksum(self) -> str:
@@ -164,7 +166,6 @@ def split(
     *,
     source: str,
     seed: int,
-    skipped: int = 0,
 ) -> TaskData:
     """Cuts one batch into consecutive splits.
 
@@ -175,13 +176,11 @@ def split(
       validation: rows of the second; the rest is the test split.
       source: where the prompts are from.
       seed: of the draw.
-      skipped: pairs that were left out.
     """
     return TaskData(
         name=name,
         source=source,
         seed=seed,
-        skipped=skipped,
         train=whole.take(slice(train)),
         validation=whole.take(slice(train, train + validation)),
         test=whole.take(slice(train + validation, None)),

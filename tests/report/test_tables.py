@@ -83,6 +83,13 @@ def test_default_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.Monkey
     assert names == ["runs/ioi-a-b-seed0", "runs/ioi-a-b-seed0-2", "runs/ioi-a-b-seed0-3"]
 
 
+def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:
+    file = tmp_path / "thesis.txt"
+    file.write_text("mine")
+    with pytest.raises(mg.MgnpError, match="no folder for the run can be made at .*thesis.txt"):
+        run_folder.new_folder(file / "run", "ioi")
+
+
 def test_progress_prints_a_line_for_each_validation() -> None:
     out = io.StringIO()
     console = Console(file=out, width=200)
@@ -92,5 +99,7 @@ def test_progress_prints_a_line_for_each_validation() -> None:
         progress({"step": 1, **terms, "kept": shares})
         values = {"step": 5, "kl": 0.25, "score": 1.0, "base_score": 2.0, "accuracy": 0.5}
         progress({"step": 5, "validation": {**values, "kept": shares}})
+        progress({"step": 5, "validation": {**values, "kept": shares, "dial": {}}})
     assert "step     5  KL 0.250  score 1.000 (model 2.000)" in out.getvalue()
+    assert "settled on  KL 0.250" in out.getvalue()
     assert "heads 50%" in out.getvalue()

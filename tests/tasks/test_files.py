@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_splits_named_in_the_file_are_kept(mini: mg.Model, tmp_path: Path) -> No
         (line(0), "mine.jsonl:2: the clean prompt is that of mine.jsonl:1"),
         (line(split="dev"), "split 'dev'; wanted one of train, validation, test"),
         (line(1, corrupted="Then Emma gave a book to"), "mine.jsonl:2: clean has 17 tokens and"),
-        (line(1, answers=[" Mary John"]), "mine.jsonl:2: answer ' Mary John' .* 2 tokens"),
+        (line(1, answers=[" Mary John"]), "mine.jsonl:2: answer ' Mary John' .* read as"),
     ],
 )
 def test_bad_lines_are_named(mini: mg.Model, tmp_path: Path, bad: Any, message: str) -> None:
@@ -69,9 +70,12 @@ def test_bad_lines_are_named(mini: mg.Model, tmp_path: Path, bad: Any, message: 
 
 
 def test_all_bad_lines_are_reported_at_once(mini: mg.Model, tmp_path: Path) -> None:
-    file = write(tmp_path / "mine.jsonl", [line(0), "{", line(1), "{"])
-    with pytest.raises(mg.MgnpError, match=r"2 bad line\(s\)(?s:.*)jsonl:2(?s:.*)jsonl:4"):
+    # What only the tokenizer sees stands between what is not JSON, in the file's order.
+    rows = [line(0), "{", line(1, answers=[" Mary John"]), line(0), line(2), "{"]
+    file = write(tmp_path / "mine.jsonl", rows)
+    with pytest.raises(mg.MgnpError, match=r"4 bad line\(s\)") as raised:
         mg.load_task(file, mini.tokenizer)
+    assert re.findall(r"mine.jsonl:(\d+): ", str(raised.value)) == ["2", "3", "4", "6"]
 
 
 def test_bad_lines_are_skipped_and_counted_when_asked(mini: mg.Model, tmp_path: Path) -> None:
@@ -81,6 +85,9 @@ def test_bad_lines_are_skipped_and_counted_when_asked(mini: mg.Model, tmp_path: 
         mg.load_task(file, mini.tokenizer)
     data = mg.load_task(file, mini.tokenizer, skip_bad=True)
     assert data.skipped == 3
+    assert [problem.split(": ")[0] for problem in data.problems] == [
+        f"mine.jsonl:{n}" for n in (2, 4, 5)
+    ]
     assert sum(data.counts().values()) == 3
 
 

@@ -263,12 +263,12 @@ def pair(**changes: Any) -> PromptPair:
             {"corrupted": "Then Emma spent the day at the park, and Lisa gave a book to"},
             r"mine.jsonl:4: clean has 17 tokens and corrupted 15.*equally long",
         ),
-        ({"corrupted": pair().clean}, "are the same prompt"),
-        ({"clean": pair().clean.replace("park", "moon")}, "does not know; it knows .*Mary"),
+        ({"corrupted": pair().clean}, "are the same tokens"),
+        ({"clean": pair().clean.replace("park", "moon")}, "does not know; all it reads is .*Mary"),
         ({"clean": pair().clean.replace("Then", "Zzz")}, "clean has words .* does not know"),
         (
             {"answers": {"score": logit_difference([" Mary John"], [" John"])}},
-            r"answer ' Mary John' \(score\) is 2 tokens .*one known token",
+            r"answer ' Mary John' \(score\) is read as .*Mary.*John.*one known token",
         ),
         (
             {"answers": {"score": logit_difference(["Mary"], [" John"])}},

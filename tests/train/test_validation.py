@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
+import jax.numpy as jnp
 import pytest
 
 import mgnp_jax as mg
@@ -17,8 +17,8 @@ def test_objective_of_a_binary_circuit_by_hand(score: float) -> None:
         kl_weight=2.0, score_weight=3.0, softened_weight=9.0, penalties=prices
     )
     masks = {
-        "attention_heads": np.array([[True, False], [True, True]]),
-        "mlp_hidden": np.array([[True, False, False]]),
+        "attention_heads": jnp.array([[True, False], [True, True]]),
+        "mlp_hidden": jnp.array([[True, False, False]]),
     }
     measured = {"kl": 0.1, "score_gap": 0.2, "score": score, "base_score": 4.0}
     # A tenth off, above or below: a circuit that is better than the model is not faithful.
