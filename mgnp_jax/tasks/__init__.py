@@ -58,7 +58,8 @@ def check_source(name: str | Path) -> None:
     """
     if str(name) in TASKS or Path(name).is_file():
         return
+    there = "that is a folder" if Path(name).is_dir() else "there is no such file"
     raise MgnpError(
         f"unknown task {str(name)!r}: wanted one of {', '.join(TASKS)}, or the path of a JSON "
-        f"Lines file, and there is {'a folder' if Path(name).is_dir() else 'no file'} of that name"
+        f"Lines file, and {there}"
     )

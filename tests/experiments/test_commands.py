@@ -143,9 +143,10 @@ def test_a_circuit_is_measured_on_another_task_and_on_a_file(
         ([], "pass one of --task"),
         (["--task", "ioi", "--data", "x.jsonl"], "not both"),
         (["--data", "missing.jsonl"], "there is no such file"),
+        (["--data", "."], "that is a folder"),
         (["--task", "ioi", "--steps", "0"], "steps must be greater than 0, got 0"),
     ],
-    ids=["task", "model", "neither", "both", "file", "steps"],
+    ids=["task", "model", "neither", "both", "file", "folder", "steps"],
 )
 def test_mistakes_end_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
