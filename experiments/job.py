@@ -93,7 +93,7 @@ def chosen_by(circuit: mg.Circuit) -> str:
     if "dial" not in validation:
         return (
             f"Keeping the circuit of step {validation['step']}: of all validations it has the "
-            "least objective, with what its mean score is off the model's weighed in"
+            "least objective, in which its mean score's distance from the model's counts, too"
         )
     reached = validation["dial"]["reached"]
     ((name, target),) = ((n, validation["dial"][n]) for n in asked if n in validation["dial"])

@@ -39,6 +39,11 @@ def stretched_sample(key: jax.Array, log_alpha: jax.Array, noise: jax.Array | fl
     return GAMMA + (ZETA - GAMMA) * jax.nn.sigmoid((noise * logistic + log_alpha) / BETA)
 
 
+def _binary(sample: jax.Array) -> jax.Array:
+    """1 where a stretched sample is above 0, else 0; without a slope."""
+    return (sample > 0).astype(sample.dtype)
+
+
 def soft_gates(key: jax.Array, log_alpha: jax.Array, noise: jax.Array | float = 1.0) -> jax.Array:
     """Equation 6: samples in [0, 1], differentiable in `log_alpha`.
 
@@ -71,8 +76,7 @@ def straight_through_gates(
     """
     sample = stretched_sample(key, log_alpha, noise)
     soft = jnp.clip(sample, 0.0, 1.0)
-    hard = (sample > 0).astype(soft.dtype)
-    return hard + (soft - jax.lax.stop_gradient(soft))
+    return _binary(sample) + (soft - jax.lax.stop_gradient(soft))
 
 
 def second_order_gates(
@@ -98,13 +102,13 @@ def second_order_gates(
     Returns:
       [...] gates, each 0 or 1; without noise exactly equation 8.
     """
-    hard = (stretched_sample(key, log_alpha, noise) > 0).astype(log_alpha.dtype)
+    hard = _binary(stretched_sample(key, log_alpha, noise))
     # Noiseless gates do not move; the floor keeps their slope a number.
     scale = jnp.maximum(noise, 1e-3)
     chance = jax.nn.sigmoid((log_alpha - THRESHOLD) / scale)
     slope = jnp.where(hard > 0, 1 - chance, chance) / (2 * scale)
     moved = log_alpha - jax.lax.stop_gradient(log_alpha)
-    return jax.lax.stop_gradient(hard) + jax.lax.stop_gradient(slope) * moved
+    return hard + jax.lax.stop_gradient(slope) * moved
 
 
 def first_order_gates(
@@ -127,9 +131,9 @@ def first_order_gates(
     Returns:
       [...] gates, each 0 or 1; without noise exactly equation 8.
     """
-    hard = (stretched_sample(key, log_alpha, noise) > 0).astype(log_alpha.dtype)
+    hard = _binary(stretched_sample(key, log_alpha, noise))
     chance = open_probability(log_alpha)
-    return jax.lax.stop_gradient(hard) + (chance - jax.lax.stop_gradient(chance))
+    return hard + (chance - jax.lax.stop_gradient(chance))
 
 
 GATES = {

@@ -70,8 +70,8 @@ class TrainingProgress:
         """
         if "validation" in record:
             v = record["validation"]
-            # Rounding may leave a KL of nothing a little below it.
             when = "settled on" if "dial" in v else f"step {v['step']:>5}"
+            # Rounding may leave a KL of nothing a little below it.
             self._console.print(
                 f"{when}  KL {max(v['kl'], 0.0):.3f}  score {v['score']:.3f} (model "
                 f"{v['base_score']:.3f})  accuracy {v['accuracy']:.3f}  "

@@ -33,7 +33,6 @@ TOLERANCE = 0.05
 MOST_TRIES = 12
 """Validations that each of the two shifts may take."""
 
-
 WIDEST = 8.0
 """Log-alpha is shifted by at most this."""
 

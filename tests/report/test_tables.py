@@ -96,7 +96,12 @@ def test_progress_prints_a_line_for_each_validation() -> None:
     shares = dict.fromkeys(mg.GRANULARITIES, 0.5)
     with TrainingProgress(10, console) as progress:
         terms = {"loss": 1.0, "kl": 0.1, "softened_kl": 0.4, "score_gap": 0.2, "penalty": 3.0}
+        (shown,) = progress._progress.tasks
         progress({"step": 1, **terms, "kept": shares})
+        assert "loss 1.00 = KL 0.100, softened 0.40, gap 0.20, L0 3.00" in shown.fields["terms"]
+        del terms["softened_kl"]
+        progress({"step": 2, **terms, "kept": shares})
+        assert "loss 1.00 = KL 0.100, gap 0.20, L0 3.00" in shown.fields["terms"]
         values = {"step": 5, "kl": 0.25, "score": 1.0, "base_score": 2.0, "accuracy": 0.5}
         progress({"step": 5, "validation": {**values, "kept": shares}})
         progress({"step": 5, "validation": {**values, "kept": shares, "dial": {}}})

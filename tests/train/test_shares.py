@@ -27,7 +27,7 @@ prices = mg.Penalties(
 )
 base = mg.DiscoverConfig(
     steps=20, batch_size=8, gates="soft", train_embedding=True, learning_rate=0.2,
-    kl_weight=1.75, softened_weight=0.0, score_weight=2.0, penalties=prices,
+    kl_weight=1.75, softened_weight=0.5, score_weight=2.0, penalties=prices,
 )
 ways = {
     "gpt2": [{"devices": 8}],
