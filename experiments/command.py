@@ -1,28 +1,29 @@
-"""What the commands share: one line instead of a traceback for a user's mistake."""
+"""What the commands share: flags by method, one line instead of a traceback for a mistake."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
 
 import jax
 import tyro
 from rich.console import Console
-from rich.progress import Progress
 
 import mgnp_jax as mg
-from mgnp_jax.models.smollm2 import cache_root
+from mgnp_jax.cachedir import cache_root
+from mgnp_jax.methods import DEFAULT
+from mgnp_jax.runs.config import method_named
 
-Config = TypeVar("Config")
 
-
-def command(config_type: type[Config], main: Callable[[Config, Console], Any]) -> None:
+def command(config_type: type[Any], main: Callable[[Any, Console], Any]) -> None:
     """Parses the command line and runs; exits with 2 on a mistake of the user's.
 
     Args:
-      config_type: frozen dataclass; its docstrings are the help.
+      config_type: frozen dataclass; its docstrings are the help. If it has a `method`, that
+        decides what the flags of its `config` are.
       main: what to run.
     """
     console = Console()
@@ -30,6 +31,8 @@ def command(config_type: type[Config], main: Callable[[Config, Console], Any]) -
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     keep_compilations()
     try:
+        if any(field.name == "method" for field in dataclasses.fields(config_type)):
+            config_type = with_method(config_type, sys.argv[1:])
         main(tyro.cli(config_type), console)
     except mg.MgnpError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -37,6 +40,36 @@ def command(config_type: type[Config], main: Callable[[Config, Console], Any]) -
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def with_method(config_type: type[Any], arguments: Sequence[str]) -> type[Any]:
+    """The same flags, and those of the method that the command line names.
+
+    Args:
+      config_type: frozen dataclass with `method` and `config`.
+      arguments: of the command line.
+
+    Raises:
+      MgnpError: for an unknown method.
+    """
+    name = DEFAULT.name
+    for i, argument in enumerate(arguments):
+        if argument == "--method" and i + 1 < len(arguments):
+            name = arguments[i + 1]
+        elif argument.startswith("--method="):
+            name = argument.removeprefix("--method=")
+    method = method_named(name)
+    return dataclasses.make_dataclass(
+        config_type.__name__,
+        [
+            ("method", Literal[tuple(mg.METHODS)], name),
+            ("config", Annotated[method, tyro.conf.arg(name="")], method()),
+        ],
+        bases=(config_type,),
+        namespace={"__doc__": config_type.__doc__},
+        frozen=True,
+        kw_only=True,
+    )
 
 
 def keep_compilations() -> None:
@@ -49,40 +82,3 @@ def keep_compilations() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
     # Smaller ones are compiled faster than they are read.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
-
-
-def check_counts(seed: int | None, test_prompts: int | None) -> None:
-    """Refuses a seed below 0 and a count of prompts below 1.
-
-    Args:
-      seed: of prompts and gates, if given.
-      test_prompts: how many to measure on, if given.
-
-    Raises:
-      MgnpError: naming the flag.
-    """
-    if seed is not None and seed < 0:
-        raise mg.MgnpError(f"--seed must be at least 0, got {seed}")
-    if test_prompts is not None and test_prompts < 1:
-        raise mg.MgnpError(f"--test-prompts must be at least 1, got {test_prompts}")
-
-
-def evaluate_with_bar(
-    model: mg.Model, circuit: mg.Circuit, test: mg.Batch, console: Console
-) -> dict[str, Any]:
-    """`mg.evaluate` with a progress bar.
-
-    Args:
-      model: the model.
-      circuit: the circuit.
-      test: held-out prompts.
-      console: where to draw.
-
-    Returns:
-      The metrics.
-    """
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("Measuring on test prompts", total=len(test))
-        return mg.evaluate(
-            model, circuit, test, on_progress=lambda prompts: bar.advance(task, prompts)
-        )

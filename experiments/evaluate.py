@@ -12,8 +12,10 @@ from typing import Any
 from rich.console import Console
 
 import mgnp_jax as mg
-from experiments.command import check_counts, command, evaluate_with_bar
+from experiments.command import command
 from mgnp_jax.report.tables import comparison_table
+from mgnp_jax.runs.config import check_counts
+from mgnp_jax.runs.run import evaluate_with_bar
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,9 +59,20 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     origin = meta["origin"]
     model = mg.load_model(config.model or meta["model"])
     source = str(config.data.resolve() if config.data else config.task or origin["source"])
+    if not source:
+        raise mg.MgnpError(
+            f"{config.circuit} was found on prompts given from Python, which are not saved "
+            "with it; pass --task or --data FILE"
+        )
     seed = origin["seed"] if config.seed is None else config.seed
     limit = meta.get("test_prompts") if config.test_prompts is None else config.test_prompts
-    data = mg.load_task(source, model.tokenizer, seed, skip_bad=config.skip_bad)
+    data = mg.load_task(
+        source,
+        model.tokenizer,
+        seed,
+        skip_bad=config.skip_bad,
+        extra_corruptions=origin["extra_corruptions"],
+    )
     test = data.test.take(slice(limit))
     same = (
         (source, seed, limit) == (origin["source"], origin["seed"], meta.get("test_prompts"))

@@ -2,6 +2,7 @@
 
     python -m experiments.run --task ioi
     python -m experiments.run --task gp --model smollm2-135m --out runs/gp-smollm2
+    python -m experiments.run --task ioi --method magnitude --keep 0.2
     python -m experiments.run --task ioi --sweep 8
 
 Needs no download with the default model. On two CPU cores the first command takes about
@@ -15,8 +16,9 @@ from typing import Any
 from rich.console import Console
 
 from experiments.command import command
-from experiments.job import RunConfig, run
-from experiments.sweep import sweep
+from mgnp_jax.runs.config import RunConfig
+from mgnp_jax.runs.run import run
+from mgnp_jax.runs.sweep import sweep
 
 
 def main(config: RunConfig, console: Console) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,8 +32,8 @@ def save_trees(path: Path, trees: Mapping[str, Any], metadata: dict[str, Any]) -
         raise MgnpError(f"{path} is not an empty folder; pass a new one, nothing was written")
     # NumPy leaves are read back on any machine, whatever devices wrote them.
     host = jax.tree.map(np.asarray, dict(trees))
-    _quiet()
-    ocp.save_checkpointables(str(path), host, overwrite=path.exists(), custom_metadata=metadata)
+    with _without_warnings():
+        ocp.save_checkpointables(str(path), host, overwrite=path.exists(), custom_metadata=metadata)
 
 
 def load_trees(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -52,10 +53,10 @@ def load_trees(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     path = path.resolve()
     if not path.is_dir():
         raise MgnpError(f"{path} is not a folder; wanted one that circuit.save() wrote")
-    _quiet()
     try:
-        metadata = cast(dict[str, Any], ocp.checkpointables_metadata(str(path)).custom_metadata)
-        trees = cast(dict[str, Any], ocp.load_checkpointables(str(path)))
+        with _without_warnings():
+            metadata = cast(dict[str, Any], ocp.checkpointables_metadata(str(path)).custom_metadata)
+            trees = cast(dict[str, Any], ocp.load_checkpointables(str(path)))
     # Orbax reports a damaged folder by many exception types.
     except Exception as error:
         raise MgnpError(
@@ -66,6 +67,13 @@ def load_trees(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return jax.tree.map(np.asarray, trees), dict(metadata or {})
 
 
-def _quiet() -> None:
-    """Keeps Orbax's internal warnings out of the user's terminal; errors still raise."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keeps Orbax's warnings out of the user's terminal for one call; errors still raise."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,16 +1,16 @@
-"""The words every other file uses: axis letters, pytrees, batches, random streams.
+"""The words every other file uses: axis letters, pytrees, prompts and answers, random streams.
 
 Axis letters, the same in every file and docstring:
   B batch (prompts), T position, L layer, H head, E head width, D residual width,
-  F MLP width, V vocabulary, N prompts of a whole split, A answer tokens of a prompt,
-  S streams (0 clean, 1 corrupted).
+  F MLP width, V vocabulary, K packed tokens, N prompts of a whole split,
+  A answer tokens of a prompt, S streams (0 clean, 1 corrupted).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,17 +19,20 @@ from flax import struct
 Params = Mapping[str, Any]
 """A model's frozen weights: nested dict; leaves under `blocks` are stacked [L, ...]."""
 
-StandIn = dict[str, Any]
-"""Constants for pruned nodes by site: `embedding` [D], the others [L, …] as `SiteValues`."""
+AblationValues = dict[str, Any]
+"""Constants given to pruned nodes, by site: `embedding` [D], the others [L, …] as `SiteValues`."""
 
 Masks = dict[str, jax.Array]
-"""Gates (or log-alpha) by granularity name; shapes in `mgnp_jax.masks.granularities`."""
+"""Gates (or log-alpha, or scores) by granularity; shapes in `mgnp_jax.masks.granularities`."""
+
+Record = dict[str, Any]
+"""What a method says while it works: a JSON dict."""
 
 Tokenizer = Any
 """A transformers tokenizer (`PreTrainedTokenizerBase`), whose own types are too loose to use;
 None where a checkpoint has none."""
 
-MASK_STREAM, DATA_STREAM = range(2)
+MASK_STREAM, DATA_STREAM, INIT_STREAM = range(3)
 """What a key is folded with first, so that no two uses of a run's root key meet."""
 
 
@@ -42,7 +45,7 @@ def stream_key(root: jax.Array, stream: int, step: jax.Array | int) -> jax.Array
 
     Args:
       root: [] typed key of the run; not consumed, only folded.
-      stream: `MASK_STREAM` or `DATA_STREAM`.
+      stream: one of the numbers above.
       step: step (or epoch) number, from 0.
 
     Returns:
@@ -69,22 +72,49 @@ def checksum(trees: Any) -> str:
 
 
 @struct.dataclass
-class Readout:
-    """A score that is linear in the logits or probabilities of a few answer tokens.
-
-    score = sum over a of weights[a] * f(logits)[tokens[a]], with f the identity
-    (`kind="logits"`) or the softmax over the whole vocabulary (`"probabilities"`).
-    A logit difference has tokens (right, wrong) and weights (+1, -1).
+class Answers:
+    """The right and the wrong answers of prompts, each one token.
 
     Attributes:
       tokens: [B, A] int token ids.
-      weights: [B, A] float; 0 for entries that only fill the row.
-      kind: what the weights multiply.
+      signs: [B, A] float; +1 for a right answer, −1 for a wrong one, 0 for entries that only
+        fill the row.
     """
 
     tokens: Any
-    weights: Any
-    kind: Literal["logits", "probabilities"] = struct.field(pytree_node=False)
+    signs: Any
+
+
+AnswerMetric = Callable[[jax.Array, Answers], jax.Array]
+"""(logits [B, V] at the answer position, answers) → [B]; those built in are in `tasks.metrics`."""
+
+
+@struct.dataclass
+class Score:
+    """A figure that says how well prompts are answered.
+
+    Attributes:
+      answers: that it is read on.
+      metric: how.
+    """
+
+    answers: Answers
+    metric: AnswerMetric = struct.field(pytree_node=False)
+
+
+@struct.dataclass
+class Targets:
+    """What prompts are answered with, and what is measured there.
+
+    Attributes:
+      answers: a prompt is answered rightly if the best right answer beats the best wrong one.
+      scores: by name; `"score"` is the task's own, the others are reported beside it.
+      kl_over: [B, C] int tokens by name of the KL that is taken over them alone.
+    """
+
+    answers: Answers
+    scores: dict[str, Score]
+    kl_over: dict[str, Any] = struct.field(default_factory=dict)
 
 
 @struct.dataclass
@@ -97,18 +127,13 @@ class Batch:
       clean: [B, T] int32 token ids.
       corrupted: [B, T] int32 token ids; each row as long as its clean prompt.
       attention_mask: [B, T] bool, True on real tokens; the same for both streams.
-      readouts: scores by name; `"score"` is the task's own, the others are reported
-        beside it.
-      judge: name of the readout that is above 0 exactly when the right answer won.
-      choices: [B, C] int tokens by name of the KL that is taken over them alone.
+      targets: their answers.
     """
 
     clean: Any
     corrupted: Any
     attention_mask: Any
-    readouts: dict[str, Readout]
-    judge: str = struct.field(pytree_node=False, default="score")
-    choices: dict[str, Any] = struct.field(default_factory=dict)
+    targets: Targets
 
     def __len__(self) -> int:
         """Number of prompt pairs."""

@@ -42,7 +42,19 @@ os.environ["XLA_FLAGS"] = (
 
 @pytest.fixture(params=["gpt2", "llama"])
 def tiny_model(request: pytest.FixtureRequest) -> mg.Model:
-    """A tiny random model of each family."""
+    """A tiny random model of two families, which have little in common."""
+    return tiny.model(request.param)
+
+
+@pytest.fixture(params=[*tiny.CONFIGS, *tiny.ODD])
+def any_block(request: pytest.FixtureRequest) -> mg.Model:
+    """A tiny random model of every kind of block that the passes must serve."""
+    return tiny.model(request.param)
+
+
+@pytest.fixture(params=[*tiny.CONFIGS])
+def any_family(request: pytest.FixtureRequest) -> mg.Model:
+    """A tiny random model of every family."""
     return tiny.model(request.param)
 
 

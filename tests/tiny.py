@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
 import numpy as np
 
+from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.families.gpt2 import GPT2 as GPT2_FAMILY
+from mgnp_jax.models.families.llama import LLAMA as LLAMA_FAMILY
+from mgnp_jax.models.families.qwen2 import QWEN2 as QWEN2_FAMILY
 from mgnp_jax.models.hub import Model
 from mgnp_jax.models.weights import init_params, param_shapes
+from mgnp_jax.tasks.metrics import logit_difference
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import Batch, Params, Readout
+from mgnp_jax.types import Answers, Batch, Masks, Params, Score, Targets
 
 GPT2 = ModelConfig(
-    family="gpt2",
+    family=GPT2_FAMILY,
     vocab_size=37,
     context=16,
     layers=3,
@@ -24,11 +30,16 @@ GPT2 = ModelConfig(
     head_width=3,
     mlp_width=20,
     activation="gelu_new",
+    norm="layer",
     norm_eps=1e-5,
+    qkv_bias=True,
+    fused_qkv=True,
+    attention_bias=True,
+    mlp_bias=True,
     tied=True,
 )
 LLAMA = ModelConfig(
-    family="llama",
+    family=LLAMA_FAMILY,
     vocab_size=37,
     context=16,
     layers=3,
@@ -38,11 +49,18 @@ LLAMA = ModelConfig(
     head_width=4,
     mlp_width=20,
     activation="silu",
+    norm="rms",
     norm_eps=1e-5,
-    tied=False,
     rope_theta=10_000.0,
+    gated_mlp=True,
 )
-CONFIGS = {"gpt2": GPT2, "llama": LLAMA}
+QWEN2 = dataclasses.replace(LLAMA, family=QWEN2_FAMILY, qkv_bias=True, tied=True)
+CONFIGS = {"gpt2": GPT2, "llama": LLAMA, "qwen2": QWEN2}
+
+POST_NORM = dataclasses.replace(LLAMA, norm_after=True)
+PARALLEL = dataclasses.replace(GPT2, parallel=True)
+ODD = {"post-norm": POST_NORM, "parallel": PARALLEL}
+"""Blocks as no built-in family has them, for the passes that must not mind."""
 
 
 def lively_params(config: ModelConfig, seed: int = 0) -> Params:
@@ -75,15 +93,17 @@ def batch(
     lengths = rng.integers(length - 3, length + 1, rows)
     mask = np.arange(length)[None] < lengths[:, None]
     answers = np.stack([rng.permutation(config.vocab_size)[:2] for _ in range(rows)])
-    weights = np.tile(np.array([1.0, -1.0], np.float32), (rows, 1))
-    readout = Readout(tokens=answers.astype(np.int32), weights=weights, kind="logits")
-    return Batch(clean=clean, corrupted=corrupted, attention_mask=mask, readouts={"score": readout})
+    signs = np.tile(np.array([1.0, -1.0], np.float32), (rows, 1))
+    known = Answers(tokens=answers.astype(np.int32), signs=signs)
+    scores = {"score": Score(answers=known, metric=logit_difference)}
+    targets = Targets(answers=known, scores=scores)
+    return Batch(clean=clean, corrupted=corrupted, attention_mask=mask, targets=targets)
 
 
 @functools.cache
 def model(family: str) -> Model:
     """A tiny random model without tokenizer."""
-    config = CONFIGS[family]
+    config = (CONFIGS | ODD)[family]
     return Model(name=f"tiny-{family}", config=config, params=lively_params(config), tokenizer=None)
 
 
@@ -93,3 +113,9 @@ def data(config: ModelConfig) -> TaskData:
     return TaskData(
         name="random", source="random", seed=0, train=train, validation=validation, test=test
     )
+
+
+def log_alpha(circuit: Circuit) -> Masks:
+    """What a trained circuit was taken from."""
+    assert circuit.log_alpha is not None
+    return circuit.log_alpha

@@ -1,1 +1,1 @@
-"""Stage 3: log-alpha → gates → a binary circuit."""
+"""Stage 3: log-alpha → gates → a binary circuit, and what contains what."""

@@ -9,12 +9,12 @@ from typing import Any
 import jax
 
 from mgnp_jax.checkpoint import load_trees, save_trees
-from mgnp_jax.masks.granularities import apply_hierarchy
 from mgnp_jax.masks.hard_concrete import is_open
-from mgnp_jax.types import Masks, MgnpError, StandIn, checksum
+from mgnp_jax.masks.hierarchy import apply_hierarchy
+from mgnp_jax.types import AblationValues, Masks, MgnpError, checksum
 
-TREES = {"masks", "log_alpha", "stand_in"}
-"""What a saved circuit may hold."""
+REQUIRED, OPTIONAL = {"masks"}, {"log_alpha", "scores", "ablation_values"}
+"""What a saved circuit must, and may, hold."""
 
 
 @jax.jit
@@ -36,15 +36,18 @@ class Circuit:
 
     Attributes:
       masks: bool arrays by granularity, consistent with the hierarchy; True is kept.
-      log_alpha: float32 arrays by granularity, from which the masks were taken.
-      metadata: JSON dict: model, config_hash, task, gates, training, figures.
-      stand_in: constants that pruned nodes are given; None for the corrupted run's values.
+      metadata: JSON dict: method and its config, model, task, prompts, figures.
+      log_alpha: float32 arrays by granularity, from which the masks were taken; None where the
+        method trains no gates.
+      scores: float32 arrays by granularity, where the method ranks nodes; higher is kept longer.
+      ablation_values: constants that pruned nodes are given; None for the corrupted run's values.
     """
 
     masks: Masks
-    log_alpha: Masks
     metadata: dict[str, Any]
-    stand_in: StandIn | None = None
+    log_alpha: Masks | None = None
+    scores: Masks | None = None
+    ablation_values: AblationValues | None = None
 
     def save(self, path: str | Path) -> None:
         """Writes the circuit as an Orbax checkpoint with a checksum.
@@ -55,9 +58,8 @@ class Circuit:
         Raises:
           MgnpError: if the folder holds something already.
         """
-        trees: dict[str, Any] = {"masks": self.masks, "log_alpha": self.log_alpha}
-        if self.stand_in is not None:
-            trees["stand_in"] = self.stand_in
+        found = {name: getattr(self, name) for name in sorted(REQUIRED | OPTIONAL)}
+        trees = {name: tree for name, tree in found.items() if tree is not None}
         metadata = {**self.metadata, "checksum": checksum(trees)}
         save_trees(Path(path), trees, metadata)
 
@@ -79,7 +81,7 @@ def load_circuit(path: str | Path) -> Circuit:
         folder = folder / "circuit"
     trees, metadata = load_trees(folder)
     wanted = metadata.pop("checksum", None)
-    if wanted is None or not {"masks", "log_alpha"} <= set(trees) <= TREES:
+    if wanted is None or not REQUIRED <= set(trees) <= REQUIRED | OPTIONAL:
         raise MgnpError(
             f"{folder} holds no circuit; wanted the folder that circuit.save() wrote, or a run's "
             "folder that has it as circuit/"
@@ -90,6 +92,5 @@ def load_circuit(path: str | Path) -> Circuit:
             f"{folder}: the arrays' checksum is {got[:16]}…, but {wanted[:16]}… was saved "
             "with them; the folder was changed or damaged, find the circuit again or restore it"
         )
-    masks, log_alpha = jax.device_put((trees["masks"], trees["log_alpha"]))
-    stand_in = trees.get("stand_in")
-    return Circuit(masks=masks, log_alpha=log_alpha, metadata=metadata, stand_in=stand_in)
+    constants = trees.pop("ablation_values", None)
+    return Circuit(**jax.device_put(trees), ablation_values=constants, metadata=metadata)

@@ -1,9 +1,10 @@
-"""The granularities: names, shapes, and the hierarchy among them."""
+"""The granularities: ONE table of their names, shapes and hierarchy. Everything else asks it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,87 +12,113 @@ import numpy as np
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks, MgnpError
 
-GRANULARITIES = (
-    "attention_blocks",
-    "mlp_blocks",
-    "attention_heads",
-    "attention_neurons",
-    "mlp_hidden",
-    "mlp_output",
-)
-"""The six granularities that are trained together, coarse to fine."""
-
-NEURONS = ("attention_neurons", "mlp_hidden", "mlp_output")
-"""The finest three: what heads and MLPs consist of."""
+ATTENTION_BLOCKS = "attention_blocks"
+MLP_BLOCKS = "mlp_blocks"
+ATTENTION_HEADS = "attention_heads"
+ATTENTION_NEURONS = "attention_neurons"
+MLP_HIDDEN = "mlp_hidden"
+MLP_OUTPUT = "mlp_output"
 
 EMBEDDING = "embedding"
-"""The optional gate on the embedding."""
+"""The optional gate on the embedding, which stands outside the hierarchy."""
 
 
-def mask_shapes(config: ModelConfig, *, embedding: bool = False) -> dict[str, tuple[int, ...]]:
+class Granularity(NamedTuple):
+    """One kind of node.
+
+    Attributes:
+      axes: fields of `ModelConfig` that are its shape; those of its parent, and one more.
+      parent: the kind of node that contains it; None for whole blocks.
+      label: as a reader calls it.
+      short: in a line of the terminal.
+    """
+
+    axes: tuple[str, ...]
+    parent: str | None
+    label: str
+    short: str
+
+
+TABLE: dict[str, Granularity] = {
+    ATTENTION_BLOCKS: Granularity(("layers",), None, "Attention blocks", "attn"),
+    MLP_BLOCKS: Granularity(("layers",), None, "MLP blocks", "mlp"),
+    ATTENTION_HEADS: Granularity(("layers", "heads"), ATTENTION_BLOCKS, "Attention heads", "heads"),
+    ATTENTION_NEURONS: Granularity(
+        ("layers", "heads", "head_width"), ATTENTION_HEADS, "Attention neurons", "neurons"
+    ),
+    MLP_HIDDEN: Granularity(("layers", "mlp_width"), MLP_BLOCKS, "MLP hidden neurons", "hidden"),
+    MLP_OUTPUT: Granularity(("layers", "width"), MLP_BLOCKS, "MLP output neurons", "output"),
+}
+"""The six granularities that are trained together; a parent stands before its children."""
+
+GRANULARITIES = tuple(TABLE)
+"""Their names, coarse to fine."""
+
+NEURONS = tuple(name for name in TABLE if name not in {g.parent for g in TABLE.values()})
+"""The finest, which contain nothing: what heads and MLPs consist of."""
+
+
+def mask_shapes(
+    model_config: ModelConfig, *, embedding: bool = False
+) -> dict[str, tuple[int, ...]]:
     """Shape of each granularity's gates.
 
     Args:
-      config: the model's shape.
+      model_config: the model's shape.
       embedding: whether to count the embedding gate.
 
     Returns:
       Name → shape, the layer axis first.
     """
-    c = config
     shapes: dict[str, tuple[int, ...]] = {
-        "attention_blocks": (c.layers,),
-        "mlp_blocks": (c.layers,),
-        "attention_heads": (c.layers, c.heads),
-        "attention_neurons": (c.layers, c.heads, c.head_width),
-        "mlp_hidden": (c.layers, c.mlp_width),
-        "mlp_output": (c.layers, c.width),
+        name: tuple(getattr(model_config, axis) for axis in kind.axes)
+        for name, kind in TABLE.items()
     }
     return shapes | ({EMBEDDING: ()} if embedding else {})
 
 
 def gate_count(
-    config: ModelConfig, *, embedding: bool = False, names: Sequence[str] = GRANULARITIES
+    model_config: ModelConfig, *, embedding: bool = False, names: Sequence[str] = GRANULARITIES
 ) -> int:
     """Number of gates: 55,464 for GPT-2 small, 55,465 with the embedding's.
 
     Args:
-      config: the model's shape.
+      model_config: the model's shape.
       embedding: whether to count the embedding gate.
       names: granularities to count.
     """
-    shapes = mask_shapes(config, embedding=embedding)
+    shapes = mask_shapes(model_config, embedding=embedding)
     return sum(math.prod(s) for n, s in shapes.items() if n in (*names, EMBEDDING))
 
 
-def full_masks(config: ModelConfig, value: float = 1.0, *, embedding: bool = False) -> Masks:
+def full_masks(model_config: ModelConfig, value: float = 1.0, *, embedding: bool = False) -> Masks:
     """Gates (or log-alpha) that all have one value.
 
     Args:
-      config: the model's shape.
+      model_config: the model's shape.
       value: of every gate.
       embedding: whether to include the embedding gate.
 
     Returns:
       Float32 arrays by granularity.
     """
-    shapes = mask_shapes(config, embedding=embedding)
+    shapes = mask_shapes(model_config, embedding=embedding)
     # By numpy: each operation of JAX outside jit is a compilation of its own.
     return jax.device_put({n: np.full(s, value, np.float32) for n, s in shapes.items()})
 
 
-def check_masks(config: ModelConfig, masks: Masks, what: str = "the masks") -> None:
+def check_masks(model_config: ModelConfig, masks: Masks, what: str = "the masks") -> None:
     """Refuses masks that belong to a model of another shape.
 
     Args:
-      config: the model's shape.
+      model_config: the model's shape.
       masks: arrays by granularity; the embedding gate may be missing.
       what: what to call them in the message.
 
     Raises:
       MgnpError: naming the granularity and both shapes.
     """
-    shapes = mask_shapes(config, embedding=EMBEDDING in masks)
+    shapes = mask_shapes(model_config, embedding=EMBEDDING in masks)
     if set(shapes) != set(masks):
         raise MgnpError(
             f"{what} have granularities {sorted(masks)}; this model wants {sorted(shapes)}"
@@ -103,38 +130,10 @@ def check_masks(config: ModelConfig, masks: Masks, what: str = "the masks") -> N
     ]
     if wrong:
         raise MgnpError(
-            f"{what} do not fit this model ({config.family}, {config.layers} layers × "
-            f"{config.heads} heads): {'; '.join(wrong)}. Load the model they were found on."
+            f"{what} do not fit this model ({model_config.family.name}, {model_config.layers} "
+            f"layers × {model_config.heads} heads): {'; '.join(wrong)}. Load the model they were "
+            "found on."
         )
-
-
-@jax.jit
-def apply_hierarchy(masks: Masks) -> Masks:
-    """Closes every gate that can no longer change the network's function.
-
-    Downwards: a closed block closes its heads, neurons, hidden and output gates; a closed
-    head its neurons. Upwards: a head without neurons closes; an attention block without
-    heads, an MLP block without hidden or without output neurons closes.
-
-    Args:
-      masks: bool arrays by granularity.
-
-    Returns:
-      Bool arrays by granularity; the same function of the prompts, applied twice the same.
-    """
-    heads = masks["attention_heads"] & masks["attention_blocks"][:, None]
-    neurons = masks["attention_neurons"] & heads[..., None]
-    heads = neurons.any(-1)
-    mlp = masks["mlp_blocks"] & masks["mlp_hidden"].any(-1) & masks["mlp_output"].any(-1)
-    consistent = {
-        "attention_blocks": heads.any(-1),
-        "mlp_blocks": mlp,
-        "attention_heads": heads,
-        "attention_neurons": neurons,
-        "mlp_hidden": masks["mlp_hidden"] & mlp[:, None],
-        "mlp_output": masks["mlp_output"] & mlp[:, None],
-    }
-    return {name: consistent.get(name, masks[name]) for name in masks}
 
 
 def as_bool(masks: Masks) -> dict[str, jax.Array]:

@@ -1,1 +1,1 @@
-"""Stage 4: what a circuit scores, and how large it is. Binary masks only."""
+"""Stage 5: logits and binary masks → what a circuit is worth, and how large it is."""

@@ -1,4 +1,4 @@
-"""Per-prompt scores from logits at the answer position."""
+"""Per-prompt figures from logits at the answer position."""
 
 from __future__ import annotations
 
@@ -6,23 +6,34 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from mgnp_jax.types import Readout
+from mgnp_jax.tasks.metrics import best_difference
+from mgnp_jax.types import Answers, Score
 
 
-def read(readout: Readout, logits: jax.Array) -> jax.Array:
-    """Equations 9 to 11: a weighted sum of a few tokens' logits or probabilities.
+def score(target: Score, logits: jax.Array) -> jax.Array:
+    """One of the prompts' scores.
 
     Args:
-      readout: [B, A] answer tokens and weights.
+      target: answers and metric.
       logits: [B, V] at the answer position.
 
     Returns:
-      [B] scores, in logits or in probability.
+      [B] in the metric's unit.
     """
-    chex.assert_equal_shape_prefix([readout.tokens, logits], 1)
-    values = logits if readout.kind == "logits" else jax.nn.softmax(logits)
-    chosen = jnp.take_along_axis(values, readout.tokens, axis=-1)
-    return (chosen * readout.weights.astype(chosen.dtype)).sum(-1)
+    return target.metric(logits, target.answers)
+
+
+def answered_rightly(answers: Answers, logits: jax.Array) -> jax.Array:
+    """Whether the best right answer beats the best wrong one.
+
+    Args:
+      answers: [B, A].
+      logits: [B, V] at the answer position.
+
+    Returns:
+      [B] bool.
+    """
+    return best_difference(logits, answers) > 0
 
 
 def kl_divergence(base_logits: jax.Array, logits: jax.Array) -> jax.Array:
@@ -40,18 +51,18 @@ def kl_divergence(base_logits: jax.Array, logits: jax.Array) -> jax.Array:
     return (jnp.exp(base) * (base - jax.nn.log_softmax(logits))).sum(-1)
 
 
-def kl_over(choices: jax.Array, base_logits: jax.Array, logits: jax.Array) -> jax.Array:
+def kl_over(tokens: jax.Array, base_logits: jax.Array, logits: jax.Array) -> jax.Array:
     """KL(full model ‖ circuit) over some tokens alone, both renormalised over them.
 
     Args:
-      choices: [B, C] int tokens.
+      tokens: [B, C] int.
       base_logits: [B, V] of the full model.
       logits: [B, V] of the circuit.
 
     Returns:
       [B] in nats.
     """
-    chosen = (jnp.take_along_axis(x, choices, axis=-1) for x in (base_logits, logits))
+    chosen = (jnp.take_along_axis(x, tokens, axis=-1) for x in (base_logits, logits))
     return kl_divergence(*chosen)
 
 

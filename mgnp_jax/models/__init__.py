@@ -1,1 +1,1 @@
-"""Stage 2: tokens → node values of both streams → logits, whatever the family."""
+"""Stage 2: a checkpoint → its config, weights and tokenizer, and the steps of its layers."""

@@ -1,34 +1,28 @@
-"""What a checkpoint's config.json says of the network's shape, checked key by key.
+"""The shape of one transformer, and which of a config.json's keys can be left unread.
 
-In: the parsed JSON. Out: a `ModelConfig`, hashable, so that it can be a static argument
-of a jit-compiled function.
+In: the parsed config.json, in a family's own words. Out: a `ModelConfig`, hashable, so that it
+can be a static argument of a jit-compiled function.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mgnp_jax.types import MgnpError
 
-# Keys that every Hugging Face config may carry and that do not touch the forward pass.
-_INERT = frozenset(
-    """architectures auto_map bos_token_id eos_token_id pad_token_id sep_token_id
-    decoder_start_token_id dtype torch_dtype transformers_version transformers.js_config
-    use_cache initializer_range model_type name_or_path _name_or_path task_specific_params
-    id2label label2id _num_labels problem_type finetuning_task return_dict output_attentions
-    output_hidden_states torchscript use_bfloat16 chunk_size_feed_forward is_encoder_decoder
-    gradient_checkpointing tie_encoder_decoder forced_bos_token_id forced_eos_token_id
-    prefix exponential_decay_length_penalty suppress_tokens begin_suppress_tokens
-    tokenizer_class max_length min_length do_sample early_stopping num_beams
-    num_beam_groups diversity_penalty temperature top_k top_p typical_p repetition_penalty
-    length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
-    num_return_sequences output_scores return_dict_in_generate remove_invalid_values
-    tf_legacy_loss is_decoder _attn_implementation_autoset""".split()
-)
+if TYPE_CHECKING:
+    from mgnp_jax.models.family import Family
+
+# In nearly every config.json, and none is of a model: not worth importing transformers for.
+_ABOUT_THE_FILE = ("model_type", "architectures", "bos_token_id", "eos_token_id")
+
+# What transformers acts on whatever the model: → values with which it changes nothing.
+_ACTED_ON = {"quantization_config": (None,), "pruned_heads": (None, {})}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +30,7 @@ class ModelConfig:
     """Shape and constants of one transformer, the same fields for every family.
 
     Attributes:
-      family: key of `mgnp_jax.models.families.FAMILIES`.
+      family: what the shared parts do not say: checkpoint names, special tokens.
       vocab_size: V.
       context: longest prompt in tokens.
       layers: L.
@@ -46,12 +40,22 @@ class ModelConfig:
       head_width: E.
       mlp_width: F.
       activation: name of the MLP's non-linearity as in config.json.
+      norm: LayerNorm (mean taken out, with bias) or RMSNorm.
       norm_eps: added to the variance (or mean square) in every norm.
+      norm_before: whether attention and MLP read the residual stream through a norm.
+      norm_after: whether what they write passes a norm.
+      rope_theta: base of the rotary angles; None where positions are learned.
+      parallel: whether the MLP reads the residual stream that attention reads, not what
+        attention has written to.
+      gated_mlp: whether a neuron is activation(gate) · up.
+      qkv_bias: whether queries, keys and values have biases.
+      fused_qkv: whether one projection makes all three.
+      attention_bias: whether attention's output projection has a bias.
+      mlp_bias: whether the MLP's projections have biases.
       tied: whether the unembedding is the embedding's transpose.
-      rope_theta: base of the rotary angles; 0 for families with learnt positions.
     """
 
-    family: str
+    family: Family
     vocab_size: int
     context: int
     layers: int
@@ -61,9 +65,18 @@ class ModelConfig:
     head_width: int
     mlp_width: int
     activation: str
+    norm: Literal["layer", "rms"]
     norm_eps: float
-    tied: bool
-    rope_theta: float = 0.0
+    norm_before: bool = True
+    norm_after: bool = False
+    rope_theta: float | None = None
+    parallel: bool = False
+    gated_mlp: bool = False
+    qkv_bias: bool = False
+    fused_qkv: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    tied: bool = False
 
     def __post_init__(self) -> None:
         """Refuses shapes that no network can have."""
@@ -76,46 +89,72 @@ class ModelConfig:
                 f"config: {self.heads} query heads cannot share {self.kv_heads} key-value "
                 "heads evenly; num_key_value_heads must divide num_attention_heads"
             )
+        if self.fused_qkv and self.kv_heads != self.heads:
+            raise MgnpError(
+                f"config: one projection for queries, keys and values needs as many of each, got "
+                f"{self.heads} query heads and {self.kv_heads} key-value heads"
+            )
 
     def hash(self) -> str:
         """Sixteen hex digits that two configs share exactly when their fields agree."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        text = json.dumps(fields | {"family": self.family.name}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def check_keys(
     raw: Mapping[str, Any],
     *,
-    honoured: Collection[str],
-    inert: Collection[str],
-    required: Mapping[str, Collection[Any]],
+    read: Collection[str],
+    inert: Collection[str] = (),
+    required: Mapping[str, Collection[Any]] | None = None,
 ) -> None:
     """Refuses a config.json that asks for something the code does not do.
 
+    What transformers' own config class of that `model_type` does not declare, transformers'
+    model does not act on, and neither need we. What it declares must be read here, or be inert,
+    or be at its default.
+
     Args:
       raw: the parsed config.json.
-      honoured: keys the family reads.
-      inert: keys of this family that cannot change an inference pass (dropout rates…).
+      read: keys that the family reads.
+      inert: keys that the class declares and that cannot change an inference pass (dropout).
       required: key → the values under which our forward pass is the right one.
 
     Raises:
       MgnpError: naming the key, its value and the values that are supported.
     """
+    required = _ACTED_ON | dict(required or {})
     for key, value in raw.items():
-        if key in honoured or key in inert or key in _INERT:
+        if key in read or key in inert or key in _ABOUT_THE_FILE:
             continue
         if key not in required:
-            raise MgnpError(
-                f"config.json has {key!r} = {value!r}, which this code does not know, so the "
-                "network it would build might not be the one meant. If the key cannot change "
-                "the forward pass, delete it from a local copy of the checkpoint and load that."
-            )
-        if value not in required[key]:
+            declared = _declared(str(raw.get("model_type")))
+            if key not in declared or value == declared[key]:
+                continue
+            supported = repr(declared[key])
+        elif value in required[key]:
+            continue
+        else:
             supported = " or ".join(repr(v) for v in required[key])
-            raise MgnpError(
-                f"config.json has {key!r} = {value!r}, which is not supported: wanted "
-                f"{supported}. Use a checkpoint without it."
-            )
+        raise MgnpError(
+            f"config.json has {key!r} = {value!r}, which is not supported: wanted {supported}. Use "
+            "a checkpoint without it; if it cannot change the forward pass, delete the key from a "
+            "local copy of the checkpoint and load that."
+        )
+
+
+def _declared(model_type: str) -> dict[str, Any]:
+    """What transformers' config class has of its own, beyond what all have: name → default."""
+    # Imported here: it takes a second, and most config.json of ours need no answer.
+    from transformers import PreTrainedConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    own = inspect.signature(CONFIG_MAPPING[model_type]).parameters
+    common = inspect.signature(PreTrainedConfig).parameters
+    # Of every model, but declared by each: what a task's head or generation would use.
+    about_use = {"use_cache", "pad_token_id", "initializer_range"}
+    return {n: p.default for n, p in own.items() if n not in common and n not in about_use}
 
 
 def need(raw: Mapping[str, Any], key: str) -> Any:
@@ -134,3 +173,23 @@ def need(raw: Mapping[str, Any], key: str) -> Any:
     if key not in raw:
         raise MgnpError(f"config.json lacks {key!r}; found only {', '.join(sorted(raw))}")
     return raw[key]
+
+
+def one_of(raw: Mapping[str, Any], key: str, known: Collection[str], default: str) -> str:
+    """Reads a key that names one of several things.
+
+    Args:
+      raw: the parsed config.json.
+      key: name of the key.
+      known: names that are implemented.
+      default: where the key is missing.
+
+    Raises:
+      MgnpError: for another name.
+    """
+    value = raw.get(key, default)
+    if value not in known:
+        raise MgnpError(
+            f"config.json has {key!r} = {value!r}; supported are {', '.join(sorted(known))}"
+        )
+    return value

@@ -12,6 +12,7 @@ import safetensors.numpy
 from mgnp_jax.models import smollm2
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.families import family_named
+from mgnp_jax.models.family import Family
 from mgnp_jax.models.tokenizer import TOKENIZER_FILES, load_tokenizer
 from mgnp_jax.models.weights import (
     INDEX,
@@ -46,6 +47,11 @@ class Model:
     config: ModelConfig
     params: Params
     tokenizer: Tokenizer
+
+    @property
+    def family(self) -> Family:
+        """How its checkpoints are written, and what its blocks are made of."""
+        return self.config.family
 
 
 def load_model(name: str) -> Model:
@@ -97,8 +103,7 @@ def save_model(model: Model, directory: Path) -> None:
       directory: made if missing; files of these names are replaced.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    family = family_named(model.config.family)
-    text = json.dumps(family.write_config(model.config), indent=2)
+    text = json.dumps(model.family.write_config(model.config), indent=2)
     (directory / "config.json").write_text(text + "\n")
     tensors = tensors_from_params(model.config, model.params)
     safetensors.numpy.save_file(tensors, directory / ONE_FILE, metadata={"format": "pt"})

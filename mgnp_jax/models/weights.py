@@ -15,7 +15,6 @@ import safetensors
 import safetensors.numpy
 
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.models.families import family_named
 from mgnp_jax.types import MgnpError, Params
 
 ONE_FILE = "model.safetensors"
@@ -23,40 +22,40 @@ INDEX = "model.safetensors.index.json"
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def init_params(key: jax.Array, config: ModelConfig) -> Params:
+def init_params(key: jax.Array, model_config: ModelConfig) -> Params:
     """Random weights of the given shape, blocks stacked over layers.
 
     Args:
       key: [] typed key; consumed.
-      config: the model's shape.
+      model_config: the model's shape.
 
     Returns:
       Params with float32 leaves.
     """
-    family = family_named(config.family)
+    family = model_config.family
     tokens = positions = jnp.zeros(1, jnp.int32)
-    x = jnp.zeros((1, config.width), jnp.float32)
+    x = jnp.zeros((1, model_config.width), jnp.float32)
 
     def block(key: jax.Array) -> Any:
-        return family.block(config).init(key, x, positions)["params"]
+        return family.block(model_config).init(key, x, positions)["params"]
 
-    ends_key, blocks_key = jax.random.split(key)
-    ends = family.ends(config).init(ends_key, tokens, positions)["params"]
-    blocks = jax.vmap(block)(jax.random.split(blocks_key, config.layers))
-    return {"ends": ends, "blocks": blocks}
+    embeddings_key, blocks_key = jax.random.split(key)
+    embeddings = family.embeddings(model_config).init(embeddings_key, tokens, positions)["params"]
+    blocks = jax.vmap(block)(jax.random.split(blocks_key, model_config.layers))
+    return {"embeddings": embeddings, "blocks": blocks}
 
 
 @functools.lru_cache
-def param_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+def param_shapes(model_config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every leaf by path, without computing anything.
 
     Args:
-      config: the model's shape.
+      model_config: the model's shape.
 
     Returns:
-      `"blocks/…"` and `"ends/…"` paths to shapes; blocks have the layer axis first.
+      `"blocks/…"` and `"embeddings/…"` paths to shapes; blocks have the layer axis first.
     """
-    tree = jax.eval_shape(lambda k: init_params(k, config), jax.random.key(0))
+    tree = jax.eval_shape(lambda k: init_params(k, model_config), jax.random.key(0))
     flat = cast(dict[str, Any], flax.traverse_util.flatten_dict(tree, sep="/"))
     return {path: leaf.shape for path, leaf in flat.items()}
 
@@ -108,11 +107,11 @@ def read_tensors(directory: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def params_from_tensors(config: ModelConfig, tensors: dict[str, np.ndarray]) -> Params:
+def params_from_tensors(model_config: ModelConfig, tensors: dict[str, np.ndarray]) -> Params:
     """Puts a checkpoint's tensors where the Linen modules look for them.
 
     Args:
-      config: the model's shape.
+      model_config: the model's shape.
       tensors: name → array; emptied as it is read, so that memory holds one copy.
 
     Returns:
@@ -121,8 +120,8 @@ def params_from_tensors(config: ModelConfig, tensors: dict[str, np.ndarray]) -> 
     Raises:
       MgnpError: naming tensors that are missing, left over, or of another shape.
     """
-    family = family_named(config.family)
-    shapes = param_shapes(config)
+    family = model_config.family
+    shapes = param_shapes(model_config)
     flat: dict[str, jax.Array] = {}
 
     def fetch(name: str, transpose: bool, shape: tuple[int, ...]) -> np.ndarray:
@@ -141,33 +140,33 @@ def params_from_tensors(config: ModelConfig, tensors: dict[str, np.ndarray]) -> 
             )
         return array.astype(np.float32)
 
-    for path, source in family.sources(config).items():
+    for path, source in family.sources(model_config).items():
         shape = shapes[path]
         if path.startswith("blocks/"):
             layers = [
                 fetch(source.name.format(layer=i), source.transpose, shape[1:])
-                for i in range(config.layers)
+                for i in range(model_config.layers)
             ]
             flat[path] = jax.device_put(np.stack(layers))
         else:
             flat[path] = jax.device_put(fetch(source.name, source.transpose, shape))
     left = [t for t in tensors if not t.endswith(family.ignored)]
-    if config.tied:
+    if model_config.tied:
         left = [t for t in left if t != "lm_head.weight"]
     if left:
         raise MgnpError(
-            f"the checkpoint has tensors that a {config.family} of this config.json does "
+            f"the checkpoint has tensors that a {family.name} of this config.json does "
             f"not use: {', '.join(sorted(left)[:5])}{' …' if len(left) > 5 else ''}; "
             "config.json and the weights belong to different models"
         )
     return flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
-def tensors_from_params(config: ModelConfig, params: Params) -> dict[str, np.ndarray]:
+def tensors_from_params(model_config: ModelConfig, params: Params) -> dict[str, np.ndarray]:
     """The inverse of `params_from_tensors`, for writing a checkpoint.
 
     Args:
-      config: the model's shape.
+      model_config: the model's shape.
       params: its weights.
 
     Returns:
@@ -175,7 +174,7 @@ def tensors_from_params(config: ModelConfig, params: Params) -> dict[str, np.nda
     """
     flat = cast(dict[str, Any], flax.traverse_util.flatten_dict(dict(params), sep="/"))
     tensors: dict[str, np.ndarray] = {}
-    for path, source in family_named(config.family).sources(config).items():
+    for path, source in model_config.family.sources(model_config).items():
         leaf = np.asarray(flat[path])
         parts = list(leaf) if path.startswith("blocks/") else [leaf]
         for i, part in enumerate(parts):

@@ -1,1 +1,1 @@
-"""Stage 6: saved results → tables, figures, a progress bar. No model needed."""
+"""Stage 7: results → tables, figures, a progress bar, the run's folder. No model needed."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mgnp_jax.masks.granularities import ATTENTION_HEADS, ATTENTION_NEURONS, NEURONS, TABLE
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -33,8 +35,8 @@ def heads_figure(masks: Mapping[str, Any], title: str) -> Figure:
       masks: bool arrays by granularity.
       title: above the picture.
     """
-    share = np.asarray(masks["attention_neurons"]).mean(-1)
-    kept = np.asarray(masks["attention_heads"])
+    share = np.asarray(masks[ATTENTION_NEURONS]).mean(-1)
+    kept = np.asarray(masks[ATTENTION_HEADS])
     layers, heads = kept.shape
     figure = new_figure(1.8 + 0.45 * heads, 1.6 + 0.28 * layers)
     axes = figure.subplots()
@@ -43,7 +45,7 @@ def heads_figure(masks: Mapping[str, Any], title: str) -> Figure:
     image = axes.imshow(shade, cmap="Blues", vmin=0, vmax=1, aspect="auto", origin="lower")
     axes.set(xlabel="head", ylabel="layer", title=title)
     axes.set_xticks(range(heads), [str(h) for h in range(heads)])
-    axes.set_yticks(range(layers), [str(layer + 1) for layer in range(layers)])
+    axes.set_yticks(range(layers), [str(layer) for layer in range(layers)])
     bar = figure.colorbar(image, ax=axes, ticks=[0, 0.25, 1])
     bar.ax.set_yticklabels(["pruned", "few neurons", "all neurons"])
     return figure
@@ -56,21 +58,17 @@ def neurons_figure(masks: Mapping[str, Any], title: str) -> Figure:
       masks: bool arrays by granularity.
       title: above the panels.
     """
-    panels = {
-        "attention neurons": np.asarray(masks["attention_neurons"]),
-        "MLP hidden neurons": np.asarray(masks["mlp_hidden"]),
-        "MLP output neurons": np.asarray(masks["mlp_output"]),
-    }
-    layers = len(masks["attention_blocks"])
+    panels = {TABLE[name].label: np.asarray(masks[name]) for name in NEURONS}
+    layers = len(masks[ATTENTION_HEADS])
     figure = new_figure(9, 1.6 + 0.2 * layers)
     figure.suptitle(title)
     for axes, (name, mask) in zip(figure.subplots(1, 3, sharey=True), panels.items()):
         share = 100 * mask.reshape(layers, -1).mean(-1)
-        axes.barh(range(1, layers + 1), np.full(layers, 100), color=PALE)
-        axes.barh(range(1, layers + 1), share, color=INK)
+        axes.barh(range(layers), np.full(layers, 100), color=PALE)
+        axes.barh(range(layers), share, color=INK)
         axes.set(title=f"{name}: {100 * mask.mean():.1f} % kept", xlabel="% kept", xlim=(0, 100))
     figure.axes[0].set_ylabel("layer")
-    figure.axes[0].set_yticks(range(1, layers + 1))
+    figure.axes[0].set_yticks(range(layers))
     return figure
 
 

@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mgnp_jax.metrics.controls import jaccard
+from mgnp_jax.masks.controls import jaccard
+from mgnp_jax.masks.granularities import ATTENTION_HEADS
 from mgnp_jax.report.figures import new_figure
 from mgnp_jax.report.tables import CONTROLS, LABELS, Table
 from mgnp_jax.types import Masks
@@ -137,7 +138,7 @@ def faithfulness_table(runs: Mapping[str, Sequence[Results]], *, published: bool
                 *of(lambda run, name=name: run["controls"][name]["kl"]),
             )
         )
-    rows.append(("Training, s", *of(lambda run: run["training"]["seconds"], 0)))
+    rows.append(("Search, s", *of(lambda run: run["training"]["seconds"], 0)))
     title = "Table 2. Faithfulness on test prompts: median (least – most) over seeds"
     return _table(title, rows, runs, published)
 
@@ -208,7 +209,7 @@ def trade_off_figure(runs: Mapping[str, Sequence[Results]], title: str) -> Figur
     figure = new_figure(6, 4)
     axes = figure.subplots()
     for task, found in runs.items():
-        heads = [run["sizes"]["attention_heads"] for run in found]
+        heads = [run["sizes"][ATTENTION_HEADS] for run in found]
         axes.scatter(
             [100 * h["active"] / h["total"] for h in heads],
             [run["circuit"]["kl"] for run in found],

@@ -7,16 +7,13 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-SHORT = {
-    "attention_blocks": "attn",
-    "mlp_blocks": "mlp",
-    "attention_heads": "heads",
-    "attention_neurons": "neurons",
-    "mlp_hidden": "hidden",
-    "mlp_output": "output",
-    "embedding": "emb",
-}
+from mgnp_jax.masks.granularities import EMBEDDING, TABLE
+
+SHORT = {name: kind.short for name, kind in TABLE.items()} | {EMBEDDING: "emb"}
 """Granularities in a line of the terminal."""
+
+TERMS = {"kl": "KL", "softened_kl": "softened", "score_gap": "gap", "penalty": "L0"}
+"""Terms of a loss in a line of the terminal; others by their own names."""
 
 
 def kept_text(kept: dict[str, float]) -> str:
@@ -34,11 +31,11 @@ class TrainingProgress:
     Where the output is no terminal, only the lines are printed.
     """
 
-    def __init__(self, steps: int, console: Console) -> None:
+    def __init__(self, steps: int | None, console: Console) -> None:
         """Prepares the bar.
 
         Args:
-          steps: how many there will be.
+          steps: how many there will be; None if that is not known.
           console: where to draw.
         """
         self._progress = Progress(
@@ -51,7 +48,7 @@ class TrainingProgress:
             transient=True,
         )
         self._console = console
-        self._task = self._progress.add_task("", total=steps, terms="compiling")
+        self._task = self._progress.add_task("", total=steps, terms="preparing and compiling")
 
     def __enter__(self) -> Self:
         """Starts drawing."""
@@ -66,31 +63,48 @@ class TrainingProgress:
         """Shows a record of `discover`.
 
         Args:
-          record: a logged step, a validation or a compaction.
+          record: a logged step, a validation, a compaction, or what else a method says.
         """
         if "validation" in record:
-            v = record["validation"]
-            when = "settled on" if "dial" in v else f"step {v['step']:>5}"
-            # Rounding may leave a KL of nothing a little below it.
-            self._console.print(
-                f"{when}  KL {max(v['kl'], 0.0):.3f}  score {v['score']:.3f} (model "
-                f"{v['base_score']:.3f})  accuracy {v['accuracy']:.3f}  "
-                f"kept {kept_text(v['kept'])}",
-                highlight=False,
-                soft_wrap=True,
-            )
-            return
-        if "cost" in record:
-            self._console.print(
+            self._print(validation_text(record["validation"]))
+        elif "cost" in record:
+            self._print(
                 f"step {record['step']:>5}  closed nodes left out: a token costs "
-                f"{100 * record['cost']:.0f}% of the whole model",
-                highlight=False,
+                f"{100 * record['cost']:.0f}% of the whole model"
             )
-            return
-        softened = f", softened {record['softened_kl']:.2f}" if "softened_kl" in record else ""
-        terms = (
-            f"loss {record['loss']:.2f} = KL {record['kl']:.3f}{softened}, gap "
-            f"{record['score_gap']:.2f}, L0 {record['penalty']:.2f} · expected "
-            f"{kept_text(record['kept'])}"
-        )
-        self._progress.update(self._task, completed=record["step"], terms=terms)
+        elif "step" in record:
+            self._progress.update(self._task, completed=record["step"], terms=loss_text(record))
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def validation_text(validation: dict[str, Any]) -> str:
+    """A validated binary circuit as one line.
+
+    Args:
+      validation: its record.
+    """
+    v = validation
+    when = "settled on" if "target" in v else f"step {v['step']:>5}"
+    # Rounding may leave a KL of nothing a little below it.
+    return (
+        f"{when}  KL {max(v['kl'], 0.0):.3f}  score {v['score']:.3f} (model "
+        f"{v['base_score']:.3f})  accuracy {v['accuracy']:.3f}  kept {kept_text(v['kept'])}"
+    )
+
+
+def loss_text(record: dict[str, Any]) -> str:
+    """A step's loss and its terms as one line.
+
+    Args:
+      record: of the step.
+    """
+    terms = ", ".join(
+        f"{TERMS.get(name, name)} {value:.3f}"
+        for name, value in record.items()
+        if isinstance(value, float) and name not in ("step", "loss")
+    )
+    text = f"loss {record['loss']:.2f} = {terms}" if "loss" in record else terms
+    kept = record.get("kept")
+    return f"{text} · expected {kept_text(kept)}" if kept else text

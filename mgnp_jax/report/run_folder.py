@@ -77,11 +77,11 @@ def _made(wanted: Path | None, name: str) -> Path:
 def results_of(
     circuit: Circuit, seed: int, sizes: Mapping[str, Any], figures: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What results.json says.
+    """What results.json says, of any method's circuit.
 
     Args:
       circuit: as `discover` returned it.
-      seed: of prompts and gates.
+      seed: of prompts and method.
       sizes: as `circuit_sizes` returned them.
       figures: as `evaluate` returned them on the test split.
     """
@@ -89,9 +89,10 @@ def results_of(
     more = [k for k in figures if k not in known and not k.startswith("base_")]
     others = [k for k in more if f"base_{k}" in figures]
     meta = circuit.metadata
-    return {
+    results = {
         "task": meta["task"],
         "model": meta["model"],
+        "method": meta["method"],
         "seed": seed,
         "data": meta["data"],
         "base": {
@@ -108,15 +109,14 @@ def results_of(
         },
         "answered": figures["answered"],
         **sizes,
-        "training": {**meta["training"], "gates": meta["gates"]},
-        "kept_step": meta["validation"]["step"],
-        "ablation": meta["discover"]["ablation"],
-        "dial": meta["validation"].get("dial"),
+        "training": meta["training"],
     }
+    # What a method may say of its search.
+    return results | {k: meta[k] for k in ("validation", "note") if k in meta}
 
 
 def tables_of(results: Mapping[str, Any], circuit: Circuit) -> list[Table]:
-    """The tables of a run: tables 1, 2 and 4 of the paper, and the controls.
+    """The tables of a run: tables 1 and 2 of the paper, the controls, and what each layer keeps.
 
     Args:
       results: as in results.json.
@@ -147,13 +147,14 @@ def write(folder: Path, circuit: Circuit, results: Mapping[str, Any]) -> None:
 
 {tables}
 
-Every figure is measured with binary masks on the held-out test split.
+Found by the method {results["method"]}. Every figure is measured with binary masks on the held-out
+test split; layers and heads are counted from 0.
 
 | file | what it is |
 |---|---|
 | `circuit/` | the circuit, an Orbax checkpoint: `mgnp_jax.load_circuit("{folder}")` |
 | `results.json` | every figure of this page, and more |
-| `metrics.jsonl` | loss terms and validations as training went, one JSON a line |
+| `metrics.jsonl` | what the method said on its way (loss terms, validations), one JSON a line |
 | `config.json` | everything that was set |
 | `heads.png`, `neurons.png` | what is kept, as pictures |
 

@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 import rich.table
 
-LABELS = {
-    "attention_blocks": "Attention blocks",
-    "mlp_blocks": "MLP blocks",
-    "attention_heads": "Attention heads",
-    "attention_neurons": "Attention neurons",
-    "mlp_hidden": "MLP hidden neurons",
-    "mlp_output": "MLP output neurons",
-}
+from mgnp_jax.masks.granularities import (
+    ATTENTION_BLOCKS,
+    ATTENTION_HEADS,
+    ATTENTION_NEURONS,
+    MLP_BLOCKS,
+    MLP_HIDDEN,
+    MLP_OUTPUT,
+    TABLE,
+)
+
+LABELS = {name: kind.label for name, kind in TABLE.items()}
 """Granularities as a reader calls them."""
 
 
@@ -134,38 +137,29 @@ def controls_table(results: Mapping[str, Any]) -> Table:
     )
 
 
-def layer_table(masks: Mapping[str, Any], title: str = "Kept in each layer") -> Table:
-    """Tables 4 to 6: what is kept in each layer, layers counted from 1 as in the paper.
+def layer_table(
+    masks: Mapping[str, Any], title: str = "Kept in each layer", first: int = 0
+) -> Table:
+    """What is kept in each layer, as in tables 4 to 6.
 
     Args:
       masks: bool arrays by granularity.
       title: above the table.
+      first: number of the first layer; the paper counts from 1.
     """
     kept = {name: np.asarray(mask) for name, mask in masks.items()}
     rows = []
-    for layer in range(len(kept["attention_blocks"])):
+    for layer in range(len(kept[ATTENTION_BLOCKS])):
         blocks = [
-            "active" if kept[name][layer] else "pruned"
-            for name in ("attention_blocks", "mlp_blocks")
+            "active" if kept[name][layer] else "pruned" for name in (ATTENTION_BLOCKS, MLP_BLOCKS)
         ]
         counts = [
             f"{kept[name][layer].sum()}/{kept[name][layer].size}"
-            for name in ("attention_heads", "attention_neurons", "mlp_hidden", "mlp_output")
+            for name in (ATTENTION_HEADS, ATTENTION_NEURONS, MLP_HIDDEN, MLP_OUTPUT)
         ]
-        rows.append((str(layer + 1), *blocks, *counts))
-    return Table(
-        title=title,
-        columns=(
-            "Layer",
-            "Attn block",
-            "MLP block",
-            "Heads",
-            "Attn neurons",
-            "MLP hidden",
-            "MLP output",
-        ),
-        rows=tuple(rows),
-    )
+        rows.append((str(first + layer), *blocks, *counts))
+    columns = ("Attn block", "MLP block", "Heads", "Attn neurons", "MLP hidden", "MLP output")
+    return Table(title=title, columns=("Layer", *columns), rows=tuple(rows))
 
 
 def comparison_table(figures: Mapping[str, Any], saved: Mapping[str, Any] | None) -> Table:

@@ -8,26 +8,32 @@ from mgnp_jax.tasks.files import load_file
 from mgnp_jax.tasks.gendered_pronouns import GENDERED_PRONOUNS
 from mgnp_jax.tasks.greater_than import GREATER_THAN, OTHER_YEAR
 from mgnp_jax.tasks.ioi import IOI
-from mgnp_jax.tasks.task import Task, TaskData, build
+from mgnp_jax.tasks.task import EXTRA_CORRUPTIONS, Task, TaskData, build
 from mgnp_jax.types import MgnpError, Tokenizer
 
 TASKS: dict[str, Task] = {
     task.name: task for task in (IOI, GREATER_THAN, GENDERED_PRONOUNS, OTHER_YEAR)
 }
-"""The built-in tasks by the name they have on the command line."""
+"""Tasks by the name they have on the command line. One of your own may be added."""
 
 
 def load_task(
-    name: str | Path, tokenizer: Tokenizer, seed: int = 0, *, skip_bad: bool = False
+    name: str | Path,
+    tokenizer: Tokenizer,
+    seed: int = 0,
+    *,
+    skip_bad: bool = False,
+    extra_corruptions: int = EXTRA_CORRUPTIONS,
 ) -> TaskData:
     """Makes a task's prompts for one tokenizer.
 
     Args:
-      name: `"ioi"`, `"gt"`, `"gp"` or `"gt-other"`; or the path of a JSON Lines file
-        (`tasks.files`).
+      name: of one of `TASKS`; or the path of a JSON Lines file (`tasks.files`).
       tokenizer: the model's; decides which words are single tokens.
       seed: of the draw; the same seed gives the same prompts.
       skip_bad: leave out pairs of a file that cannot be used, instead of refusing it.
+      extra_corruptions: further corrupted prompts that each training prompt of a built-in task is
+        used with, where it knows any.
 
     Returns:
       Train, validation and test splits, padded to one length, no clean prompt in two.
@@ -43,7 +49,7 @@ def load_task(
         )
     check_source(name)
     if str(name) in TASKS and not isinstance(name, Path):
-        return build(TASKS[str(name)], tokenizer, seed)
+        return build(TASKS[str(name)], tokenizer, seed, extra_corruptions)
     return load_file(Path(name), tokenizer, seed, skip_bad=skip_bad)
 
 

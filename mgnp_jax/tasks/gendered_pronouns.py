@@ -16,8 +16,8 @@ from importlib import resources
 
 import numpy as np
 
-from mgnp_jax.tasks.pairs import PromptPair, logit_difference
-from mgnp_jax.tasks.task import TWINS, Counts, Task, usable
+from mgnp_jax.tasks.pairs import PromptPair
+from mgnp_jax.tasks.task import Counts, Task, usable
 from mgnp_jax.types import Tokenizer
 
 TEMPLATES = (
@@ -85,7 +85,7 @@ def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair
       gender has been in every template.
     """
     names = usable_names(tokenizer)
-    # Of its own, so that how many twins there are changes nothing else.
+    # Of its own, so that how many more corrupted prompts are drawn changes nothing else.
     (apart,) = rng.spawn(1)
     she, he = (_dealt(rng, found) for found in names.values())
     for girl, boy in zip(she, he):
@@ -94,15 +94,18 @@ def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair
             yield PromptPair(
                 clean=template.format(name=name),
                 corrupted=template.format(name=other),
-                answers={"score": logit_difference([right], [wrong])},
+                answers=(right,),
+                wrong_answers=(wrong,),
                 origin="gp",
-                twins=functools.partial(_twins, apart, template, names[wrong], other),
+                more_corrupted=functools.partial(_others, apart, template, names[wrong], other),
             )
 
 
-def _twins(rng: np.random.Generator, template: str, names: list[str], taken: str) -> list[str]:
-    """The same prompt with other names than one, several times."""
-    further = [name for name in rng.permutation(names) if name != taken][:TWINS]
+def _others(
+    rng: np.random.Generator, template: str, names: list[str], taken: str, count: int
+) -> list[str]:
+    """The same prompt with other names than one, so many times."""
+    further = [name for name in rng.permutation(names) if name != taken][:count]
     return [template.format(name=name) for name in further]
 
 
@@ -130,4 +133,4 @@ def note(tokenizer: Tokenizer) -> str:
     )
 
 
-GENDERED_PRONOUNS = Task(name="gp", counts=COUNTS, kind="logits", pairs=pairs, note=note)
+GENDERED_PRONOUNS = Task(name="gp", counts=COUNTS, pairs=pairs, note=note)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from mgnp_jax.tasks.pairs import PromptPair, is_single_token, token_ids
+from mgnp_jax.tasks.pairs import AnswerSets, PromptPair, is_single_token, token_ids
 from mgnp_jax.tasks.task import Counts, Task, usable
 from mgnp_jax.tasks.words import EVENTS
 from mgnp_jax.types import MgnpError, Tokenizer
@@ -25,6 +26,7 @@ TEMPLATES = (
 )
 
 CENTURIES = range(11, 22)
+DIGITS = tuple(f"{year:02d}" for year in range(100))
 STARTS = range(2, 99)
 TENS_STARTS = range(10, 90)
 """With tens digit 0 every end year is later, with 9 hardly any digit is wrong or right."""
@@ -32,8 +34,13 @@ WINDOW = 10
 """Equation 9 counts only years more than this far from the start."""
 
 
-Scored = tuple[dict[str, dict[str, float]], dict[str, list[str]]]
-"""Readouts of one prompt, and the answers its own KL is taken over."""
+class Scored(NamedTuple):
+    """What a start year makes of its end years, in the words of `PromptPair`."""
+
+    answers: Sequence[str]
+    wrong_answers: Sequence[str]
+    scores: dict[str, AnswerSets]
+    kl_over: dict[str, tuple[str, ...]]
 
 
 @functools.cache
@@ -44,16 +51,18 @@ def two_digits(start: int) -> Scored:
       start: last two digits of the start year.
 
     Returns:
-      Equation 9 as `score`; Σ P(y > start) − Σ P(y < start) as `prob_diff`. `kl_years` is
-      over all hundred.
+      Later years are right, earlier ones wrong: their probabilities are `prob_diff`. `score` is
+      equation 9, which leaves out those near the start. `kl_years` is over all hundred.
     """
-    digits = [f"{year:02d}" for year in range(100)]
 
-    def later(gap: int) -> dict[str, float]:
-        after = dict.fromkeys(digits[start + gap + 1 :], 1.0)
-        return after | dict.fromkeys(digits[: max(0, start - gap)], -1.0)
+    def beyond(gap: int) -> AnswerSets:
+        return DIGITS[start + gap + 1 :], DIGITS[: max(0, start - gap)]
 
-    return {"score": later(WINDOW), "prob_diff": later(0)}, {"kl_years": digits}
+    # Equation 9 leaves nothing to win for starts in the nineties; the exact sums do.
+    right, wrong = beyond(0)
+    return Scored(
+        right, wrong, {"score": beyond(WINDOW), "prob_diff": (right, wrong)}, {"kl_years": DIGITS}
+    )
 
 
 @functools.cache
@@ -67,13 +76,12 @@ def tens_digit(start: int) -> Scored:
       start: last two digits of the start year.
 
     Returns:
-      P(digit ≥ start's) − P(digit < start's), as `score` and by its own name
-      `tens_prob_diff`. `kl_tens` is over the ten digits.
+      Digits from the start's on are right, smaller ones wrong: P − P is `score`, and by its own
+      name `tens_prob_diff`. `kl_tens` is over the ten digits.
     """
-    digits = list("0123456789")
-    first = start // 10
-    weights = {digit: 1.0 if int(digit) >= first else -1.0 for digit in digits}
-    return {"score": weights, "tens_prob_diff": weights}, {"kl_tens": digits}
+    digits, first = tuple("0123456789"), start // 10
+    right, wrong = digits[first:], digits[:first]
+    return Scored(right, wrong, {"tens_prob_diff": (right, wrong)}, {"kl_tens": digits})
 
 
 def pairs(
@@ -92,18 +100,47 @@ def pairs(
     Raises:
       MgnpError: if the tokenizer splits years otherwise.
     """
-    digits = [f"{year:02d}" for year in range(100)]
     events = usable(tokenizer, EVENTS, 10, "events")
-    whole = all(is_single_token(tokenizer, pair) for pair in digits)
-    answer_of, starts = (two_digits, STARTS) if whole else (tens_digit, TENS_STARTS)
+    whole = all(is_single_token(tokenizer, pair) for pair in DIGITS)
+    scored, starts = (two_digits, STARTS) if whole else (tens_digit, TENS_STARTS)
+    years = _usable_years(tokenizer, starts, 1 if whole else 2)
+    all_years = [(century, start) for century, found in years.items() for start in found]
+
+    def prompt(template: str, event: str, century: int, start: int) -> str:
+        year = f"{century}{DIGITS[start]}"
+        return template.format(event=event, year=year, century=century)
+
+    while True:
+        template = TEMPLATES[rng.integers(len(TEMPLATES))]
+        event = events[rng.integers(len(events))]
+        century, start = all_years[rng.integers(len(all_years))]
+        other = 1
+        if corruption == "other":
+            other = int(rng.choice([year for year in years[century] if year != start]))
+        yield PromptPair(
+            clean=prompt(template, event, century, start),
+            corrupted=prompt(template, event, century, other),
+            origin="gt",
+            **scored(start)._asdict(),
+        )
+
+
+def _usable_years(tokenizer: Tokenizer, starts: range, tokens: int) -> dict[int, list[int]]:
+    """Start years by century that are written as the answer's position assumes.
+
+    Args:
+      tokenizer: the model's.
+      starts: last two digits of the years to try.
+      tokens: that " 1743" must have beyond those of " 17".
+
+    Raises:
+      MgnpError: if there are none.
+    """
 
     def as_assumed(century: int, year: int) -> bool:
-        """Whether " 1743" is " 17" and what the answer's position assumes of "43"."""
-        rest = token_ids(tokenizer, digits[year])
+        rest = token_ids(tokenizer, DIGITS[year])
         parts = token_ids(tokenizer, f" {century}") + rest
-        return len(rest) == (1 if whole else 2) and parts == token_ids(
-            tokenizer, f" {century}{digits[year]}"
-        )
+        return len(rest) == tokens and parts == token_ids(tokenizer, f" {century}{DIGITS[year]}")
 
     years = {
         century: [start for start in starts if as_assumed(century, start)]
@@ -118,36 +155,14 @@ def pairs(
             "one by one. Use a model with such a tokenizer (gpt2-mini, gpt2, smollm2-135m), or "
             "bring your own prompts with --data FILE"
         )
-    all_years = [(century, start) for century, found in years.items() for start in found]
-
-    def prompt(template: str, event: str, century: int, start: int) -> str:
-        year = f"{century}{digits[start]}"
-        return template.format(event=event, year=year, century=century)
-
-    while True:
-        template = TEMPLATES[rng.integers(len(TEMPLATES))]
-        event = events[rng.integers(len(events))]
-        century, start = all_years[rng.integers(len(all_years))]
-        other = 1
-        if corruption == "other":
-            other = int(rng.choice([year for year in years[century] if year != start]))
-        answers, choices = answer_of(start)
-        yield PromptPair(
-            clean=prompt(template, event, century, start),
-            corrupted=prompt(template, event, century, other),
-            answers=answers,
-            origin="gt",
-            choices=choices,
-        )
+    return years
 
 
 GREATER_THAN = Task(
     name="gt",
     counts=Counts(train=150, validation=150, test=12_240),
-    kind="probabilities",
-    # Equation 9 leaves nothing to win for starts in the nineties; the exact sums do.
-    judges=("prob_diff", "score"),
     pairs=pairs,
+    metric="probability_difference",
 )
 
 OTHER_YEAR = dataclasses.replace(

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from mgnp_jax.tasks.pairs import PromptPair, logit_difference
-from mgnp_jax.tasks.task import TWINS, Counts, Task, usable
+from mgnp_jax.tasks.pairs import PromptPair
+from mgnp_jax.tasks.task import Counts, Task, usable
 from mgnp_jax.tasks.words import BOYS, GIRLS, OBJECTS, PLACES
 from mgnp_jax.types import Tokenizer
 
@@ -73,7 +73,7 @@ def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair
     names = np.array(usable(tokenizer, GIRLS + BOYS, 10, "first names"))
     places = usable(tokenizer, PLACES, 2, "places")
     things = usable(tokenizer, OBJECTS, 2, "objects")
-    # Of its own, so that how many twins there are changes nothing else.
+    # Of its own, so that how many more corrupted prompts are drawn changes nothing else.
     (apart,) = rng.spawn(1)
     while True:
         template = TEMPLATES[rng.integers(len(TEMPLATES))]
@@ -84,24 +84,24 @@ def pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair
         yield PromptPair(
             clean=fill(template, io, subject, place, thing),
             corrupted=write(A=others[0], B=others[1], S=others[2]),
-            answers={"score": logit_difference([f" {io}"], [f" {subject}"])},
+            answers=(f" {io}",),
+            wrong_answers=(f" {subject}",),
             origin="ioi",
-            twins=functools.partial(_twins, apart, write, names, (io, subject)),
+            more_corrupted=functools.partial(_others, apart, write, names, (io, subject)),
         )
 
 
-def _twins(
-    rng: np.random.Generator, write: Callable[..., str], names: np.ndarray, clean: tuple[str, str]
+def _others(
+    rng: np.random.Generator,
+    write: Callable[..., str],
+    names: np.ndarray,
+    clean: tuple[str, str],
+    count: int,
 ) -> list[str]:
-    """The same prompt with three names that the clean one lacks, several times."""
+    """The same prompt with three names that the clean one lacks, so many times."""
     elsewhere = np.setdiff1d(names, clean)
-    draws = (rng.choice(elsewhere, 3, replace=False).tolist() for _ in range(TWINS))
+    draws = (rng.choice(elsewhere, 3, replace=False).tolist() for _ in range(count))
     return [write(A=a, B=b, S=s) for a, b, s in draws]
 
 
-IOI = Task(
-    name="ioi",
-    counts=Counts(train=200, validation=200, test=12_256),
-    kind="logits",
-    pairs=pairs,
-)
+IOI = Task(name="ioi", counts=Counts(train=200, validation=200, test=12_256), pairs=pairs)

@@ -1,44 +1,68 @@
 """Prompt pairs as text → token arrays, with every check that a pair must pass.
 
-The built-in tasks and a user's own file go through `encode_pairs`, so both are held to
-the same rules: equal lengths, single-token answers, nothing unknown to the tokenizer.
+The built-in tasks, a user's own file and `from_pairs` all go through `encode_pairs`, so all are
+held to the same rules: equal lengths, single-token answers, nothing unknown to the tokenizer.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
-from mgnp_jax.types import Batch, MgnpError, Readout, Tokenizer
+from mgnp_jax.tasks.answers import AnswerSets, encode_targets, padded
+from mgnp_jax.types import AnswerMetric, Batch, MgnpError, Tokenizer
 
 MOST_SHOWN = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptPair:
-    """One clean prompt, its corrupted twin, and what counts as an answer.
+    """One clean prompt, corrupted ones, and what counts as an answer.
 
     Attributes:
       clean: text up to the answer.
-      corrupted: text of the same token length whose answer differs.
-      answers: readout name → {answer text with its leading space: weight}; every pair of
-        a dataset has the same readout names, among them `"score"`.
+      corrupted: text of the same token length whose answer differs; or several of them.
+      answers: right answers, each with its leading space.
+      wrong_answers: wrong answers; all of both are one token each.
+      split: `train`, `validation` or `test`; None to be dealt to one.
       origin: where it comes from, for error messages (`"file.jsonl:12"`).
-      choices: name of a KL → the answers that it is taken over; the same names and as many
+      scores: answers by name of the scores that are read on others than these, `"score"` being
+        the task's own; the same names in every pair of a dataset.
+      kl_over: name of a KL → the answers that it is taken over; the same names and as many
         answers in every pair of a dataset.
-      twins: draws other corrupted texts that would do as well; called for training prompts alone,
-        which are used with each.
+      more_corrupted: draws so many other corrupted texts, or as many as there are; called for
+        training prompts alone, which are used with each.
     """
 
     clean: str
-    corrupted: str
-    answers: Mapping[str, Mapping[str, float]]
-    origin: str
-    choices: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
-    twins: Callable[[], Sequence[str]] = tuple
+    corrupted: str | Sequence[str]
+    answers: Sequence[str]
+    wrong_answers: Sequence[str]
+    split: str | None = None
+    origin: str = ""
+    scores: Mapping[str, AnswerSets] = dataclasses.field(default_factory=dict)
+    kl_over: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    more_corrupted: Callable[[int], Sequence[str]] = lambda count: ()
+
+    @property
+    def sets(self) -> dict[str, AnswerSets]:
+        """Right and wrong answers: those that decide accuracy, and those of every score."""
+        own = (self.answers, self.wrong_answers)
+        return {"answers": own, "score": own, **self.scores}
+
+
+def one_by_one(pairs: Sequence[PromptPair]) -> list[PromptPair]:
+    """Every clean prompt with each of its corrupted ones, a pair each.
+
+    Args:
+      pairs: any.
+    """
+    return [
+        dataclasses.replace(pair, corrupted=text)
+        for pair in pairs
+        for text in ([pair.corrupted] if isinstance(pair.corrupted, str) else pair.corrupted)
+    ]
 
 
 def token_ids(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -65,29 +89,13 @@ def is_single_token(tokenizer: Tokenizer, text: str) -> bool:
     return len(ids) == 1 and ids[0] != tokenizer.unk_token_id
 
 
-def logit_difference(right: Sequence[str], wrong: Sequence[str]) -> dict[str, float]:
-    """Weights of mean logit(right answers) − mean logit(wrong answers).
-
-    Args:
-      right: right answers, each with its leading space.
-      wrong: wrong answers.
-    """
-    return dict.fromkeys(right, 1 / len(right)) | dict.fromkeys(wrong, -1 / len(wrong))
-
-
-def encode_pairs(
-    tokenizer: Tokenizer,
-    pairs: Sequence[PromptPair],
-    kind: Literal["logits", "probabilities"],
-    judge: str = "score",
-) -> Batch:
+def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[PromptPair], metric: AnswerMetric) -> Batch:
     """Turns checked text pairs into one right-padded batch.
 
     Args:
       tokenizer: a transformers tokenizer; opens prompts with what it opens texts with.
-      pairs: N pairs.
-      kind: what answer weights multiply, see `Readout`.
-      judge: readout that decides whether a prompt was answered rightly.
+      pairs: N pairs, each with one corrupted prompt.
+      metric: how scores are read from the answers.
 
     Returns:
       A batch of N rows; T is the longest prompt's length.
@@ -104,20 +112,13 @@ def encode_pairs(
         raise MgnpError(f"{len(problems)} problem(s) in the prompts:\n  {shown}{more}")
     if not pairs:
         raise MgnpError("there are no prompt pairs; wanted at least one")
-    readouts = {
-        name: _readout(encoded.answers, [pair.answers[name] for pair in pairs], kind)
-        for name in pairs[0].answers
-    }
     return Batch(
-        clean=_pad(encoded.clean),
-        corrupted=_pad(encoded.corrupted),
-        attention_mask=_pad([[1] * len(row) for row in encoded.clean]).astype(bool),
-        readouts=readouts,
-        judge=judge,
-        choices={
-            name: _pad([[encoded.answers[t][0] for t in pair.choices[name]] for pair in pairs])
-            for name in pairs[0].choices
-        },
+        clean=padded(encoded.clean),
+        corrupted=padded(encoded.corrupted),
+        attention_mask=padded([[1] * len(row) for row in encoded.clean]).astype(bool),
+        targets=encode_targets(
+            encoded.answers, [p.sets for p in pairs], [p.kl_over for p in pairs], metric
+        ),
     )
 
 
@@ -133,20 +134,21 @@ class _Encoded(NamedTuple):
 
 def _encode(tokenizer: Tokenizer, pairs: Sequence[PromptPair]) -> _Encoded:
     # All texts of a kind in one call: a call for each took most of a task's loading.
-    sides = ([pair.clean for pair in pairs], [pair.corrupted for pair in pairs])
-    used = [m for pair in pairs for m in (*pair.answers.values(), *pair.choices.values())]
-    # Many pairs share one mapping.
-    answers = sorted({text for m in {id(m): m for m in used}.values() for text in m})
+    sides = ([pair.clean for pair in pairs], [str(pair.corrupted) for pair in pairs])
+    used = [part for pair in pairs for of in pair.sets.values() for part in of]
+    used += [part for pair in pairs for part in pair.kl_over.values()]
+    # Many pairs share one list.
+    answers = sorted({text for part in {id(p): p for p in used}.values() for text in part})
 
-    def ids(texts: list[str], opened: bool) -> list[list[int]]:
-        return tokenizer(texts, add_special_tokens=opened)["input_ids"] if texts else []
+    def ids(texts: list[str], special: bool) -> list[list[int]]:
+        return tokenizer(texts, add_special_tokens=special)["input_ids"] if texts else []
 
-    opened = [ids(side, True) for side in sides]
+    whole = [ids(side, True) for side in sides]
     opens = tokenizer("")["input_ids"] != []
-    bare = [ids(side, False) for side in sides] if opens else opened
+    bare = [ids(side, False) for side in sides] if opens else whole
     return _Encoded(
-        clean=opened[0],
-        corrupted=opened[1],
+        clean=whole[0],
+        corrupted=whole[1],
         bare_clean=bare[0],
         bare_corrupted=bare[1],
         answers=dict(zip(answers, ids(answers, False))),
@@ -158,7 +160,7 @@ def problems_of(tokenizer: Tokenizer, pairs: Sequence[PromptPair]) -> list[list[
 
     Args:
       tokenizer: a transformers tokenizer.
-      pairs: N pairs.
+      pairs: N pairs, each with one corrupted prompt.
 
     Returns:
       For each pair its problems, each with the pair's origin; none for a usable pair.
@@ -206,29 +208,9 @@ def _problems(
         found += [
             f"answer {text!r} ({name}) {bad_answers[text]}; an answer must be one known token "
             "(mind the leading space)"
-            for name, weights in pair.answers.items()
-            for text in weights
+            for name, sets in pair.sets.items()
+            if name != "answers"
+            for text in dict.fromkeys((*sets[0], *sets[1]))
             if text in bad_answers
         ]
     return found
-
-
-def _pad(rows: Sequence[Sequence[int]]) -> np.ndarray:
-    out = np.zeros((len(rows), max(map(len, rows))), np.int32)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = row
-    return out
-
-
-def _readout(
-    ids: Mapping[str, list[int]], rows: Sequence[Mapping[str, float]], kind: Any
-) -> Readout:
-    # Many rows share one mapping, which is then written out once.
-    distinct = list({id(row): row for row in rows}.values())
-    place = {id(row): i for i, row in enumerate(distinct)}
-    weights = np.zeros((len(distinct), max(map(len, distinct))), np.float32)
-    for i, row in enumerate(distinct):
-        weights[i, : len(row)] = list(row.values())
-    tokens = _pad([[ids[text][0] for text in row] for row in distinct])
-    which = np.array([place[id(row)] for row in rows])
-    return Readout(tokens=tokens[which], weights=weights[which], kind=kind)

@@ -1,20 +1,20 @@
-"""What a task is, and how its prompts become three splits that share nothing."""
+"""What a task is, and how a built-in one becomes three splits that share nothing."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 import numpy as np
 
+from mgnp_jax.tasks.metrics import metric_named
 from mgnp_jax.tasks.pairs import PromptPair, encode_pairs, is_single_token
-from mgnp_jax.types import Batch, MgnpError, Tokenizer, checksum
+from mgnp_jax.types import AnswerMetric, Batch, MgnpError, Tokenizer, checksum
 
-TWINS = 3
-"""Further corrupted prompts that a training prompt is used with, where the task knows any, so that
-what closed nodes are given differs each time. Meant against overfitting to the few clean prompts
-there are."""
+EXTRA_CORRUPTIONS = 3
+"""Further corrupted prompts that a training prompt is used with by default, where the task knows
+any, so that what closed nodes are given differs each time. Meant against overfitting to the few
+clean prompts there are."""
 
 # A stream of prompts that repeats itself this often in a row has nothing new to give.
 _PATIENCE = 2_000
@@ -41,14 +41,16 @@ class TaskData:
 
     Attributes:
       name: the task's name.
-      source: what `load_task` was given: a built-in task, or the path of a file.
+      source: by what `load_task` makes it again: a built-in task, or the path of a file; empty
+        for prompts that were given from Python.
       seed: of the draw.
       train: split that gates are trained on.
       validation: split that picks the circuit to keep.
       test: split that every reported figure is measured on.
-      skipped: pairs of a user's file that were left out because they cannot be used.
+      skipped: pairs that were left out because they cannot be used.
       problems: of these, each with its line.
       note: what a run should say of the prompts; empty if nothing.
+      extra_corruptions: that were asked for beside each training prompt's own.
     """
 
     name: str
@@ -60,13 +62,14 @@ class TaskData:
     skipped: int = 0
     problems: tuple[str, ...] = ()
     note: str = ""
+    extra_corruptions: int = 0
 
     def checksum(self) -> str:
         """SHA-256 of all tokens and answers, by which the same prompts are known again."""
         return checksum([self.train, self.validation, self.test])
 
     def counts(self) -> dict[str, int]:
-        """Clean prompts per split, by name; in training each may come with several corrupted."""
+        """Clean prompts per split, by name; each may come with several corrupted ones."""
         return {
             name: len(np.unique(getattr(self, name).clean, axis=0))
             for name in ("train", "validation", "test")
@@ -75,23 +78,21 @@ class TaskData:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """A built-in task.
+    """A task whose prompts are generated; one in `TASKS` is known to every command.
 
     Attributes:
       name: as on the command line.
-      counts: the paper's split sizes.
-      kind: what answer weights multiply, see `Readout`.
-      judges: readouts that are above 0 exactly when the right answer won; the first that
-        the pairs have counts.
-      pairs: (rng, tokenizer) → a stream of random pairs, repeats allowed, that may end.
+      counts: split sizes.
+      pairs: (rng, tokenizer) → a stream of random pairs, each with one corrupted prompt; repeats
+        allowed; may end.
+      metric: how scores are read from the answers: a function, or its name in `METRICS`.
       note: tokenizer → what a run should say of the prompts; empty if nothing.
     """
 
     name: str
     counts: Counts
-    kind: Literal["logits", "probabilities"]
-    judges: tuple[str, ...] = ("score",)
     pairs: Callable[[np.random.Generator, Tokenizer], Iterator[PromptPair]]
+    metric: str | AnswerMetric = "logit_difference"
     note: Callable[[Tokenizer], str] = lambda tokenizer: ""
 
 
@@ -124,16 +125,19 @@ def distinct_pairs(task: Task, tokenizer: Tokenizer, seed: int) -> list[PromptPa
     return pairs
 
 
-def build(task: Task, tokenizer: Tokenizer, seed: int) -> TaskData:
+def build(
+    task: Task, tokenizer: Tokenizer, seed: int, extra_corruptions: int = EXTRA_CORRUPTIONS
+) -> TaskData:
     """Draws, splits and encodes a built-in task.
 
     Args:
       task: the task.
       tokenizer: decides which words can be used.
       seed: of the draw; the same seed gives the same prompts.
+      extra_corruptions: further corrupted prompts for each training prompt.
 
     Returns:
-      The splits. If the tokenizer leaves fewer prompts than the paper's counts, training
+      The splits. If the tokenizer leaves fewer prompts than the task's counts, training
       and validation keep their counts and the test split takes what is left.
 
     Raises:
@@ -147,15 +151,17 @@ def build(task: Task, tokenizer: Tokenizer, seed: int) -> TaskData:
             f"prompts, wanted more than {train} + {validation} for training and validation; "
             "use another model, or bring your own prompts with --data FILE"
         )
-    judge = next(name for name in task.judges if name in pairs[0].answers)
-    # Training prompts once with each of their corrupted twins.
+    # Training prompts once more with each of their further corrupted ones.
     again = [
-        dataclasses.replace(pair, corrupted=twin) for pair in pairs[:train] for twin in pair.twins()
+        dataclasses.replace(pair, corrupted=text)
+        for pair in pairs[:train]
+        for text in pair.more_corrupted(extra_corruptions)
     ]
-    whole = encode_pairs(tokenizer, again + pairs, task.kind, judge)
+    whole = encode_pairs(tokenizer, again + pairs, metric_named(task.metric))
     train += len(again)
     data = split(task.name, whole, train, validation, source=task.name, seed=seed)
-    return dataclasses.replace(data, note=task.note(tokenizer))
+    note = task.note(tokenizer)
+    return dataclasses.replace(data, note=note, extra_corruptions=extra_corruptions)
 
 
 def split(

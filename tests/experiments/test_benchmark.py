@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from experiments import scaling, workload
+from experiments.benchmark import scaling, workload
 from tests.experiments.test_commands import call_here
 from tests.experiments.test_readme import COMMANDS
 

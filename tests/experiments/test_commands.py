@@ -8,19 +8,26 @@ import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 
 import mgnp_jax as mg
+from mgnp_jax.report.progress import TrainingProgress
 
 ROOT = Path(__file__).parents[2]
 
 
-def call(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m ARGUMENTS` and returns what it printed."""
+def call(
+    *arguments: object, cwd: Path = ROOT, without: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m ARGUMENTS`, without some variables, and returns what it printed."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    for name in without:
+        environment.pop(name, None)
     command = [sys.executable, "-m", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
@@ -64,7 +71,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "Faithfulness on 40 test prompts",
         "Kept in each layer",
         "Nothing kept",
-        "hardly anything is pruned after 6 steps",
+        "hardly anything is pruned, so this is the model",
         "Saved to",
     ):
         assert words in done.stdout
@@ -84,7 +91,7 @@ def test_a_run_leaves_the_folder_that_was_promised(run_folder: Path) -> None:
     }
     results = json.loads((run_folder / "results.json").read_text())
     assert (results["task"], results["model"], results["seed"]) == ("ioi", "gpt2-mini", 3)
-    assert results["data"] == {"train": 200, "validation": 200, "test": 12_256}
+    assert results["data"] == {"train": 200, "validation": 200, "test": 12_256, "left_out": 0}
     assert set(results["base"]) >= {"score", "accuracy"}
     assert set(results["circuit"]) >= {"score", "accuracy", "kl", "exact_match"}
     assert set(results["sizes"]) == set(mg.GRANULARITIES)
@@ -99,7 +106,7 @@ def test_a_run_leaves_the_folder_that_was_promised(run_folder: Path) -> None:
     assert [r["step"] for r in lines if "loss" in r] == [1, 3, 5, 6]
     assert [r["step"] for r in lines if "validation" in r] == [3, 6]
     config = json.loads((run_folder / "config.json").read_text())
-    assert config["discover"]["steps"] == 6
+    assert config["config"]["steps"] == 6 and config["method"] == "node-pruning"
     for picture in ("heads.png", "neurons.png"):
         assert (run_folder / picture).read_bytes().startswith(b"\x89PNG")
 
@@ -182,3 +189,48 @@ def test_a_circuit_on_a_model_it_does_not_fit_is_refused(
     other = tmp_path / "other"
     assert call_here("experiments.evaluate", "--circuit", run_folder, "--model", other) == 2
     assert "(4, 8), the model wants (3, 4)" in capsys.readouterr().err
+
+
+def test_the_compile_pipeline_of_users_gives_the_same_figures(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    # All other tests are without most of XLA's optimisations, which users have.
+    hidden = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
+    out = tmp_path / "run"
+    done = call(
+        "experiments.run",
+        *("--task", "ioi", "--out", out, "--steps", 6, "--test-prompts", 40, "--seed", 3),
+        *("--validate-every", 3, "--log-every", 2, "--validation-prompts", 40),
+        without=hidden,
+    )
+    assert done.returncode == 0, done.stderr
+    optimised, plain = (json.loads((f / "results.json").read_text()) for f in (out, run_folder))
+    for name in ("score", "kl"):
+        assert optimised["circuit"][name] == pytest.approx(plain["circuit"][name], abs=2e-3)
+    logs = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (out, run_folder)
+    ]
+    # The first step is the same but for rounding; later ones may flip a gate.
+    assert logs[0][0]["loss"] == pytest.approx(logs[1][0]["loss"], rel=1e-4)
+
+
+def test_a_stopped_run_saves_what_it_has_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = TrainingProgress.__call__
+
+    def stop(self: TrainingProgress, record: dict[str, Any]) -> None:
+        shown(self, record)
+        if record.get("step", 0) > 3 and "loss" in record:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingProgress, "__call__", stop)
+    out = tmp_path / "run"
+    short = ("--steps", 6, "--validate-every", 3, "--log-every", 1, "--validation-prompts", 8)
+    few = (*short, "--test-prompts", 8, "--out", out)
+    assert call_here("experiments.run", "--task", "ioi", *few) == 130
+    assert "measuring and saving what was found by then" in capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    assert results["training"]["interrupted"] and results["validation"]["step"] == 3
+    assert mg.load_circuit(out).metadata["training"]["steps"] == 3

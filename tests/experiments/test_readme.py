@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import re
 import shlex
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import mgnp_jax as mg
-from experiments import train_mini
+from experiments.train_mini import train as train_mini
 from mgnp_jax.tasks.task import Counts
 from tests.experiments.test_commands import ROOT, call, call_here
 from tests.models.test_smollm2 import real
@@ -30,9 +33,11 @@ COMMANDS = [
 ]
 FEW = ["--test-prompts", "8", "--validation-prompts", "8"]
 SHORT = {
-    "experiments.run": [*("--steps", "2"), *FEW],
-    "experiments.evaluate": [],
-    "experiments.paper": [*("--tasks", "gp", "--seeds", "1", "--steps", "2"), *FEW],
+    "run": [*("--steps", "2"), *FEW],
+    "evaluate": [],
+    "magnitude": FEW[:2],
+    "paper": [*("--tasks", "gp", "--seeds", "1", "--steps", "2"), *FEW],
+    "decoys": [*("--steps", "2"), *FEW],
 }
 
 
@@ -55,10 +60,12 @@ def test_module_commands_run_in_order(tmp_path: Path) -> None:
         # These two have tests of their own.
         if "smollm2-135m" in arguments or arguments[0] == "experiments.benchmark":
             continue
+        name = arguments[0].removeprefix("experiments.")
+        name = "magnitude" if "magnitude" in arguments else name
         # The last of two flags counts, so the run is cut short.
-        assert call_here(*arguments, *SHORT[arguments[0]], cwd=tmp_path) == 0, command
-        ran.append(arguments[0].removeprefix("experiments."))
-    assert ran == ["run", "run", "evaluate", "paper"]
+        assert call_here(*arguments, *SHORT[name], cwd=tmp_path) == 0, command
+        ran.append(name)
+    assert ran == ["run", "run", "evaluate", "magnitude", "paper", "decoys"]
 
 
 @pytest.mark.parametrize("stage", [pytest.param("", marks=real)])
@@ -88,14 +95,86 @@ def test_installs_name_what_exists() -> None:
     assert f"jax[cuda12]{bound}" in (ROOT / "requirements-cuda.txt").read_text()
 
 
-def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = [text for kind, text in BLOCKS if kind == "python"]
-    monkeypatch.chdir(tmp_path)
-    short = code.replace("steps=100", "steps=2").replace("data.test)", "data.test.take(range(8)))")
-    assert short != code
-    names: dict[str, object] = {}
-    exec(compile(short, "README.md", "exec"), names)
-    assert names["logits"].shape[0] == 8  # type: ignore[attr-defined]
+EXAMPLES = [text for kind, text in BLOCKS if kind == "python"]
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """What README's Python defines, run in its order; circuits are cut short."""
+    found: dict[str, Any] = {}
+    whole = "".join(EXAMPLES)
+    short = whole.replace("steps=100", "steps=2").replace("data.test)", "data.test.take(range(8)))")
+    assert short != whole
+    tables = (mg.METHODS, mg.TASKS, mg.METRICS, mg.FAMILIES)
+    before = [dict(table) for table in tables]  # type: ignore[call-overload]
+    with contextlib.chdir(tmp_path_factory.mktemp("readme")):
+        exec(compile(short, "README.md", "exec"), found)
+    yield found
+    for table, old in zip(tables, before):
+        table.clear()
+        table.update(old)  # type: ignore[arg-type]
+
+
+def test_the_python_runs(names: dict[str, Any]) -> None:
+    assert names["logits"].shape[0] == 8
+    assert names["mine"].counts() == {"train": 1, "validation": 1, "test": 1}
+    assert len(names["mine"].train) == 2
+
+
+def test_each_addition_is_a_few_lines() -> None:
+    for kind in ("METHODS", "TASKS", "METRICS", "FAMILIES"):
+        (example,) = [text for text in EXAMPLES if f"mg.{kind}[" in text]
+        lines = [line for line in example.splitlines() if line.strip()]
+        assert len(lines) <= 15, kind
+
+
+def test_what_is_added_runs_through_the_same_commands(
+    names: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    added = ("--task", "boxes", "--method", "first-heads", "--heads", 3)
+    assert call_here("experiments.run", *added, "--out", tmp_path / "run") == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (results["task"], results["method"]) == ("boxes", "first-heads")
+    assert results["sizes"]["attention_heads"]["active"] == 4 * 3
+    # A rank: whole, and at best nothing comes before the right answer.
+    assert results["base"]["score"] <= 0 and results["base"]["accuracy"] > 0.5
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["config"] == {"heads": 3}
+    capsys.readouterr()
+    assert call_here("experiments.evaluate", "--circuit", tmp_path / "run") == 0
+    assert "Saved" in capsys.readouterr().out
+    few = ("--seeds", 1, "--method", "first-heads", "--out", tmp_path / "paper")
+    assert call_here("experiments.paper", "--tasks", "boxes", *few) == 0
+    assert "boxes, seed 0, by layer" in (tmp_path / "paper" / "tables.md").read_text()
+
+
+def test_an_added_family_gives_torchs_logits(names: dict[str, Any], tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    config = transformers.MistralConfig(
+        vocab_size=61,
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=32,
+        sliding_window=None,
+        initializer_range=0.3,
+    )
+    torch.manual_seed(0)
+    theirs = transformers.MistralForCausalLM(config).eval()
+    theirs.save_pretrained(tmp_path)
+    model = mg.load_model(str(tmp_path))
+    assert model.family is names["MISTRAL"]
+    tokens = np.arange(10)[None] * 5
+    with torch.no_grad():
+        wanted = theirs(torch.tensor(tokens)).logits.numpy()
+    assert wanted.std() > 0.1
+    np.testing.assert_allclose(mg.forward(model.config, model.params, tokens), wanted, atol=1e-4)
+    mg.save_model(model, tmp_path / "again")
+    assert mg.load_model(str(tmp_path / "again")).config == model.config
 
 
 def test_the_documented_data_line_is_accepted(tmp_path: Path) -> None:

@@ -64,6 +64,19 @@ CASES: dict[str, dict[str, Any]] = {
         "intermediate_size": 40,
         "tie_word_embeddings": False,
     },
+    "qwen2": {
+        "model_type": "qwen2",
+        "vocab_size": 61,
+        "max_position_embeddings": 32,
+        "hidden_size": 24,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 40,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1_000_000.0,
+        "tie_word_embeddings": True,
+    },
 }
 
 
@@ -101,6 +114,7 @@ def torch_model(name: str) -> tuple[Any, dict[str, Any]]:
     kinds = {
         "gpt2": (transformers.GPT2Config, transformers.GPT2LMHeadModel),
         "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+        "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
     }
     make_config, make_model = kinds[raw["model_type"]]
     given = {k: v for k, v in raw.items() if k != "model_type"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import chex
@@ -80,4 +81,16 @@ def test_metadata_does_not_hold_the_checksum_of_itself(tmp_path: Path) -> None:
     loaded = mg.load_circuit(tmp_path / "c")
     loaded.save(tmp_path / "again")
     chex.assert_trees_all_equal(mg.load_circuit(tmp_path / "again").masks, loaded.masks)
-    assert np.all(jnp.isfinite(loaded.log_alpha["mlp_hidden"]))
+    assert np.all(jnp.isfinite(tiny.log_alpha(loaded)["mlp_hidden"]))
+
+
+def test_the_users_own_logger_is_left_as_it_was(tmp_path: Path) -> None:
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        a_circuit().save(tmp_path / "c")
+        mg.load_circuit(tmp_path / "c")
+        assert logger.level == logging.INFO
+    finally:
+        logger.setLevel(before)

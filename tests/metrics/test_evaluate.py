@@ -11,28 +11,36 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
-from mgnp_jax.metrics.extent import extent, packed_tokens
-from mgnp_jax.metrics.scores import kl_divergence, read, same_top_token
-from mgnp_jax.metrics.streams import (
-    Streams,
-    chunk_rows,
-    masked_logits,
-    prepare,
-    run_streams,
-    stream_bytes,
-)
-from mgnp_jax.models.nodes import Corrupted
+from mgnp_jax.metrics.scores import answered_rightly, kl_divergence, same_top_token
+from mgnp_jax.passes.cached_runs import CachedRuns, masked_logits, plain_runs
+from mgnp_jax.passes.caching import cache_bytes, cache_runs, chunk_rows
+from mgnp_jax.passes.node_values import CorruptedRun
+from mgnp_jax.passes.spans import packed_tokens, spans_of
+from mgnp_jax.tasks.metrics import best_difference, logit_difference, probability_difference
 from tests import tiny
 
 
-def test_readouts_by_hand() -> None:
+def test_answer_metrics_by_hand() -> None:
     logits = jnp.log(jnp.array([[0.5, 0.2, 0.2, 0.1], [0.1, 0.1, 0.2, 0.6]]))
-    tokens = np.array([[0, 2, 1], [3, 0, 0]])
-    weights = np.array([[1.0, -0.5, -0.5], [1.0, -1.0, 0.0]], np.float32)
-    difference = read(mg.Readout(tokens=tokens, weights=weights, kind="logits"), logits)
+    answers = mg.Answers(
+        tokens=np.array([[0, 2, 1], [3, 0, 0]]),
+        signs=np.array([[1.0, -1.0, -1.0], [1.0, -1.0, 0.0]], np.float32),
+    )
+    difference = logit_difference(logits, answers)
     np.testing.assert_allclose(difference, [np.log(2.5), np.log(6.0)], rtol=1e-5)
-    mass = read(mg.Readout(tokens=tokens, weights=weights, kind="probabilities"), logits)
-    np.testing.assert_allclose(mass, [0.5 - 0.1 - 0.1, 0.6 - 0.1], rtol=1e-5)
+    mass = probability_difference(logits, answers)
+    np.testing.assert_allclose(mass, [0.5 - 0.2 - 0.2, 0.6 - 0.1], atol=1e-6)
+    best = best_difference(logits, answers)
+    np.testing.assert_allclose(best, [np.log(2.5), np.log(6.0)], rtol=1e-5)
+
+
+def test_the_best_right_answer_must_beat_the_best_wrong_one() -> None:
+    # Thirteen wrong answers: the right one is above their mean and below the best of them.
+    logits = jnp.zeros((2, 14)).at[:, 0].set(1.0).at[0, 5].set(2.0)
+    signs = np.tile(np.array([1.0] + [-1.0] * 13, np.float32), (2, 1))
+    answers = mg.Answers(tokens=np.tile(np.arange(14), (2, 1)), signs=signs)
+    assert (np.asarray(logit_difference(logits, answers)) > 0).all()
+    assert answered_rightly(answers, logits).tolist() == [False, True]
 
 
 def test_kl_is_of_the_model_to_the_circuit_in_nats() -> None:
@@ -74,7 +82,7 @@ def test_figures_are_those_of_a_plain_computation(tiny_model: mg.Model) -> None:
         c, p, masks, batch.clean, batch.corrupted, batch.attention_mask
     )[rows, last]
     base = mg.forward(c, p, batch.clean, batch.attention_mask)[rows, last]
-    right, wrong = batch.readouts["score"].tokens.T
+    right, wrong = batch.targets.scores["score"].answers.tokens.T
     score = np.asarray(circuit[rows, right] - circuit[rows, wrong])
     of_base = np.asarray(base[rows, right] - base[rows, wrong])
     assert figures["score"] == pytest.approx(score.mean(), abs=1e-4)
@@ -82,6 +90,14 @@ def test_figures_are_those_of_a_plain_computation(tiny_model: mg.Model) -> None:
     assert figures["accuracy"] == pytest.approx((score > 0).mean())
     assert figures["kl"] == pytest.approx(float(kl_divergence(base, circuit).mean()), abs=1e-4)
     assert figures["kl"] > 0.01
+
+
+def test_a_circuit_of_another_constant_is_refused(tiny_model: mg.Model) -> None:
+    masks = mg.full_masks(tiny_model.config)
+    other = dataclasses.replace(tiny_model.config, norm_eps=0.1)
+    circuit = mg.Circuit(masks=masks, metadata={"config_hash": other.hash(), "model": "theirs"})
+    with pytest.raises(mg.MgnpError, match="hash .* another constant of the same shape.*theirs"):
+        mg.evaluate(tiny_model, circuit, tiny.batch(tiny_model.config))
 
 
 def test_batch_size_changes_no_figure(tiny_model: mg.Model) -> None:
@@ -97,7 +113,7 @@ def test_soft_masks_and_foreign_circuits_are_refused(tiny_model: mg.Model) -> No
     batch = tiny.batch(tiny_model.config)
     with pytest.raises(mg.MgnpError, match="other than 0 and 1"):
         mg.evaluate(tiny_model, mg.full_masks(tiny_model.config, 0.5), batch)
-    other = tiny.model("llama" if tiny_model.config.family == "gpt2" else "gpt2")
+    other = tiny.model("llama" if tiny_model.config.norm == "layer" else "gpt2")
     with pytest.raises(mg.MgnpError, match="do not fit this model"):
         mg.evaluate(tiny_model, mg.full_masks(other.config), batch)
 
@@ -128,13 +144,13 @@ def test_kept_streams_are_those_of_single_batches(
 ) -> None:
     c, p = tiny_model.config, tiny_model.params
     batch = tiny.batch(c, rows=7, shared=2)
-    where = extent(batch, share_prefix=share)
-    whole = prepare(c, p, batch, 3, where, host=host)
+    where = spans_of(batch, share_prefix=share)
+    whole = cache_runs(c, p, batch, 3, where, host=host)
     rows = np.array([5, 2])
-    part = run_streams(c, p, batch.take(rows), share_prefix=share)
-    assert isinstance(part.corrupted, Corrupted) and isinstance(whole.corrupted, Corrupted)
+    part = plain_runs(c, p, batch.take(rows), share_prefix=share)
+    assert isinstance(part.corrupted, CorruptedRun) and isinstance(whole.corrupted, CorruptedRun)
     taken = whole.take(where.select(rows, where.sizes([rows])))
-    assert isinstance(taken.corrupted, Corrupted)
+    assert isinstance(taken.corrupted, CorruptedRun)
     used = np.asarray(part.layout.used)
     np.testing.assert_array_equal(used, taken.layout.used)
     np.testing.assert_array_equal(taken.clean[used], part.clean[used])
@@ -152,7 +168,7 @@ def test_kept_streams_are_those_of_single_batches(
     for a, b in zip(taken.corrupted.prefix[0], part.corrupted.prefix[0]):
         np.testing.assert_allclose(np.asarray(a)[:, :, :width][:, mask], b[:, mask], atol=1e-5)
     arrays = (whole.base_logits, whole.corrupted)
-    assert stream_bytes(c, where) == sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+    assert cache_bytes(c, where) == sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
 
 
 def test_shared_prefixes_and_lockstep_change_no_logit_and_no_gradient(
@@ -166,13 +182,13 @@ def test_shared_prefixes_and_lockstep_change_no_logit_and_no_gradient(
         for name, leaf in mg.full_masks(c).items()
     }
     masks = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), masks)
-    packed = run_streams(c, p, batch)
+    packed = plain_runs(c, p, batch)
     assert packed.layout.prefix.shape[1] == 3
-    plain = run_streams(c, p, batch, share_prefix=False)
+    plain = plain_runs(c, p, batch, share_prefix=False)
     clean, corrupted = packed_tokens(batch, plain.layout)
     beside = dataclasses.replace(plain, clean=clean, corrupted=corrupted)  # type: ignore[type-var]
 
-    def logits(masks: mg.Masks, streams: Streams, remat: bool) -> tuple[jax.Array, jax.Array]:
+    def logits(masks: mg.Masks, streams: CachedRuns, remat: bool) -> tuple[jax.Array, jax.Array]:
         out = masked_logits(c, p, masks, streams, remat=remat)
         return jnp.square(out).sum(), out
 
@@ -186,7 +202,7 @@ def test_each_prompt_has_its_own_gates(tiny_model: mg.Model) -> None:
     c, p, batch = tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config, rows=2)
     one, zero = mg.full_masks(c, 1.0, embedding=True), mg.full_masks(c, 0.0, embedding=True)
     both = jax.tree.map(lambda a, b: jnp.stack([a, b], axis=min(a.ndim, 1)), one, zero)
-    streams = run_streams(c, p, batch)
+    streams = plain_runs(c, p, batch)
     together = masked_logits(c, p, both, streams)
     np.testing.assert_allclose(together[0], masked_logits(c, p, one, streams)[0], atol=1e-5)
     np.testing.assert_allclose(together[1], masked_logits(c, p, zero, streams)[1], atol=1e-5)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
-from mgnp_jax.models import gpt2, llama
+from mgnp_jax.models.families import gpt2, llama
 from tests import tiny
-from tests.masks.test_granularities import GPT2_SMALL
+from tests.masks.test_hierarchy import GPT2_SMALL
 
 SMOLLM2 = llama.read_config(
     {

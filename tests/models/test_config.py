@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 import mgnp_jax as mg
-from mgnp_jax.models import gpt2, llama
-from mgnp_jax.models.families import family_named
+from mgnp_jax.models.families import family_named, gpt2, llama, qwen2
 from tests import tiny
 
 # The keys of the config.json that GPT-2 small has on the hub, values included.
@@ -68,6 +67,61 @@ LLAMA_HUB = {
 }
 
 
+QWEN2_HUB = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151643,
+    "hidden_act": "silu",
+    "hidden_size": 896,
+    "initializer_range": 0.02,
+    "intermediate_size": 4864,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 24,
+    "model_type": "qwen2",
+    "num_attention_heads": 14,
+    "num_hidden_layers": 24,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1000000.0,
+    "sliding_window": 32768,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.40.1",
+    "use_cache": True,
+    "use_mrope": False,
+    "use_sliding_window": False,
+    "vocab_size": 151936,
+}
+
+
+def test_qwen2_of_the_hub_is_read() -> None:
+    config = qwen2.read_config(QWEN2_HUB)
+    assert (config.layers, config.heads, config.kv_heads, config.head_width) == (24, 14, 2, 64)
+    assert config.qkv_bias and not config.attention_bias and config.rope_theta == 1e6
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        {"n_special": 0, "predict_special_tokens": True},
+        {"output_past": True},
+        {"a_key_of_the_future": 1},
+        {"summary_type": "mean"},
+    ],
+    ids=lambda keys: next(iter(keys)),
+)
+def test_keys_that_transformers_does_not_act_on_are_harmless(harmless: dict[str, Any]) -> None:
+    # gpt2-medium's and gpt2-xl's own have some of these.
+    assert gpt2.read_config({**GPT2_HUB, **harmless}) == gpt2.read_config(GPT2_HUB)
+
+
+def test_two_places_that_disagree_are_both_named() -> None:
+    raw = {**LLAMA_HUB, "rope_parameters": {"rope_type": "default", "rope_theta": 500000}}
+    with pytest.raises(mg.MgnpError, match="'rope_theta' = 100000 .*500000"):
+        llama.read_config(raw)
+
+
 def test_gpt2_small_of_the_hub_is_read() -> None:
     config = gpt2.read_config(GPT2_HUB)
     assert (config.layers, config.heads, config.width, config.mlp_width) == (12, 12, 768, 3072)
@@ -95,13 +149,12 @@ def test_rope_parameters_of_transformers_5_are_read() -> None:
         (GPT2_HUB, "add_cross_attention", True),
         (GPT2_HUB, "activation_function", "swiglu"),
         (GPT2_HUB, "quantization_config", {"bits": 4}),
-        (GPT2_HUB, "a_key_of_the_future", 1),
         (LLAMA_HUB, "attention_bias", True),
         (LLAMA_HUB, "rope_scaling", {"factor": 8.0}),
         (LLAMA_HUB, "rope_parameters", {"rope_type": "llama3", "factor": 8.0}),
         (LLAMA_HUB, "hidden_act", "relu2"),
-        (LLAMA_HUB, "sliding_window", 4096),
-        (LLAMA_HUB, "layer_types", ["full_attention"]),
+        (QWEN2_HUB, "use_sliding_window", True),
+        (QWEN2_HUB, "layer_types", ["sliding_attention"] * 24),
     ],
 )
 def test_what_the_code_does_not_honour_is_refused_by_name(
@@ -119,14 +172,13 @@ def test_a_missing_key_is_named(base: dict[str, Any]) -> None:
 
 
 def test_an_unknown_family_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(mg.MgnpError, match="model_type 'mamba'; supported are gpt2, llama"):
+    with pytest.raises(mg.MgnpError, match="model_type 'mamba'; supported are gpt2, llama, qwen2"):
         family_named("mamba")
 
 
 @pytest.mark.parametrize("config", tiny.CONFIGS.values(), ids=tiny.CONFIGS)
 def test_a_written_config_is_read_back(config: mg.ModelConfig) -> None:
-    family = family_named(config.family)
-    assert family.read_config(family.write_config(config)) == config
+    assert config.family.read_config(config.family.write_config(config)) == config
 
 
 def test_shapes_that_cannot_be_are_refused() -> None:

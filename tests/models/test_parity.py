@@ -49,6 +49,63 @@ def test_tiny_models_match_torch(name: str) -> None:
     assert compare(model, raw, *prompts(raw["vocab_size"])) < 1e-4
 
 
+def masked_torch(
+    model: Any, masks: dict[str, np.ndarray], clean: np.ndarray, corrupted: np.ndarray
+) -> np.ndarray:
+    """The masked run written as hooks on the torch model: what a module reads and writes, mixed."""
+    import torch
+
+    inner = getattr(model, "transformer", None) or model.model
+    layers = inner.h if hasattr(inner, "h") else inner.layers
+    seen: dict[Any, Any] = {}
+    gates = {}
+    for i, layer in enumerate(layers):
+        attention = layer.attn.c_proj if hasattr(layer, "attn") else layer.self_attn.o_proj
+        mlp = layer.mlp.c_proj if hasattr(layer.mlp, "c_proj") else layer.mlp.down_proj
+        neurons = masks["attention_heads"][i][:, None] * masks["attention_neurons"][i]
+        gates[attention] = neurons.ravel(), masks["attention_blocks"][i]
+        gates[mlp] = masks["mlp_hidden"][i], masks["mlp_output"][i] * masks["mlp_blocks"][i]
+
+    def mixed(gate: Any, own: Any, other: Any) -> Any:
+        return other + torch.tensor(gate) * (own - other)
+
+    def run(tokens: np.ndarray, read: Any, write: Any) -> np.ndarray:
+        hooks = [m.register_forward_pre_hook(read) for m in gates]
+        hooks += [m.register_forward_hook(write) for m in gates]
+        with torch.no_grad():
+            logits = model(torch.tensor(tokens).long()).logits.numpy()
+        for hook in hooks:
+            hook.remove()
+        return logits
+
+    run(
+        corrupted,
+        lambda module, args: seen.__setitem__((module, 0), args[0]),
+        lambda module, args, out: seen.__setitem__((module, 1), out),
+    )
+    return run(
+        clean,
+        lambda module, args: (mixed(gates[module][0], args[0], seen[module, 0]),),
+        lambda module, args, out: mixed(gates[module][1], out, seen[module, 1]),
+    )
+
+
+@pytest.mark.parametrize("name", sorted(make.CASES))
+def test_masked_passes_match_torch_with_hooks(name: str) -> None:
+    pytest.importorskip("torch")
+    model, _ = make.torch_model(name)
+    config, params = make.ours(name)
+    rng = np.random.default_rng(1)
+    masks = {n: rng.random(m.shape, np.float32) for n, m in mg.full_masks(config).items()}
+    clean, _ = prompts(config.vocab_size)
+    corrupted = (clean + rng.integers(1, 9, clean.shape)).astype(np.int32) % config.vocab_size
+    wanted = masked_torch(model, masks, clean, corrupted)
+    got = mg.two_stream_forward(config, params, masks, clean, corrupted)
+    plain = np.asarray(mg.forward(config, params, clean))
+    assert np.abs(wanted - plain).max() > 0.1
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_the_full_gpt2_small_shape_matches_torch() -> None:
     torch = pytest.importorskip("torch")

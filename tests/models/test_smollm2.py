@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
-from mgnp_jax.metrics.scores import read
+from mgnp_jax.cachedir import cache_root
+from mgnp_jax.metrics.scores import score
 from mgnp_jax.models import smollm2
-from mgnp_jax.train.prompts import base_logits
+from mgnp_jax.passes.caching import cache_logits
 
-converted = all((smollm2.cache_root() / "smollm2-135m" / f).exists() for f in smollm2.FILES)
+converted = all((cache_root() / "smollm2-135m" / f).exists() for f in smollm2.FILES)
 real = [
     pytest.mark.smollm2,
     pytest.mark.slow,
@@ -82,9 +83,8 @@ def test_the_converted_model_does_the_task(smol: mg.Model, stage: str) -> None:
     assert sum(leaf.size for leaf in jax.tree.leaves(smol.params)) == 134_515_008
     test = mg.load_task("ioi", smol.tokenizer, seed=0).test.take(slice(100))
     assert (test.clean[:, 0] == 0).all()
-    scores = read(
-        test.readouts["score"], jnp.asarray(base_logits(smol.config, smol.params, test, 50))
-    )
+    logits = jnp.asarray(cache_logits(smol.config, smol.params, test, 50))
+    scores = score(test.targets.scores["score"], logits)
     assert (scores > 0).mean() >= 0.95
     assert scores.mean() >= 4
 

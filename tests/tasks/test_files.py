@@ -57,7 +57,7 @@ def test_splits_named_in_the_file_are_kept(mini: mg.Model, tmp_path: Path) -> No
         (line(answers=[]), "mine.jsonl:2: field 'answers'"),
         ({**line(), "clean": None}, "mine.jsonl:2: field 'clean' must be text, got None"),
         (line(wrong_answers=[" Mary"]), "right and wrong answers at once"),
-        (line(0), "mine.jsonl:2: the clean prompt is that of mine.jsonl:1"),
+        (line(0), "mine.jsonl:2: the same pair as mine.jsonl:1"),
         (line(split="dev"), "split 'dev'; wanted one of train, validation, test"),
         (line(1, corrupted="Then Emma gave a book to"), "mine.jsonl:2: clean has 17 tokens and"),
         (line(1, answers=[" Mary John"]), "mine.jsonl:2: answer ' Mary John' .* read as"),
@@ -145,10 +145,65 @@ def test_no_file_makes_a_traceback_that_is_not_our_own(
         mg.load_task(tmp_path / "fuzz.json", mini.tokenizer, skip_bad=True)
 
 
-def test_every_problem_of_a_repeated_prompt_is_named(mini: mg.Model, tmp_path: Path) -> None:
+def test_several_corruptions_of_one_clean_prompt_stay_together(
+    mini: mg.Model, tmp_path: Path
+) -> None:
+    def corrupted(c: str) -> str:
+        return f"Then {c} and Paul spent the day at the park, and Adam gave a book to"
+
+    # In one line, and line by line; one more answer for a prompt counts as a row of its own.
+    rows = [line(i) for i in range(4)]
+    rows[0]["corrupted"] = [rows[0]["corrupted"], corrupted("Lisa"), corrupted("Anna")]
+    rows += [line(1, corrupted=corrupted(c)) for c in ("Emma", "Mary")]
+    rows += [line(2, answers=[" Emma", " Anna"])]
+    file = write(tmp_path / "mine.jsonl", rows)
+    for seed in range(4):
+        data = mg.load_task(file, mini.tokenizer, seed=seed)
+        assert data.counts() == {"train": 2, "validation": 1, "test": 1}
+        splits = [data.train, data.validation, data.test]
+        assert sum(map(len, splits)) == 3 + 3 + 2 + 1
+        clean = [{tuple(row) for row in split.clean.tolist()} for split in splits]
+        assert not (clean[0] & clean[1] or clean[0] & clean[2] or clean[1] & clean[2])
+
+
+def test_pairs_of_one_clean_prompt_in_two_splits_are_named(mini: mg.Model, tmp_path: Path) -> None:
+    parts = ["train", "validation", "test"]
+    rows = [line(i, split=part) for i, part in enumerate(parts)]
+    rows.append(line(0, corrupted=rows[0]["corrupted"].replace("book", "ring"), split="test"))
+    file = write(tmp_path / "mine.jsonl", rows)
+    with pytest.raises(mg.MgnpError, match="mine.jsonl:4: split 'test', but .* in 'train' at mine"):
+        mg.load_task(file, mini.tokenizer)
+
+
+def test_an_answer_given_twice_counts_once(mini: mg.Model, tmp_path: Path) -> None:
+    once, twice = (
+        mg.load_task(
+            write(
+                tmp_path / f"{n}.jsonl", [line(i, answers=[f" {NAMES[i]}"] * n) for i in range(3)]
+            ),
+            mini.tokenizer,
+        )
+        for n in (1, 2)
+    )
+    figures = [mg.evaluate(mini, mg.full_masks(mini.config), d.test) for d in (once, twice)]
+    assert figures[0] == figures[1]
+
+
+def test_pairs_from_python_are_a_task(mini: mg.Model) -> None:
+    pairs = [mg.PromptPair(**line(i)) for i in range(8)]
+    data = mg.from_pairs(mini.tokenizer, pairs, name="mine", metric="best_difference")
+    assert data.name == "mine" and data.counts() == {"train": 4, "validation": 2, "test": 2}
+    with pytest.raises(mg.MgnpError, match="metric must be one of logit_difference, .*'accuracy'"):
+        mg.from_pairs(mini.tokenizer, pairs, metric="accuracy")
+    pairs[3] = mg.PromptPair(**line(3, answers=[" Mary John"]))
+    with pytest.raises(mg.MgnpError, match=r"pairs\[3\]: answer ' Mary John'"):
+        mg.from_pairs(mini.tokenizer, pairs)
+
+
+def test_a_bad_pair_of_a_repeated_prompt_is_named(mini: mg.Model, tmp_path: Path) -> None:
     again = line(0, corrupted="Then Emma gave a book to")
     file = write(tmp_path / "mine.jsonl", [line(0), again, line(1), line(2)])
     with pytest.raises(mg.MgnpError) as error:
         mg.load_task(file, mini.tokenizer)
-    for part in ("2 problem(s) in 1 bad line(s)", "equally long", "prompt is that of mine.jsonl:1"):
+    for part in ("1 problem(s) in 1 bad line(s)", "mine.jsonl:2", "equally long"):
         assert part in str(error.value)

@@ -14,8 +14,9 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.tasks import TASKS, gendered_pronouns, greater_than, ioi, words
-from mgnp_jax.tasks.pairs import PromptPair, encode_pairs, logit_difference
-from mgnp_jax.tasks.task import TWINS, Counts, build, distinct_pairs
+from mgnp_jax.tasks.metrics import logit_difference
+from mgnp_jax.tasks.pairs import PromptPair, encode_pairs
+from mgnp_jax.tasks.task import EXTRA_CORRUPTIONS, Counts, build, distinct_pairs
 from mgnp_jax.types import Tokenizer
 
 
@@ -60,7 +61,6 @@ def test_same_seed_same_prompts(mini: mg.Model) -> None:
     task = ioi.IOI.__class__(
         name="ioi",
         counts=Counts(train=5, validation=5, test=5),
-        kind="logits",
         pairs=ioi.pairs,
     )
     first, again = (build(task, mini.tokenizer, 3) for _ in range(2))
@@ -76,7 +76,7 @@ def test_ioi_answers_and_corruption(mini: mg.Model, mini_ioi: mg.TaskData) -> No
     names = {f" {n}" for n in ioi.GIRLS + ioi.BOYS}
     batch = mini_ioi.validation
     clean, corrupted = (texts(tokenizer, batch, f) for f in ("clean", "corrupted"))
-    rows = zip(clean, corrupted, batch.readouts["score"].tokens)
+    rows = zip(clean, corrupted, batch.targets.scores["score"].answers.tokens)
     for a, b, (right, wrong) in rows:
         io, subject = tokenizer.decode([right]), tokenizer.decode([wrong])
         assert a.count(subject) == 2 and a.count(io) == 1
@@ -84,22 +84,24 @@ def test_ioi_answers_and_corruption(mini: mg.Model, mini_ioi: mg.TaskData) -> No
         in_corrupted = {n for n in names if f"{n} " in f"{b} " or f"{n}," in b}
         assert len(in_clean) == 2 and len(in_corrupted) == 3
         assert not in_clean & in_corrupted
-    np.testing.assert_array_equal(batch.readouts["score"].weights, [[1.0, -1.0]] * len(batch))
+    np.testing.assert_array_equal(
+        batch.targets.scores["score"].answers.signs, [[1.0, -1.0]] * len(batch)
+    )
 
 
-def test_greater_than_readouts_follow_equation_9(mini: mg.Model) -> None:
+def test_greater_than_scores_follow_equation_9(mini: mg.Model) -> None:
     tokenizer = mini.tokenizer
     assert tokenizer is not None
     pair = next(greater_than.pairs(np.random.default_rng(1), tokenizer))
     year = next(word for word in pair.clean.split() if word[:4].isdigit() and len(word) >= 4)
     start = int(year[2:4])
-    score, exact = pair.answers["score"], pair.answers["prob_diff"]
-    assert {int(y) for y, w in score.items() if w > 0} == set(range(start + 11, 100))
-    assert {int(y) for y, w in score.items() if w < 0} == set(range(0, max(0, start - 10)))
-    assert {int(y) for y, w in exact.items() if w > 0} == set(range(start + 1, 100))
-    assert {int(y) for y, w in exact.items() if w < 0} == set(range(0, start))
+    score, exact = ([set(map(int, s)) for s in pair.sets[n]] for n in ("score", "prob_diff"))
+    assert score == [set(range(start + 11, 100)), set(range(0, max(0, start - 10)))]
+    assert exact == [set(range(start + 1, 100)), set(range(0, start))]
+    # Right and wrong in the sense of accuracy are those of the exact sums.
+    assert (pair.answers, pair.wrong_answers) == pair.sets["prob_diff"]
     assert f"{year[:2]}01" in pair.corrupted
-    assert pair.corrupted.replace(f"{year[:2]}01", year[:4]) == pair.clean
+    assert str(pair.corrupted).replace(f"{year[:2]}01", year[:4]) == pair.clean
 
 
 def test_pronouns_are_balanced_and_corrupted_by_the_other_gender(mini: mg.Model) -> None:
@@ -108,7 +110,7 @@ def test_pronouns_are_balanced_and_corrupted_by_the_other_gender(mini: mg.Model)
     assert tokenizer is not None
     names = gendered_pronouns.popular_names()
     for part in (data.train, data.validation, data.test):
-        right = [tokenizer.decode([t]) for t in part.readouts["score"].tokens[:, 0]]
+        right = [tokenizer.decode([t]) for t in part.targets.scores["score"].answers.tokens[:, 0]]
         assert right.count(" he") == right.count(" she") == len(part) // 2
         clean, corrupted = (texts(tokenizer, part, field) for field in ("clean", "corrupted"))
         for pronoun, a, b in zip(right, clean, corrupted):
@@ -118,26 +120,26 @@ def test_pronouns_are_balanced_and_corrupted_by_the_other_gender(mini: mg.Model)
 
 
 @pytest.mark.parametrize("name", ["ioi", "gp"])
-def test_a_training_prompt_comes_with_several_corrupted_twins(mini: mg.Model, name: str) -> None:
+def test_a_training_prompt_comes_with_several_corrupted_ones(mini: mg.Model, name: str) -> None:
     assert mini.tokenizer is not None
     task = dataclasses.replace(mg.TASKS[name], counts=Counts(train=20, validation=20, test=20))
     data = build(task, mini.tokenizer, 0)
     assert data.counts() == {"train": 20, "validation": 20, "test": 20}
-    assert [len(s) for s in (data.train, data.validation, data.test)] == [20 * (1 + TWINS), 20, 20]
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [
+        20 * (1 + EXTRA_CORRUPTIONS),
+        20,
+        20,
+    ]
     clean, corrupted = (texts(mini.tokenizer, data.train, f) for f in ("clean", "corrupted"))
     assert len(set(zip(clean, corrupted))) == len(data.train)
-    assert {clean.count(text) for text in clean} == {1 + TWINS}
+    assert {clean.count(text) for text in clean} == {1 + EXTRA_CORRUPTIONS}
     pairs = distinct_pairs(task, mini.tokenizer, 0)
     assert {pair.corrupted for pair in pairs[:20]} < set(corrupted)
-    # Twins change nothing else.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr({"ioi": ioi, "gp": gendered_pronouns}[name], "TWINS", 0)
-        alone = distinct_pairs(task, mini.tokenizer, 0)
-        assert not any(pair.twins() for pair in alone)
-    with_none, without = (
-        [dataclasses.replace(pair, twins=tuple) for pair in found] for found in (pairs, alone)
-    )
-    assert with_none == without
+    # They change nothing else.
+    alone = build(task, mini.tokenizer, 0, extra_corruptions=0)
+    assert len(alone.train) == 20
+    chex.assert_trees_all_equal(data.validation, alone.validation)
+    chex.assert_trees_all_equal(data.train.take(slice(-20, None)), alone.train)
     if name == "ioi":
         names = {*ioi.GIRLS, *ioi.BOYS}
         for a, b in zip(clean, corrupted):
@@ -165,7 +167,7 @@ def test_a_name_comes_again_only_after_all_others_and_in_another_template(
     names = gendered_pronouns.usable_names(mini.tokenizer)[" she"]
     found = list(gendered_pronouns.pairs(np.random.default_rng(0), mini.tokenizer))
     assert len({pair.clean for pair in found}) == len(found)
-    girls = [pair.clean for pair in found if pair.answers["score"][" she"] > 0]
+    girls = [pair.clean for pair in found if " she" in pair.answers]
     used = [re.findall(r"\w+", clean) for clean in girls[: len(names)]]
     assert sorted(word for words in used for word in words if word in names) == sorted(names)
 
@@ -186,11 +188,12 @@ def test_tasks_work_for_byte_level_tokenizers(
     tokenizer: Any = request.getfixturevalue(which)
     task = dataclasses.replace(mg.TASKS[name], counts=Counts(train=100, validation=100, test=100))
     pairs = distinct_pairs(task, tokenizer, 0)
-    batch = encode_pairs(tokenizer, pairs, task.kind, task.judges[0])
+    batch = encode_pairs(tokenizer, pairs, logit_difference)
     assert len(batch) == 300
     assert texts(tokenizer, batch, "clean") == [pair.clean for pair in pairs]
     assert texts(tokenizer, batch, "corrupted") == [pair.corrupted for pair in pairs]
-    first = tokenizer.convert_ids_to_tokens(batch.readouts["score"].tokens[:, 0].tolist())
+    tokens = batch.targets.scores["score"].answers.tokens[:, 0]
+    first = tokenizer.convert_ids_to_tokens(tokens.tolist())
     assert all(answer.startswith("Ġ") != name.startswith("gt") for answer in first)
 
 
@@ -202,32 +205,31 @@ def test_greater_than_of_a_digit_tokenizer_is_scored_on_the_tens_digit(
         year = next(word for word in pair.clean.split() if word[:4].isdigit())
         tens = int(year[2])
         assert 1 <= tens <= 8
-        weights = pair.answers["tens_prob_diff"]
-        assert weights == pair.answers["score"]
-        assert [weights[str(d)] for d in range(10)] == [-1.0] * tens + [1.0] * (10 - tens)
-        assert list(pair.choices["kl_tens"]) == list("0123456789")
+        digits = tuple("0123456789")
+        assert pair.sets["tens_prob_diff"] == pair.sets["score"] == (digits[tens:], digits[:tens])
+        assert pair.kl_over["kl_tens"] == digits
     data = mg.load_task("gt", digit_tokenizer)
-    assert data.train.judge == "score"
-    assert data.train.choices["kl_tens"].shape == (150, 10)
+    assert data.train.targets.kl_over["kl_tens"].shape == (150, 10)
 
 
 def test_greater_than_scores_of_one_year_by_hand() -> None:
-    readouts, choices = greater_than.two_digits(43)
-    window, exact = readouts["score"], readouts["prob_diff"]
-    assert [y for y, w in window.items() if w > 0] == [f"{y}" for y in range(54, 100)]
-    assert [y for y, w in window.items() if w < 0] == [f"{y:02d}" for y in range(33)]
-    assert sorted(set(exact) ^ set(choices["kl_years"])) == ["43"]
-    assert exact["44"] == 1.0 and exact["42"] == -1.0
+    scored = greater_than.two_digits(43)
+    later, earlier = scored.scores["score"]
+    assert list(later) == [f"{y}" for y in range(54, 100)]
+    assert list(earlier) == [f"{y:02d}" for y in range(33)]
+    both = {*scored.answers, *scored.wrong_answers}
+    assert sorted(both ^ set(scored.kl_over["kl_years"])) == ["43"]
+    assert "44" in scored.answers and "42" in scored.wrong_answers
 
 
 def test_other_start_years_may_corrupt(gpt2_tokenizer: Tokenizer) -> None:
     for pair in itertools.islice(
         TASKS["gt-other"].pairs(np.random.default_rng(0), gpt2_tokenizer), 200
     ):
-        a, b = (re.findall(r"\d{4}", text)[0] for text in (pair.clean, pair.corrupted))
+        a, b = (re.findall(r"\d{4}", text)[0] for text in (pair.clean, str(pair.corrupted)))
         assert a[:2] == b[:2] and a != b
     mixed = {
-        re.findall(r"\d{4}", p.corrupted)[0][2:]
+        re.findall(r"\d{4}", str(p.corrupted))[0][2:]
         for p in itertools.islice(
             TASKS["gt-other"].pairs(np.random.default_rng(0), gpt2_tokenizer), 50
         )
@@ -250,7 +252,8 @@ def pair(**changes: Any) -> PromptPair:
     given = {
         "clean": "Then Mary and John spent the day at the park, and John gave a book to",
         "corrupted": "Then Emma and Paul spent the day at the park, and Lisa gave a book to",
-        "answers": {"score": logit_difference([" Mary"], [" John"])},
+        "answers": [" Mary"],
+        "wrong_answers": [" John"],
         "origin": "mine.jsonl:4",
     }
     return PromptPair(**(given | changes))
@@ -267,11 +270,11 @@ def pair(**changes: Any) -> PromptPair:
         ({"clean": pair().clean.replace("park", "moon")}, "does not know; all it reads is .*Mary"),
         ({"clean": pair().clean.replace("Then", "Zzz")}, "clean has words .* does not know"),
         (
-            {"answers": {"score": logit_difference([" Mary John"], [" John"])}},
+            {"answers": [" Mary John"]},
             r"answer ' Mary John' \(score\) is read as .*Mary.*John.*one known token",
         ),
         (
-            {"answers": {"score": logit_difference(["Mary"], [" John"])}},
+            {"answers": ["Mary"]},
             "answer 'Mary' .*leading space",
         ),
     ],
@@ -279,13 +282,13 @@ def pair(**changes: Any) -> PromptPair:
 )
 def test_unusable_pairs_are_named(mini: mg.Model, changes: dict, message: str) -> None:
     with pytest.raises(mg.MgnpError, match=message):
-        encode_pairs(mini.tokenizer, [pair(), pair(**changes)], "logits")  # type: ignore[arg-type]
+        encode_pairs(mini.tokenizer, [pair(), pair(**changes)], logit_difference)
 
 
 def test_every_unusable_pair_is_reported_at_once(mini: mg.Model) -> None:
     bad = [pair(corrupted=pair().clean, origin=f"mine.jsonl:{i}") for i in range(30)]
     with pytest.raises(mg.MgnpError) as error:
-        encode_pairs(mini.tokenizer, bad, "logits")  # type: ignore[arg-type]
+        encode_pairs(mini.tokenizer, bad, logit_difference)
     assert "30 problem(s)" in str(error.value) and "mine.jsonl:19" in str(error.value)
     assert "and 10 more" in str(error.value)
 

@@ -1,0 +1,1 @@
+"""Times a training step against the published algorithm and the machine's floor."""

@@ -1,0 +1,1 @@
+"""Trains the embedded default model, gpt2-mini."""

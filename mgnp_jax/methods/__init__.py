@@ -1,0 +1,18 @@
+"""Stage 6: a model and prompts → a circuit. One file or folder a method, one line in the table."""
+
+from __future__ import annotations
+
+from mgnp_jax.methods.magnitude import MagnitudeConfig
+from mgnp_jax.methods.node_pruning.method import DiscoverConfig
+from mgnp_jax.methods.node_pruning.published import PublishedConfig
+from mgnp_jax.methods.protocol import Method
+from mgnp_jax.methods.random_nodes import RandomConfig
+
+METHODS: dict[str, type[Method]] = {
+    config.name: config
+    for config in (DiscoverConfig, PublishedConfig, RandomConfig, MagnitudeConfig)
+}
+"""The config of every method, by the name it has on the command line."""
+
+DEFAULT: type[Method] = DiscoverConfig
+"""The one that is used where none is named."""

@@ -1,0 +1,1 @@
+"""Multi-granular node pruning: Hard-Concrete gates on six granularities, trained together."""

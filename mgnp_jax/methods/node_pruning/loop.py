@@ -1,0 +1,199 @@
+"""The training loop: prepare; step, log, validate, compact; extract."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mgnp_jax.masks.circuit import Circuit, binarise
+from mgnp_jax.masks.granularities import gate_count
+from mgnp_jax.methods.node_pruning import compaction as closing
+from mgnp_jax.methods.node_pruning import schedule
+from mgnp_jax.methods.node_pruning.config import Settings
+from mgnp_jax.methods.node_pruning.controller import next_controller
+from mgnp_jax.methods.node_pruning.state import Best, LoopState, first_state
+from mgnp_jax.methods.node_pruning.step import train_step
+from mgnp_jax.methods.node_pruning.target import target_of
+from mgnp_jax.methods.node_pruning.validation import measured, validated, why_this_one
+from mgnp_jax.methods.node_pruning.work import Work, prepare
+from mgnp_jax.methods.protocol import Interrupted, OnRecord
+from mgnp_jax.models.hub import Model
+from mgnp_jax.passes.compaction import compacted, plan_for
+from mgnp_jax.passes.segment_plan import full_cost
+from mgnp_jax.tasks.task import TaskData
+from mgnp_jax.types import Masks, MgnpError, Record
+
+
+def find_circuit(
+    key: jax.Array, model: Model, data: TaskData, config: Settings, on_record: OnRecord
+) -> Circuit:
+    """Trains gates on the training prompts and keeps the best binary circuit.
+
+    Args:
+      key: [] typed key of the run; folded, not consumed.
+      model: its weights are read only.
+      data: training prompts move log-alpha, validation prompts choose the circuit.
+      config: how.
+      on_record: called with a dict at every logged step (`step`, `loss`, its terms,
+        `kept`), validation (`step`, `validation`) and compaction (`step`, `cost`, the
+        multiply-adds of what is left over those of the whole model).
+
+    Returns:
+      The binary circuit with the least objective on the validation split.
+
+    Raises:
+      MgnpError: for a loss that is not a number.
+      Interrupted: if the user stops it, with the best circuit so far.
+    """
+    work = prepare(key, model, data, config)
+    state = first_state(config, model.config, work.key, work.sharding)
+    try:
+        while state.done < config.steps:
+            state = _step(work, state, on_record)
+            if state.done % config.validate_every == 0 or state.done == config.steps:
+                state, log_alpha = _validate(work, state, on_record)
+                work, state = _compact(work, state, log_alpha, on_record)
+        state = _settle(work, state, on_record)
+    except KeyboardInterrupt:
+        if state.best is None:
+            raise
+        raise Interrupted(_extract(work, state, interrupted=True)) from None
+    return _extract(work, state, interrupted=False)
+
+
+def _step(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
+    """One step, and a line of the log where one is due."""
+    config, step = work.config, state.done
+    runs = work.sharding.rows(work.train, work.order[step], work.sizes)
+    trained, terms = train_step(
+        *(work.static, work.model.config, work.key, work.params),
+        *(state.trained, runs, state.controller, work.compaction),
+    )
+    done = step + 1
+    state = state.replace(done=done, trained=trained)  # type: ignore[attr-defined]
+    if step % config.log_every and done != config.steps:
+        return state
+    record = {"step": done} | jax.tree.map(float, terms)
+    if not math.isfinite(record["loss"]):
+        told = ", ".join(f"{k} {v}" for k, v in record.items() if k not in ("step", "kept"))
+        raise MgnpError(
+            f"the loss is {record['loss']} at step {done} ({told}): the model gives logits that "
+            "are not numbers on these prompts; check the checkpoint"
+        )
+    on_record(record)
+    told = {k: v for k, v in record.items() if k not in ("step", "kept")}
+    return state.replace(terms=told)  # type: ignore[attr-defined]
+
+
+def _measured(work: Work, masks: Masks) -> Record:
+    return measured(work.validation, masks, work.at_once)
+
+
+def _validate(work: Work, state: LoopState, on_record: OnRecord) -> tuple[LoopState, Masks]:
+    """Measures the binary circuit, corrects the controller, keeps the best; the log-alpha, too."""
+    config, done = work.config, state.done
+    log_alpha = jax.tree.map(jnp.copy, state.trained.log_alpha)
+    masks = binarise(log_alpha)
+    metrics = _measured(work, masks)
+    record = validated(config, done, masks, metrics, state.controller)
+    on_record({"step": done, "validation": record})
+    if not math.isfinite(record["objective"]):
+        raise MgnpError(
+            f"the binary circuit of step {done} gives logits that are not numbers on "
+            "the validation prompts; check the checkpoint"
+        )
+    target, best = target_of(config), state.best
+    # With a target, prices of earlier steps were not yet those that meet it.
+    latest = target is not None or config.choose == "last"
+    if best is None or latest or record["objective"] < best.record["objective"]:
+        best = Best(log_alpha=log_alpha, masks=masks, record=record)
+    controller = state.controller
+    if done < config.steps:
+        part = done / config.steps
+        controller = next_controller(config, target, controller, metrics, part)
+        controller = work.sharding.replicate(controller)
+    return state.replace(best=best, controller=controller), log_alpha  # type: ignore[attr-defined]
+
+
+def _compact(
+    work: Work, state: LoopState, log_alpha: Masks, on_record: OnRecord
+) -> tuple[Work, LoopState]:
+    """Leaves out what is closed for good, if that saves more than a compilation costs."""
+    config, execution = work.config, work.config.execution
+    if not execution.compact or execution.lockstep or state.done == config.steps:
+        return work, state
+    noise = float(schedule.noise_scale(config, state.trained.step))
+    left = closing.still_open(log_alpha, noise, config.closed_below)
+    left = closing.only(left, state.left)
+    plan = plan_for(work.model.config, left, execution.max_segments)
+    to_come = (config.steps - state.done) * work.sizes.tokens * work.sharding.count
+    # Each step has a forward pass and the gradient's.
+    if 2 * (work.cost - plan.cost) * to_come < execution.compile_cost:
+        return work, state
+    smaller = compacted(work.model.config, work.params, plan, left)
+    smaller = work.sharding.replicate(smaller)
+    trained = state.trained
+    trained = trained.replace(  # type: ignore[attr-defined]
+        log_alpha=closing.closed(trained.log_alpha, smaller.open)
+    )
+    on_record({"step": state.done, "cost": plan.cost / full_cost(work.model.config)})
+    work = dataclasses.replace(
+        work,
+        train=work.train.compacted(smaller),
+        validation=work.validation.compacted(smaller),
+        compaction=smaller,
+        cost=plan.cost,
+    )
+    return work, state.replace(trained=trained, left=smaller.open)  # type: ignore[attr-defined]
+
+
+def _settle(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
+    """Meets the size or quality that was asked for, if one was."""
+    target = target_of(work.config)
+    if target is None or state.best is None:
+        return state
+    log_alpha, masks, metrics = target.settle(
+        state.best.log_alpha,
+        work.config.granularities,
+        lambda new, old: closing.hold(new, old, state.left),
+        lambda masks: _measured(work, masks),
+    )
+    record = validated(work.config, state.done, masks, metrics, state.controller)
+    on_record({"step": state.done, "validation": record})
+    best = Best(log_alpha=log_alpha, masks=masks, record=record)
+    return state.replace(best=best)  # type: ignore[attr-defined]
+
+
+def _extract(work: Work, state: LoopState, *, interrupted: bool) -> Circuit:
+    """The circuit to keep, and what is to be known of its training."""
+    if state.best is None:
+        raise AssertionError("the last step always validates")
+    config = work.config
+    # Numbers that were put aside and read again are NumPy's.
+    record, terms, done = jax.tree.map(
+        lambda number: np.asarray(number).item(), (state.best.record, state.terms, state.done)
+    )
+    metadata: dict[str, Any] = {
+        "settings": dataclasses.asdict(config),
+        "training": {
+            "steps": done,
+            "interrupted": interrupted,
+            "gates": gate_count(
+                work.model.config, embedding=config.train_embedding, names=config.granularities
+            ),
+            "loss": terms,
+        },
+        "validation": record,
+        "note": why_this_one(config, record),
+    }
+    return Circuit(
+        masks=state.best.masks,
+        log_alpha=state.best.log_alpha,
+        metadata=metadata,
+        ablation_values=work.constants,
+    )

@@ -1,0 +1,187 @@
+"""The terms of equation 7: how far a circuit is from the full model, and what it costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mgnp_jax.methods.node_pruning.config import Settings
+from mgnp_jax.methods.node_pruning.prices import Penalties
+from mgnp_jax.metrics.scores import kl_divergence, kl_over, score
+from mgnp_jax.passes.cached_runs import CachedRuns
+
+Terms = dict[str, jax.Array]
+
+
+def penalty(kept: dict[str, jax.Array], sizes: dict[str, int], penalties: Penalties) -> jax.Array:
+    """Σ price · open nodes over granularities.
+
+    Args:
+      kept: [] fractions by granularity, expected or counted.
+      sizes: number of gates by granularity.
+      penalties: price of one open node by granularity.
+
+    Returns:
+      [].
+    """
+    prices = dataclasses.asdict(penalties)
+    return functools.reduce(
+        operator.add, (prices[name] * sizes[name] * part for name, part in kept.items())
+    )
+
+
+def score_size(runs: CachedRuns) -> jax.Array:
+    """Mean size of the full model's score over all prompts, the unit of `score_gap`.
+
+    Args:
+      runs: prompts with the full model's logits, with leading axes of shards or without.
+
+    Returns:
+      [] in the score's own unit.
+    """
+    flat = (runs.targets.scores["score"], runs.base_logits)
+    target, logits = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), flat)
+    return jnp.maximum(jnp.abs(score(target, logits.astype(_fine(logits)))).mean(), 1e-6)
+
+
+def faithfulness(
+    logits: jax.Array, runs: CachedRuns, size: jax.Array, correction: jax.Array | float = 0.0
+) -> Terms:
+    """The two terms that say how far the circuit is from the full model.
+
+    Args:
+      logits: [B, V] of the circuit.
+      runs: the prompts, with the full model's logits.
+      size: [] of the full model's score, as `score_size` of the whole batch.
+      correction: [] by what part of itself the score that is aimed at exceeds the full model's.
+
+    Returns:
+      `kl`, mean in nats; `score_gap`, mean |circuit − full model| of the task's score over
+      the mean size of the full model's. Both directions count: a circuit that is better
+      than the model is not faithful. The ratio makes one weight serve scores in logits and
+      in probability.
+    """
+    # At least float32 from here on, whatever the model ran in.
+    base, logits = (x.astype(_fine(x)) for x in (runs.base_logits, logits))
+    target = runs.targets.scores["score"]
+    gap = jnp.abs(score(target, logits) - (1 + correction) * score(target, base)).mean() / size
+    return {"kl": kl_divergence(base, logits).mean(), "score_gap": gap}
+
+
+def softened_kl(logits: jax.Array, base: jax.Array, temperature: float) -> jax.Array:
+    """KL(full ‖ circuit) of answers softened by a temperature, times its square.
+
+    A few tokens have nearly all of the probability; softened, the others count as well. Meant
+    against overfitting to few prompts. The square makes up for gradients that shrink as one
+    over it where the temperature is large.
+
+    Reference: distillation, arXiv 1503.02531.
+
+    Args:
+      logits: [B, V] of the circuit.
+      base: [B, V] of the full model.
+      temperature: divides all logits; at least 1.
+
+    Returns:
+      [] mean over prompts, in nats times the temperature's square.
+    """
+    base, logits = (x.astype(_fine(x)) / temperature for x in (base, logits))
+    return temperature**2 * kl_divergence(base, logits).mean()
+
+
+def matched(
+    config: Settings,
+    logits: jax.Array,
+    runs: CachedRuns,
+    size: jax.Array,
+    correction: jax.Array,
+) -> tuple[jax.Array, Terms]:
+    """KL, softened KL, and the score's distance from the full model's, either way.
+
+    Args:
+      config: loss weights.
+      logits: [B, V] of the circuit.
+      runs: the prompts, with the full model's logits.
+      size: [] of the full model's score.
+      correction: [] of the score that is aimed at.
+
+    Returns:
+      The loss without the penalty, and its terms.
+    """
+    terms = faithfulness(logits, runs, size, correction)
+    loss = unfaithfulness(config, terms)
+    if config.softened_weight:
+        softened = softened_kl(logits, runs.base_logits, config.temperature)
+        terms["softened_kl"] = softened
+        loss += config.kl_weight * config.softened_weight * softened
+    return loss, terms
+
+
+def hinge(
+    config: Settings,
+    logits: jax.Array,
+    runs: CachedRuns,
+    size: jax.Array,
+    correction: jax.Array,
+) -> tuple[jax.Array, Terms]:
+    """The published loss: KL, and by how much the score falls short of a margin.
+
+    Args:
+      config: loss weights and margin.
+      logits: [B, V] of the circuit.
+      runs: the prompts, with the full model's logits.
+      size: unused: the margin is in the score's own unit.
+      correction: unused: no score is aimed at.
+
+    Returns:
+      The loss without the penalty, and its terms.
+    """
+    del size, correction
+    base, logits = (x.astype(_fine(x)) for x in (runs.base_logits, logits))
+    targets = runs.targets
+    if config.kl_over is None:
+        kl = kl_divergence(base, logits).mean()
+    else:
+        kl = kl_over(targets.kl_over[config.kl_over], base, logits).mean()
+    short = jax.nn.relu(config.margin - score(targets.scores["score"], logits)).mean()
+    return config.kl_weight * kl + config.score_weight * short, {"kl": kl, "hinge": short}
+
+
+LOSSES = {"matched": matched, "hinge": hinge}
+"""Losses by name, without the penalty."""
+
+
+def _fine(x: jax.Array) -> Any:
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def unfaithfulness(config: Settings, terms: Terms) -> jax.Array:
+    """What the figures that are reported say of how unfaithful a circuit is.
+
+    Args:
+      config: loss weights.
+      terms: `kl`, `score_gap`.
+
+    Returns:
+      [].
+    """
+    return config.kl_weight * terms["kl"] + config.score_weight * terms["score_gap"]
+
+
+def total(config: Settings, terms: Terms, price: jax.Array | float) -> jax.Array:
+    """Equation 7 in the figures that are reported; training adds the softened term.
+
+    Args:
+      config: loss weights.
+      terms: `kl`, `score_gap`, `penalty`.
+      price: [] scale of all prices.
+
+    Returns:
+      [].
+    """
+    return unfaithfulness(config, terms) + price * terms["penalty"]

@@ -1,0 +1,56 @@
+"""What open nodes cost, and how prices follow a size or a quality that is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mgnp_jax.types import MgnpError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Penalties:
+    """Price of one open node of each granularity, in the objective's unit.
+
+    A node stays where the objective's faithfulness terms lose more without it than it
+    costs. The price is the same for every model: a mean over a granularity's gates, as in
+    appendix C, would make each node of a small model dearer than one of a large model.
+    """
+
+    attention_blocks: float = 0.01
+    """A whole attention block."""
+    mlp_blocks: float = 0.145
+    """A whole MLP block."""
+    attention_heads: float = 0.05
+    """A head."""
+    attention_neurons: float = 2e-5
+    """One output of a head."""
+    mlp_hidden: float = 2e-4
+    """An MLP neuron after the activation."""
+    mlp_output: float = 2e-5
+    """One dimension of what an MLP writes."""
+    embedding: float = 0.0
+    """The embedding; counts only if it is trained."""
+
+    def __post_init__(self) -> None:
+        """Refuses negative prices, which would reward keeping everything."""
+        for name, value in dataclasses.asdict(self).items():
+            if value < 0:
+                raise MgnpError(f"penalties.{name} must not be negative, got {value}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TargetConfig:
+    """How a size or a quality that is asked for (`keep`, `max_kl`) is met."""
+
+    gain: float = 0.5
+    """By how much the price's logarithm follows the logarithm of what was missed."""
+    farthest: float = 1.0
+    """Most of it that counts at once: gates take steps to follow; prices should not overshoot."""
+    arrived: float = 0.7
+    """Part of the steps after which the figure is wanted in full."""
+    tolerance: float = 0.05
+    """Relative error at which a figure is met; half of what is promised, for test prompts."""
+    tries: int = 12
+    """Validations that each of the two shifts of all log-alpha may take."""
+    widest: float = 8.0
+    """Log-alpha is shifted by at most this."""

@@ -1,0 +1,112 @@
+"""What a training run carries from step to step: one pytree."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from mgnp_jax.masks.granularities import full_masks
+from mgnp_jax.methods.node_pruning import schedule
+from mgnp_jax.methods.node_pruning.config import Settings
+from mgnp_jax.methods.node_pruning.controller import Controller, first_controller
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.passes.sharding import BatchSharding
+from mgnp_jax.types import INIT_STREAM, Masks, stream_key
+
+SURELY_OPEN = 20.0
+"""Log-alpha of gates that are not trained."""
+
+
+@struct.dataclass
+class TrainState:
+    """What a compiled step reads and writes; the model's weights are not in it.
+
+    Attributes:
+      step: [] int32, steps done.
+      log_alpha: float32 arrays by granularity.
+      opt_state: optax's.
+    """
+
+    step: jax.Array
+    log_alpha: Masks
+    opt_state: optax.OptState
+
+
+@struct.dataclass
+class Best:
+    """The circuit to keep, as it is known by now.
+
+    Attributes:
+      log_alpha: float32 arrays by granularity.
+      masks: its circuit.
+      record: its validation, JSON numbers.
+    """
+
+    log_alpha: Masks
+    masks: Masks
+    record: dict[str, Any]
+
+
+@struct.dataclass
+class LoopState:
+    """All that a run carries between steps; what else it works with follows from its settings.
+
+    Attributes:
+      done: steps done.
+      trained: what a step moves.
+      controller: what validation corrects.
+      left: [L, …] bool by granularity, False where closed for good; None while nothing is.
+      best: the circuit to keep; None before the first validation.
+      terms: loss terms of the last step that was logged, floats.
+    """
+
+    done: int
+    trained: TrainState
+    controller: Controller
+    left: Masks | None = None
+    best: Best | None = None
+    terms: dict[str, float] = struct.field(default_factory=dict)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def first_trained(config: Settings, model_config: ModelConfig, key: jax.Array) -> TrainState:
+    """Log-alpha and optimiser before the first step.
+
+    Args:
+      config: where log-alpha starts.
+      model_config: the model's shape.
+      key: [] typed key of the run; folded, not consumed.
+    """
+    starts = full_masks(model_config, config.initial_log_alpha, embedding=config.train_embedding)
+    keys = jax.random.split(stream_key(key, INIT_STREAM, 0), len(starts))
+    log_alpha = {}
+    for (name, leaf), each in zip(starts.items(), keys):
+        if name not in config.trained:
+            leaf = jnp.full_like(leaf, SURELY_OPEN)
+        elif config.initial_spread:
+            spread = config.initial_spread
+            leaf += jax.random.uniform(each, leaf.shape, leaf.dtype, -spread, spread)
+        log_alpha[name] = leaf
+    opt_state = schedule.optimiser(config).init(log_alpha)
+    return TrainState(step=jnp.zeros((), jnp.int32), log_alpha=log_alpha, opt_state=opt_state)
+
+
+def first_state(
+    config: Settings, model_config: ModelConfig, key: jax.Array, sharding: BatchSharding
+) -> LoopState:
+    """The state before the first step.
+
+    Args:
+      config: where log-alpha and prices start.
+      model_config: the model's shape.
+      key: [] typed key of the run; folded, not consumed.
+      sharding: whose devices all hold it.
+    """
+    trained = first_trained(config.of_a_step, model_config, key)
+    trained, controller = sharding.replicate((trained, first_controller(config)))
+    return LoopState(done=0, trained=trained, controller=controller)

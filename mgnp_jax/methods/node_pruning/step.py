@@ -1,0 +1,66 @@
+"""One jit-compiled step of optax on log-alpha."""
+
+from __future__ import annotations
+
+import functools
+from typing import cast
+
+import jax
+import optax
+
+from mgnp_jax.methods.node_pruning import schedule
+from mgnp_jax.methods.node_pruning.compaction import hold
+from mgnp_jax.methods.node_pruning.config import Settings
+from mgnp_jax.methods.node_pruning.controller import Controller
+from mgnp_jax.methods.node_pruning.objective import objective
+from mgnp_jax.methods.node_pruning.state import TrainState
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.passes.compaction import Compaction
+from mgnp_jax.passes.split_runs import BatchRuns, selected
+from mgnp_jax.types import MASK_STREAM, Masks, Params, Record, stream_key
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
+def train_step(
+    config: Settings,
+    model_config: ModelConfig,
+    root: jax.Array,
+    params: Params,
+    state: TrainState,
+    runs: BatchRuns,
+    controller: Controller,
+    compaction: Compaction | None,
+) -> tuple[TrainState, Record]:
+    """One step of optax on log-alpha; weights are read only.
+
+    Args:
+      config: static; `of_a_step`, so as to compile once.
+      model_config: static.
+      root: [] typed key of the run; folded with the step, not consumed.
+      params: the frozen weights.
+      state: donated.
+      runs: B prompts with their plain passes.
+      controller: the score and the price as validation has them.
+      compaction: what is left of the model; None for all of it.
+
+    Returns:
+      The next state; the loss terms and open fractions of this step, before the update.
+    """
+    key = stream_key(root, MASK_STREAM, state.step)
+    value_and_grad = jax.value_and_grad(objective, has_aux=True)
+    (_, record), grads = value_and_grad(
+        state.log_alpha,
+        key,
+        config,
+        model_config,
+        params,
+        selected(runs),
+        state.step,
+        controller,
+        compaction,
+    )
+    updates, opt_state = schedule.optimiser(config).update(grads, state.opt_state, state.log_alpha)
+    log_alpha = cast(Masks, optax.apply_updates(state.log_alpha, updates))
+    left = None if compaction is None else compaction.open
+    log_alpha = hold(log_alpha, state.log_alpha, left)
+    return TrainState(step=state.step + 1, log_alpha=log_alpha, opt_state=opt_state), record

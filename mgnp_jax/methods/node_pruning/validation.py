@@ -1,0 +1,110 @@
+"""What a binary circuit is worth on the validation prompts."""
+
+from __future__ import annotations
+
+import jax
+
+from mgnp_jax.methods.node_pruning import losses
+from mgnp_jax.methods.node_pruning.config import Settings
+from mgnp_jax.methods.node_pruning.controller import Controller
+from mgnp_jax.metrics.per_prompt import measure
+from mgnp_jax.metrics.sizes import prunable_share
+from mgnp_jax.passes.split_runs import SplitRuns
+from mgnp_jax.types import Masks, Record
+
+
+def measured(split: SplitRuns, masks: Masks, size: int) -> Record:
+    """Metrics of a binary circuit, and the share of the prunable parameters that it keeps.
+
+    Args:
+      split: the validation prompts.
+      masks: bool arrays by granularity.
+      size: prompts a chunk.
+    """
+    share = prunable_share(split.model_config, jax.device_get(masks))
+    return measure(split, masks, size) | {"prunable_kept": share}
+
+
+def binary_objective(config: Settings, masks: Masks, measured: Record, price: float) -> float:
+    """Equation 7 of a binary circuit on the validation split, and how far its mean score is off.
+
+    The circuit with the least is kept. Softened answers have no part in it: a circuit is chosen
+    by the figures it is reported with.
+
+    Args:
+      config: loss weights.
+      masks: bool arrays by granularity.
+      measured: its metrics.
+      price: scale of all prices.
+    """
+    terms = {
+        "kl": measured["kl"],
+        "score_gap": measured["score_gap"],
+        "penalty": losses.penalty(
+            {name: mask.mean() for name, mask in masks.items()},
+            {name: mask.size for name, mask in masks.items()},
+            config.penalties,
+        ),
+    }
+    off = abs(measured["score"] - measured["base_score"]) / max(abs(measured["base_score"]), 1e-6)
+    return float(losses.total(config, terms, price)) + config.mean_score_weight * off
+
+
+def validated(
+    config: Settings, step: int, masks: Masks, measured: Record, controller: Controller
+) -> Record:
+    """What is recorded of a validation.
+
+    Args:
+      config: loss weights.
+      step: after how many steps.
+      masks: bool arrays by granularity.
+      measured: the circuit's metrics.
+      controller: that led to it.
+    """
+    counted: Masks = jax.device_get(masks)
+    price = float(controller.price)
+    return {
+        "step": step,
+        **measured,
+        "objective": binary_objective(config, counted, measured, price),
+        "kept": {name: float(mask.mean()) for name, mask in counted.items()},
+        "score_correction": float(controller.score_correction),
+        "price": price,
+    }
+
+
+ASKED = {"keep": "share of the prunable parameters", "max_kl": "KL in nats"}
+"""What can be asked for, as a reader calls it."""
+
+
+def why_this_one(config: Settings, record: Record) -> str:
+    """Why this circuit and no other of its training, in a sentence.
+
+    Args:
+      config: what was asked for.
+      record: the circuit's validation.
+    """
+    this = f"Keeping the circuit of step {record['step']}"
+    if "target" in record:
+        return _what_was_reached(record["target"])
+    if config.keep or config.max_kl:
+        return f"{this}: stopped before it met what was asked"
+    if config.choose == "last":
+        return f"{this}, the last"
+    return (
+        f"{this}: of all validations it has the least objective, in which its mean score's "
+        "distance from the model's counts, too"
+    )
+
+
+def _what_was_reached(target: Record) -> str:
+    ((name, wanted),) = ((n, target[n]) for n in ASKED if n in target)
+    reached = target["reached"]
+    text = f"Asked for a {ASKED[name]} of {wanted:g}, reached {reached:.4g} on validation prompts"
+    if 0.9 * wanted <= reached <= (1.1 if name == "keep" else 1.0) * wanted:
+        return text
+    return (
+        f"{text}, no nearer: single nodes make it jump, or nodes that could meet it are closed for "
+        "good (--no-compact) or not trained (--granularities)"
+    )

@@ -1,0 +1,133 @@
+"""Every figure of a binary circuit, prompt by prompt, and their means."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mgnp_jax.metrics.scores import (
+    answered_rightly,
+    kl_divergence,
+    kl_over,
+    same_top_token,
+    score,
+)
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.passes.cached_runs import masked_logits
+from mgnp_jax.passes.caching import chunk_rows
+from mgnp_jax.passes.compaction import Compaction
+from mgnp_jax.passes.split_runs import BatchRuns, SplitRuns, selected
+from mgnp_jax.types import Masks, Params, Record
+
+PerPrompt = dict[str, Any]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def per_prompt(
+    model_config: ModelConfig,
+    params: Params,
+    masks: Masks,
+    runs: BatchRuns,
+    compaction: Compaction | None = None,
+) -> PerPrompt:
+    """Every metric, prompt by prompt.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      masks: gates by granularity.
+      runs: B prompts with their plain passes.
+      compaction: what is left of the model; None for all of it.
+
+    Returns:
+      `kl` [B], under `kl_over` those over some tokens, `exact_match` [B], `correct` a pair
+      [B], [B] of full model and circuit, and under `scores` such a pair for each score.
+    """
+    cached = selected(runs)
+    parts = masks if compaction is None else compaction.masks(masks)
+    segments = None if compaction is None else compaction.segments
+    logits = masked_logits(model_config, params, parts, cached, segments=segments)
+    fine = jnp.promote_types(logits.dtype, jnp.float32)
+    base, logits = cached.base_logits.astype(fine), logits.astype(fine)
+    targets = cached.targets
+    return {
+        "kl": kl_divergence(base, logits),
+        "kl_over": {name: kl_over(t, base, logits) for name, t in targets.kl_over.items()},
+        "exact_match": same_top_token(base, logits),
+        "correct": tuple(answered_rightly(targets.answers, of) for of in (base, logits)),
+        "scores": {
+            name: (score(target, base), score(target, logits))
+            for name, target in targets.scores.items()
+        },
+    }
+
+
+def summarise(rows: PerPrompt, keep: np.ndarray | None = None) -> Record:
+    """Means over prompts.
+
+    Args:
+      rows: as `per_prompt` returns them, [N] each.
+      keep: [N] bool, prompts to count; None for all.
+
+    Returns:
+      `prompts`, the circuit's `score`, `accuracy`, `kl`, `exact_match`, `score_gap` (mean
+      |circuit − full model| over mean |full model|), and the full model's `base_score` and
+      `base_accuracy`; KLs over some tokens and other scores under their own names, with
+      `base_` for the model.
+    """
+    keep = np.ones(len(rows["kl"]), bool) if keep is None else keep
+    if not keep.any():
+        return {"prompts": 0}
+
+    def mean(values: Any) -> float:
+        return float(np.asarray(values, np.float64)[keep].mean())
+
+    base, circuit = rows["scores"]["score"]
+    base_correct, correct = rows["correct"]
+    result = {
+        "prompts": int(keep.sum()),
+        "accuracy": mean(correct),
+        "base_accuracy": mean(base_correct),
+        "kl": mean(rows["kl"]),
+        "exact_match": mean(rows["exact_match"]),
+        "score_gap": mean(np.abs(circuit - base)) / max(mean(np.abs(base)), 1e-12),
+    }
+    result |= {name: mean(values) for name, values in rows["kl_over"].items()}
+    for name, (of_model, of_circuit) in rows["scores"].items():
+        result |= {name: mean(of_circuit), f"base_{name}": mean(of_model)}
+    return result
+
+
+def collect(chunks: list[tuple[PerPrompt, int]]) -> PerPrompt:
+    """Joins per-prompt results of chunks, leaving out the rows that only filled them up.
+
+    Args:
+      chunks: results and how many of their rows are real.
+    """
+    real = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf)[:n], rows) for rows, n in chunks]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *real)
+
+
+def measure(split: SplitRuns, masks: Masks, size: int) -> Record:
+    """Metrics of a binary circuit on a split whose plain passes may be kept.
+
+    Args:
+      split: N prompts.
+      masks: bool arrays by granularity.
+      size: prompts a chunk.
+
+    Returns:
+      What `summarise` returns.
+    """
+    chunks = list(chunk_rows(len(split.batch), size))
+    sizes = split.spans.sizes(rows for rows, _ in chunks)
+    found = []
+    for rows, real in chunks:
+        runs = split.rows(rows, sizes)
+        result = per_prompt(split.model_config, split.params, masks, runs, split.compaction)
+        found.append((jax.device_get(result), real))
+    return summarise(collect(found))

@@ -1,0 +1,162 @@
+"""One layer made of the shared parts: its steps, what its nodes cost, a smaller copy of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.parts import Attention, Mlp, norm
+from mgnp_jax.types import Params
+
+
+class Block(nn.Module):
+    """One layer, a method for each step, see `family.BlockSteps`."""
+
+    model_config: ModelConfig
+
+    def setup(self) -> None:
+        """Declares the parts that the config asks for."""
+        c = self.model_config
+        self.attention = Attention(c)
+        self.mlp = Mlp(c)
+        if c.norm_before:
+            self.attention_norm = norm(c)
+            self.mlp_norm = norm(c)
+        if c.norm_after:
+            self.attention_post_norm = norm(c)
+            self.mlp_post_norm = norm(c)
+
+    def attn_qkv(self, x: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
+        """Residual [K,D], positions [K] → queries [K,H,E], keys and values [K,KV,E]."""
+        return self.attention.read(
+            self.attention_norm(x) if self.model_config.norm_before else x, positions
+        )
+
+    def attn_out(self, z: jax.Array) -> jax.Array:
+        """Head outputs [K,H,E] → [K,D]."""
+        return self.attention.write(z)
+
+    def attn_write(self, projected: jax.Array) -> jax.Array:
+        """[K,D] → what attention writes [K,D]."""
+        return self.attention_post_norm(projected) if self.model_config.norm_after else projected
+
+    def mlp_hidden(self, x: jax.Array) -> jax.Array:
+        """Residual [K,D] → neurons [K,F]."""
+        return self.mlp.read(self.mlp_norm(x) if self.model_config.norm_before else x)
+
+    def mlp_out(self, hidden: jax.Array) -> jax.Array:
+        """Neurons [K,F] → [K,D]."""
+        return self.mlp.write(hidden)
+
+    def mlp_write(self, projected: jax.Array) -> jax.Array:
+        """[K,D] → what the MLP writes [K,D]."""
+        return self.mlp_post_norm(projected) if self.model_config.norm_after else projected
+
+    def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+        """Every part once, which initialises its parameters; not the layer itself."""
+        q, _, _ = self.attn_qkv(x, positions)
+        out, mlp = self.attn_out(q), self.mlp_out(self.mlp_hidden(x))
+        return self.attn_write(out) + self.mlp_write(mlp)
+
+
+class NodeCosts(NamedTuple):
+    """How many parameters each kind of kept node accounts for.
+
+    Attributes:
+      query: a kept query head.
+      key: a kept key-value head (kept while any of its query heads is).
+      value: a value neuron of a key-value head (kept while any query head of its
+        group keeps that neuron).
+      z_row: a kept attention neuron's row of the output projection.
+      attn_block: a kept attention block (norms, output bias).
+      hidden_in: a kept MLP hidden neuron's incoming weights.
+      hidden_row: a kept MLP hidden neuron's outgoing weight to one kept output neuron.
+      output: a kept MLP output neuron (its bias).
+      mlp_block: a kept MLP block (norms).
+      outside: what no gate can remove (embeddings, final norm, unembedding).
+    """
+
+    query: int
+    key: int
+    value: int
+    z_row: int
+    attn_block: int
+    hidden_in: int
+    hidden_row: int
+    output: int
+    mlp_block: int
+    outside: int
+
+
+def node_costs(model_config: ModelConfig) -> NodeCosts:
+    """Parameters that each kind of kept node of such a block accounts for.
+
+    Args:
+      model_config: the model's shape.
+
+    Returns:
+      Counts; with every node kept they add up to the model's parameters.
+    """
+    c = model_config
+    d, e = c.width, c.head_width
+    one_norm = d if c.norm == "rms" else 2 * d
+    norms = one_norm * (c.norm_before + c.norm_after)
+    positions = c.context * d if c.rope_theta is None else 0
+    head = 0 if c.tied else c.vocab_size * d
+    return NodeCosts(
+        query=(d + c.qkv_bias) * e,
+        key=(d + c.qkv_bias) * e,
+        value=d + c.qkv_bias,
+        z_row=d,
+        attn_block=norms + c.attention_bias * d,
+        hidden_in=(d + c.mlp_bias) * (1 + c.gated_mlp),
+        hidden_row=1,
+        output=int(c.mlp_bias),
+        mlp_block=norms,
+        outside=c.vocab_size * d + positions + one_norm + head,
+    )
+
+
+def narrow(
+    model_config: ModelConfig, weights: Params, heads: jax.Array, hidden: jax.Array
+) -> Params:
+    """One layer's weights with some heads and hidden neurons only.
+
+    Args:
+      model_config: shape of the whole layer.
+      weights: of it.
+      heads: [H'] int32, which query heads.
+      hidden: [F'] int32, which hidden neurons.
+
+    Returns:
+      Weights of the smaller layer, in which each head has key and value of its own.
+    """
+    c = model_config
+    old, mlp = weights["attention"], weights["mlp"]
+    rows = old["o"]["kernel"].reshape(c.heads, c.head_width, c.width)[heads]
+    attention: dict[str, Params] = {"o": {**old["o"], "kernel": rows.reshape(-1, c.width)}}
+    if c.fused_qkv:
+        attention["qkv"] = _heads_of(c, old["qkv"], heads, (3, c.heads))
+    else:
+        readers = heads // (c.heads // c.kv_heads)
+        for name, which in (("q", heads), ("k", readers), ("v", readers)):
+            attention[name] = _heads_of(c, old[name], which, (1, -1))
+    reads = {n: {k: v[..., hidden] for k, v in mlp[n].items()} for n in mlp if n != "down"}
+    down = {**mlp["down"], "kernel": mlp["down"]["kernel"][hidden]}
+    return {**weights, "attention": attention, "mlp": {**reads, "down": down}}
+
+
+def _heads_of(
+    model_config: ModelConfig, dense: Params, which: jax.Array, shape: tuple[int, int]
+) -> Params:
+    """A projection to heads, cut down to some of them; `shape` is (projections, heads) in it."""
+
+    def cut(leaf: jax.Array) -> jax.Array:
+        lead = leaf.shape[:-1]
+        split = leaf.reshape(*lead, *shape, model_config.head_width)
+        return split[..., which, :].reshape(*lead, -1)
+
+    return {name: cut(leaf) for name, leaf in dense.items()}

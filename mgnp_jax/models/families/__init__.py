@@ -1,0 +1,31 @@
+"""The model families, by the `model_type` of config.json. One line here and one file beside it."""
+
+from __future__ import annotations
+
+from mgnp_jax.models.families.gpt2 import GPT2
+from mgnp_jax.models.families.llama import LLAMA
+from mgnp_jax.models.families.qwen2 import QWEN2
+from mgnp_jax.models.family import Family
+from mgnp_jax.types import MgnpError
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (GPT2, LLAMA, QWEN2)}
+
+
+def family_named(model_type: str) -> Family:
+    """Looks up a family.
+
+    Args:
+      model_type: `model_type` of a config.json.
+
+    Returns:
+      The family.
+
+    Raises:
+      MgnpError: if there is none of that name.
+    """
+    if model_type not in FAMILIES:
+        raise MgnpError(
+            f"config.json has model_type {model_type!r}; supported are "
+            f"{', '.join(sorted(FAMILIES))}. Use a checkpoint of one of these families."
+        )
+    return FAMILIES[model_type]

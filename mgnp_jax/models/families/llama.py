@@ -1,0 +1,167 @@
+"""Llama: rotary positions, RMSNorm, grouped queries, a gated MLP, no biases.
+
+Reference: the architecture of Hugging Face's `LlamaForCausalLM`, whose logits the tests
+reproduce; SmolLM2 is one. What other families have in common with it is read here, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mgnp_jax.models.config import ModelConfig, check_keys, need, one_of
+from mgnp_jax.models.family import Family, Source, dense, norm
+from mgnp_jax.models.parts import ACTIVATIONS
+from mgnp_jax.types import MgnpError
+
+COMMON_KEYS = tuple(
+    """vocab_size max_position_embeddings hidden_size num_hidden_layers num_attention_heads
+    num_key_value_heads head_dim intermediate_size hidden_act rms_norm_eps rope_theta
+    rope_parameters tie_word_embeddings""".split()
+)
+"""Keys that `common_config` reads."""
+
+
+def rope_theta(raw: Mapping[str, Any]) -> float:
+    """Base of the rotary angles, of transformers 4 (top level) or 5 (`rope_parameters`).
+
+    Args:
+      raw: the parsed config.json.
+
+    Raises:
+      MgnpError: if positions are scaled, or the two places disagree.
+    """
+    rope = raw.get("rope_parameters") or {}
+    extra = set(rope) - {"rope_theta", "rope_type"}
+    if rope.get("rope_type", "default") != "default" or extra:
+        raise MgnpError(
+            f"config.json has 'rope_parameters' = {dict(rope)!r}; only rope_type 'default' "
+            "with a rope_theta is supported. Use a checkpoint without scaled positions."
+        )
+    said = {float(place["rope_theta"]) for place in (raw, rope) if "rope_theta" in place}
+    if len(said) > 1:
+        raise MgnpError(
+            f"config.json has 'rope_theta' = {raw['rope_theta']} and in 'rope_parameters' "
+            f"{rope['rope_theta']}; delete the wrong one from a local copy of the checkpoint"
+        )
+    return said.pop() if said else 10_000.0
+
+
+def common_config(raw: Mapping[str, Any], family: Family, **flags: Any) -> ModelConfig:
+    """Reads what Llama and its relatives have in common.
+
+    Args:
+      raw: the parsed config.json.
+      family: of the model.
+      flags: fields of `ModelConfig` in which it differs from Llama.
+
+    Raises:
+      MgnpError: for a key that is missing, or asks for what is not implemented.
+    """
+    width, heads = need(raw, "hidden_size"), need(raw, "num_attention_heads")
+    if raw.get("head_dim") is None and width % heads:
+        raise MgnpError(
+            f"config.json: hidden_size {width} is not a multiple of num_attention_heads {heads}"
+        )
+    return ModelConfig(
+        family=family,
+        vocab_size=need(raw, "vocab_size"),
+        context=need(raw, "max_position_embeddings"),
+        layers=need(raw, "num_hidden_layers"),
+        width=width,
+        heads=heads,
+        kv_heads=raw.get("num_key_value_heads") or heads,
+        head_width=raw.get("head_dim") or width // heads,
+        mlp_width=need(raw, "intermediate_size"),
+        activation=one_of(raw, "hidden_act", ACTIVATIONS, "silu"),
+        norm="rms",
+        norm_eps=raw.get("rms_norm_eps", 1e-6),
+        rope_theta=rope_theta(raw),
+        gated_mlp=True,
+        tied=raw.get("tie_word_embeddings", False),
+        **flags,
+    )
+
+
+def read_config(raw: Mapping[str, Any]) -> ModelConfig:
+    """Reads a Llama config.json, of transformers 4 or 5.
+
+    Args:
+      raw: the parsed file.
+
+    Returns:
+      The config.
+
+    Raises:
+      MgnpError: for a key that is missing, or asks for what is not implemented.
+    """
+    check_keys(
+        raw,
+        read=COMMON_KEYS,
+        # Dropout acts in training only; pretraining_tp splits a product, same values.
+        inert=("attention_dropout", "pretraining_tp"),
+        required={"rope_scaling": (None,), "rope_interleaved": (False,)},
+    )
+    return common_config(raw, LLAMA)
+
+
+def common_written(model_config: ModelConfig) -> dict[str, Any]:
+    """What `common_config` reads, in config.json's words."""
+    return {
+        "model_type": model_config.family.name,
+        "vocab_size": model_config.vocab_size,
+        "max_position_embeddings": model_config.context,
+        "hidden_size": model_config.width,
+        "num_hidden_layers": model_config.layers,
+        "num_attention_heads": model_config.heads,
+        "num_key_value_heads": model_config.kv_heads,
+        "head_dim": model_config.head_width,
+        "intermediate_size": model_config.mlp_width,
+        "hidden_act": model_config.activation,
+        "rms_norm_eps": model_config.norm_eps,
+        "rope_theta": model_config.rope_theta,
+        "tie_word_embeddings": model_config.tied,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+
+
+def write_config(model_config: ModelConfig) -> dict[str, Any]:
+    """The config.json from which `read_config` reads this config."""
+    return {"architectures": ["LlamaForCausalLM"], **common_written(model_config)}
+
+
+def sources(model_config: ModelConfig) -> dict[str, Source]:
+    """Where each leaf stands in a checkpoint, biases as the config has them."""
+    c = model_config
+    table = {
+        "embeddings/token/embedding": Source("model.embed_tokens.weight"),
+        **norm("embeddings/norm", "model.norm", bias=False),
+    }
+    if not c.tied:
+        table["embeddings/head/kernel"] = Source("lm_head.weight", transpose=True)
+    layer = "model.layers.{layer}."
+    norms = (("attention_norm", "input_layernorm"), ("mlp_norm", "post_attention_layernorm"))
+    for ours, theirs in norms:
+        table |= norm(f"blocks/{ours}", f"{layer}{theirs}", bias=False)
+    biases = dict.fromkeys("qkv", c.qkv_bias) | {"o": c.attention_bias}
+    for name, bias in biases.items():
+        theirs = f"{layer}self_attn.{name}_proj"
+        table |= dense(f"blocks/attention/{name}", theirs, bias=bias, transpose=True)
+    for name in ("gate", "up", "down"):
+        theirs = f"{layer}mlp.{name}_proj"
+        table |= dense(f"blocks/mlp/{name}", theirs, bias=c.mlp_bias, transpose=True)
+    return table
+
+
+LLAMA = Family(
+    name="llama",
+    read_config=read_config,
+    write_config=write_config,
+    sources=sources,
+    # Precomputed angles that old checkpoints carry.
+    ignored=("rotary_emb.inv_freq",),
+    # SmolLM2 was trained with its documents opened by this token and its tokenizer adds
+    # nothing: IOI accuracy is 0.75 without it and 1.00 with it.
+    prefix_token="<|endoftext|>",
+)

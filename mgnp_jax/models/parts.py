@@ -1,0 +1,142 @@
+"""What transformer blocks are made of: norms, rotary positions, attention and MLP projections.
+
+Each is written once, with the differences between families as fields of `ModelConfig`.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mgnp_jax.models.config import ModelConfig
+
+ACTIVATIONS = {
+    "gelu_new": functools.partial(nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": functools.partial(nn.gelu, approximate=True),
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "relu": nn.relu,
+    "silu": nn.silu,
+}
+"""Non-linearities by the names that config.json has for them."""
+
+
+def norm(model_config: ModelConfig) -> nn.LayerNorm | nn.RMSNorm:
+    """The norm that this model has everywhere."""
+    if model_config.norm == "rms":
+        return nn.RMSNorm(epsilon=model_config.norm_eps)
+    # The fast variance (E[x²] - E[x]²) loses digits where the residual is large.
+    return nn.LayerNorm(epsilon=model_config.norm_eps, use_fast_variance=False)
+
+
+def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+    """Turns each pair (i, i + E/2) of a head by its position times theta^(-2i/E).
+
+    Args:
+      x: [K, H, E] queries or keys.
+      positions: [K] int.
+      theta: base of the angles.
+
+    Returns:
+      [K, H, E]. Reference: arXiv 2104.09864, in the half-split layout of Llama.
+    """
+    half = x.shape[-1] // 2
+    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = positions.astype(jnp.float32)[:, None] * frequency[None]
+    cos, sin = (f(angle).astype(x.dtype)[:, None] for f in (jnp.cos, jnp.sin))
+    first, second = x[..., :half], x[..., half:]
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+class Attention(nn.Module):
+    """The projections of attention; what tokens read from each other is `passes.packing`."""
+
+    model_config: ModelConfig
+
+    def setup(self) -> None:
+        """Declares the projections."""
+        c = self.model_config
+        queries, keys = c.heads * c.head_width, c.kv_heads * c.head_width
+        if c.fused_qkv:
+            self.qkv = nn.Dense(3 * queries, use_bias=c.qkv_bias)
+        else:
+            self.q = nn.Dense(queries, use_bias=c.qkv_bias)
+            self.k = nn.Dense(keys, use_bias=c.qkv_bias)
+            self.v = nn.Dense(keys, use_bias=c.qkv_bias)
+        self.o = nn.Dense(c.width, use_bias=c.attention_bias)
+
+    def read(self, x: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
+        """[K,D] and positions [K] → queries [K,H,E], keys and values [K,KV,E]."""
+        c = self.model_config
+        if c.fused_qkv:
+            parts = jnp.split(self.qkv(x), 3, axis=-1)
+        else:
+            parts = [project(x) for project in (self.q, self.k, self.v)]
+        q, k, v = (part.reshape(len(x), -1, c.head_width) for part in parts)
+        if c.rope_theta is None:
+            return q, k, v
+        return rotate(q, positions, c.rope_theta), rotate(k, positions, c.rope_theta), v
+
+    def write(self, z: jax.Array) -> jax.Array:
+        """Head outputs [K,H,E] → [K,D]."""
+        return self.o(z.reshape(len(z), -1))
+
+
+class Mlp(nn.Module):
+    """The two halves of an MLP, gated or plain."""
+
+    model_config: ModelConfig
+
+    def setup(self) -> None:
+        """Declares the projections."""
+        c = self.model_config
+        if c.gated_mlp:
+            self.gate = nn.Dense(c.mlp_width, use_bias=c.mlp_bias)
+        self.up = nn.Dense(c.mlp_width, use_bias=c.mlp_bias)
+        self.down = nn.Dense(c.width, use_bias=c.mlp_bias)
+
+    def read(self, x: jax.Array) -> jax.Array:
+        """[K,D] → neurons [K,F]: activation(up), or activation(gate) · up."""
+        activate = ACTIVATIONS[self.model_config.activation]
+        if self.model_config.gated_mlp:
+            return activate(self.gate(x)) * self.up(x)
+        return activate(self.up(x))
+
+    def write(self, hidden: jax.Array) -> jax.Array:
+        """Neurons [K,F] → [K,D]."""
+        return self.down(hidden)
+
+
+class Embeddings(nn.Module):
+    """Token and position embeddings, final norm, unembedding."""
+
+    model_config: ModelConfig
+
+    def setup(self) -> None:
+        """Declares them."""
+        c = self.model_config
+        init = nn.initializers.normal(0.02)
+        self.token = nn.Embed(c.vocab_size, c.width, embedding_init=init)
+        if c.rope_theta is None:
+            self.position = nn.Embed(c.context, c.width, embedding_init=init)
+        self.norm = norm(c)
+        if not c.tied:
+            self.head = nn.Dense(c.vocab_size, use_bias=False)
+
+    def embed(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+        """[K] tokens and their positions → [K,D]."""
+        embedded = self.token(tokens)
+        if self.model_config.rope_theta is None:
+            embedded += self.position(positions)
+        return embedded
+
+    def unembed(self, x: jax.Array) -> jax.Array:
+        """[...,D] → [...,V]."""
+        x = self.norm(x)
+        return self.token.attend(x) if self.model_config.tied else self.head(x)
+
+    def __call__(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+        """Both ways, which initialises their parameters."""
+        return self.unembed(self.embed(tokens, positions))

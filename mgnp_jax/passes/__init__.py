@@ -1,0 +1,1 @@
+"""Stage 4: prompts and masks → logits. The engine: no learning, no metric in it."""

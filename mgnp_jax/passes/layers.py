@@ -1,0 +1,160 @@
+"""One layer, plain and masked, written in the steps of the family's block."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.passes.node_values import SiteValues
+from mgnp_jax.passes.packing import Layout, attend, for_tokens
+from mgnp_jax.passes.precision import as_numbers
+from mgnp_jax.types import Params
+
+Prefix = tuple[jax.Array, jax.Array] | None
+"""Keys and values [B, P, KV, E] of the positions before the packed ones; None if P is 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """The steps of one layer with its weights: what the passes call.
+
+    Attributes:
+      model_config: its shape.
+      weights: of this layer, as stored.
+    """
+
+    model_config: ModelConfig
+    weights: Params
+
+    def step(self, method: str, *inputs: jax.Array) -> Any:
+        """Applies a step of the family's block.
+
+        Args:
+          method: name of it, see `models.family.BlockSteps`.
+          inputs: its arguments.
+        """
+        block = self.model_config.family.block(self.model_config)
+        return block.apply({"params": as_numbers(self.weights)}, *inputs, method=method)
+
+    def linear(self, method: str, difference: jax.Array) -> jax.Array:
+        """An affine step's linear part: what the difference of two inputs writes.
+
+        Args:
+          method: `attn_out` or `mlp_out`.
+          difference: of its inputs.
+        """
+
+        def unbiased(path: Any, leaf: jax.Array) -> jax.Array:
+            return jnp.zeros_like(leaf) if path[-1].key == "bias" else leaf
+
+        weights = jax.tree.map_with_path(unbiased, self.weights)
+        return Layer(self.model_config, weights).step(method, difference)
+
+
+def plain_layer(
+    model_config: ModelConfig, layout: Layout, x: jax.Array, weights: Params
+) -> tuple[jax.Array, tuple[SiteValues, jax.Array, jax.Array]]:
+    """One layer of the untouched model.
+
+    Args:
+      model_config: the model's shape.
+      layout: K tokens.
+      x: [K, D] residual stream before it.
+      weights: of the layer.
+
+    Returns:
+      The residual stream after it; its node values [K, …], keys and values [K, KV, E].
+    """
+    layer = Layer(model_config, weights)
+    q, k, v = layer.step("attn_qkv", x, layout.positions)
+    z = attend(layout, q, k, v)
+    projected = layer.step("attn_out", z)
+    out = layer.step("attn_write", projected)
+    read = x if model_config.parallel else x + out
+    hidden = layer.step("mlp_hidden", read)
+    mlp_projected = layer.step("mlp_out", hidden)
+    mlp = layer.step("mlp_write", mlp_projected)
+    values = SiteValues(attn_z=z, attn_out=out, mlp_hidden=hidden, mlp_out=mlp)
+    if model_config.norm_after:
+        values = dataclasses.replace(  # type: ignore[type-var]
+            values, attn_projected=projected, mlp_projected=mlp_projected
+        )
+    return (x + out if model_config.parallel else read) + mlp, (values, k, v)
+
+
+def masked_layer(
+    model_config: ModelConfig,
+    layout: Layout,
+    x: jax.Array,
+    weights: Params,
+    gate: SiteValues,
+    other: SiteValues,
+    prefix: Prefix,
+) -> jax.Array:
+    """One layer of the masked stream.
+
+    What a site writes is the corrupted run's value plus the gated difference to it, which
+    is equation 5: c + m (v − c) = m v + (1 − m) c, carried through the affine output maps.
+    So heads and hidden neurons that are closed for good may be left out of all arguments,
+    and where none is left the site's own work, too.
+
+    Args:
+      model_config: the model's shape, heads and MLP width those of the layer.
+      layout: K tokens.
+      x: [K, D] residual stream before it.
+      weights: of the layer.
+      gate: of the layer's nodes.
+      other: [K, …] the corrupted run's values.
+      prefix: of the positions before.
+
+    Returns:
+      [K, D] residual stream after it.
+    """
+    layer = Layer(model_config, weights)
+    before = x
+    x = x + _attention_written(layer, layout, x, gate, other, prefix)
+    read = before if model_config.parallel else x
+    return x + _mlp_written(layer, layout, read, gate, other)
+
+
+def _attention_written(
+    layer: Layer,
+    layout: Layout,
+    x: jax.Array,
+    gate: SiteValues,
+    other: SiteValues,
+    prefix: Prefix,
+) -> jax.Array:
+    """[K, D]: what attention writes to the masked stream, which it reads at `x`."""
+    if not gate.attn_z.shape[-2]:
+        return other.attn_out
+    q, k, v = layer.step("attn_qkv", x, layout.positions)
+    z = attend(layout, q, k, v, prefix)
+    difference = _acting(layout, gate.attn_z, x, 2) * (z - other.attn_z)
+    own = layer.linear("attn_out", difference)
+    if other.attn_projected is not None:
+        # A norm that follows is not affine: it acts on the whole, not on the difference.
+        own = layer.step("attn_write", other.attn_projected + own) - other.attn_out
+    return other.attn_out + _acting(layout, gate.attn_out, x, 1) * own
+
+
+def _mlp_written(
+    layer: Layer, layout: Layout, x: jax.Array, gate: SiteValues, other: SiteValues
+) -> jax.Array:
+    """[K, D]: what the MLP writes to the masked stream, which it reads at `x`."""
+    if not gate.mlp_hidden.shape[-1]:
+        return other.mlp_out
+    hidden = layer.step("mlp_hidden", x)
+    difference = _acting(layout, gate.mlp_hidden, x, 1) * (hidden - other.mlp_hidden)
+    own = layer.linear("mlp_out", difference)
+    if other.mlp_projected is not None:
+        own = layer.step("mlp_write", other.mlp_projected + own) - other.mlp_out
+    return other.mlp_out + _acting(layout, gate.mlp_out, x, 1) * own
+
+
+def _acting(layout: Layout, gate: jax.Array, like: jax.Array, rank: int) -> jax.Array:
+    return for_tokens(layout, gate.astype(like.dtype), rank)

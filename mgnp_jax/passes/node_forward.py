@@ -1,0 +1,206 @@
+"""Forward passes at node level: plain, plain with node values kept, and masked.
+
+Layers run under one `lax.scan` over params (and gates, and corrupted values) stacked on
+the layer axis: one compilation of a block serves the whole model. Tokens are packed (see
+`packing`); `forward` takes padded batches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import chex
+import jax
+
+from mgnp_jax.masks.granularities import EMBEDDING
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.passes.compaction import Segment
+from mgnp_jax.passes.embeddings import embed, unembed
+from mgnp_jax.passes.layers import masked_layer, plain_layer
+from mgnp_jax.passes.node_values import CorruptedRun, PlainRun, SiteValues, blend, site_gates
+from mgnp_jax.passes.packing import Layout, for_tokens
+from mgnp_jax.passes.precision import exact
+from mgnp_jax.types import Masks, Params
+
+
+@exact
+def capture(
+    model_config: ModelConfig, params: Params, tokens: jax.Array, layout: Layout
+) -> PlainRun:
+    """Runs the untouched model on whole prompts and keeps every node's value.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      tokens: [K] int ids.
+      layout: where they stand; no prefix.
+    """
+    chex.assert_equal_shape([tokens, layout.positions])
+    embedding = embed(model_config, params, tokens, layout.positions)
+    layer = functools.partial(plain_layer, model_config, layout)
+    residual, (values, k, v) = jax.lax.scan(layer, embedding, params["blocks"])
+    return PlainRun(residual=residual, embedding=embedding, values=values, keys=k, attended=v)
+
+
+@exact
+def masked_residual(
+    model_config: ModelConfig,
+    params: Params,
+    masks: Sequence[Masks],
+    clean: jax.Array,
+    corrupted: CorruptedRun,
+    layout: Layout,
+    *,
+    segments: Sequence[Segment] | None = None,
+    remat: bool = False,
+) -> jax.Array:
+    """Runs the masked stream: each node mixes its value with the corrupted run's.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      masks: gates by granularity for each segment, in [0, 1], shared [l, …] or each prompt's
+        own [l, B, …]; the first may have `"embedding"`, else that gate is 1.
+      clean: [K] int ids of the clean prompts.
+      corrupted: the corrupted run's values of these tokens, segment by segment.
+      layout: where they stand, in both streams.
+      segments: the layers without nodes closed for good; None for the whole model.
+      remat: recompute a layer's inner values in the gradient instead of keeping them.
+
+    Returns:
+      [K, D] residual stream after the last layer.
+    """
+    x = _mixed_embedding(model_config, params, masks[0], clean, corrupted.embedding, layout)
+    has_prefix = layout.prefix.shape[1] > 0
+    parts = [params["blocks"]] if segments is None else [s.weights for s in segments]
+    for i, weights in enumerate(parts):
+        gates = site_gates(masks[i])
+        shape = model_config
+        if segments is not None:
+            gates = segments[i].closed_where_filled(gates)
+            shape = _narrowed(model_config, gates)
+
+        def layer(x: jax.Array, inputs: Any, shape: ModelConfig = shape) -> tuple[jax.Array, None]:
+            weights, gate, other, prefix = inputs
+            prefix = prefix if has_prefix else None
+            return masked_layer(shape, layout, x, weights, gate, other, prefix), None
+
+        body = jax.checkpoint(layer, prevent_cse=False) if remat else layer
+        inputs = (weights, gates, corrupted.values[i], corrupted.prefix[i])
+        x, _ = jax.lax.scan(body, x, inputs)
+    return x
+
+
+def _narrowed(model_config: ModelConfig, gates: SiteValues) -> ModelConfig:
+    """The shape of a segment's layers, in which each head has its key and value to itself."""
+    # A layer of which nothing is left is not run, but has a shape.
+    heads, hidden = max(gates.attn_z.shape[-2], 1), max(gates.mlp_hidden.shape[-1], 1)
+    return dataclasses.replace(model_config, heads=heads, kv_heads=heads, mlp_width=hidden)
+
+
+@exact
+def lockstep_residual(
+    model_config: ModelConfig,
+    params: Params,
+    masks: Masks,
+    clean: jax.Array,
+    corrupted: jax.Array,
+    layout: Layout,
+    *,
+    remat: bool = False,
+) -> jax.Array:
+    """`masked_residual` with the corrupted run beside it, layer by layer.
+
+    No more than one layer's corrupted values exist at a time, and no gradient is taken
+    through them.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      masks: gates by granularity.
+      clean: [K] int ids of whole clean prompts.
+      corrupted: [K] int ids of their corrupted prompts.
+      layout: where they stand; no prefix.
+      remat: recompute a layer's inner values in the gradient instead of keeping them.
+
+    Returns:
+      [K, D] residual stream of the masked run after the last layer.
+    """
+    beside = embed(model_config, params, corrupted, layout.positions)
+    embedding = _mixed_embedding(model_config, params, masks, clean, beside, layout)
+
+    def layer(both: tuple[jax.Array, jax.Array], inputs: Any) -> tuple[Any, None]:
+        weights, gate = inputs
+        x, y = both
+        y, (other, _, _) = plain_layer(model_config, layout, y, weights)
+        y, other = jax.lax.stop_gradient((y, other))
+        return (masked_layer(model_config, layout, x, weights, gate, other, None), y), None
+
+    body = jax.checkpoint(layer, prevent_cse=False) if remat else layer
+    (residual, _), _ = jax.lax.scan(
+        body, (embedding, beside), (params["blocks"], site_gates(masks))
+    )
+    return residual
+
+
+def _mixed_embedding(
+    model_config: ModelConfig,
+    params: Params,
+    masks: Masks,
+    clean: jax.Array,
+    corrupted: jax.Array,
+    layout: Layout,
+) -> jax.Array:
+    """[K, D]: the clean embedding, or its mixture where the embedding has a gate."""
+    embedding = embed(model_config, params, clean, layout.positions)
+    if EMBEDDING not in masks:
+        return embedding
+    gate = for_tokens(layout, masks[EMBEDDING][..., None], 1)
+    return blend(gate, embedding, corrupted)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def answer_logits(
+    model_config: ModelConfig, params: Params, tokens: jax.Array, layout: Layout
+) -> jax.Array:
+    """The base model's logits at the answer position alone; no node's value is kept.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      tokens: [K] int ids of whole prompts.
+      layout: where they stand.
+
+    Returns:
+      [B, V].
+    """
+    residual = capture(model_config, params, tokens, layout).residual
+    return unembed(model_config, params, residual[layout.answers])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def plain_passes(
+    model_config: ModelConfig, params: Params, streams: jax.Array, layout: Layout
+) -> tuple[jax.Array, PlainRun]:
+    """Both plain passes in one call: base model on clean text, and the corrupted run.
+
+    The same function on different tokens, hence one `vmap` over the stream axis. Neither
+    depends on the masks, so their results may be kept for a whole dataset.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      streams: [S=2, K] clean and corrupted token ids of whole prompts.
+      layout: where they stand, in both streams.
+
+    Returns:
+      The base model's logits at the answer position [B, V]; all of the corrupted run.
+    """
+    chex.assert_shape(streams, (2, *layout.positions.shape))
+    run = functools.partial(capture, model_config, params, layout=layout)
+    both = jax.vmap(run)(streams)
+    answers = both.residual[0][layout.answers]
+    return unembed(model_config, params, answers), jax.tree.map(lambda leaf: leaf[1], both)

@@ -1,0 +1,63 @@
+"""The precision that passes run in: exact float32 products, and bfloat16 weights kept as bits."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from mgnp_jax.types import Params
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def exact(function: F) -> F:
+    """Traces a function with full float32 products, on GPUs too.
+
+    Their default rounds the factors to ten bits: logits move by more than the parity with
+    the published models allows, and a circuit would score differently on another device.
+    """
+
+    @functools.wraps(function)
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        with jax.default_matmul_precision("highest"):
+            return function(*args, **kwargs)
+
+    return traced  # pyright: ignore[reportReturnType]
+
+
+def as_stored(params: Params, dtype: str) -> Params:
+    """Weights in the precision they run in, as the compiler shall see them: bfloat16 as bits.
+
+    Where bfloat16 is multiplied as float32 (CPUs), it would widen the weights of all layers
+    at once, before the loop over them, and so make a second, larger model. Bits it leaves
+    alone until a layer has them `as_numbers`.
+
+    Args:
+      params: the weights.
+      dtype: `"float32"`, which stays numbers, or `"bfloat16"`.
+    """
+
+    def bits(leaf: jax.Array) -> jax.Array:
+        leaf = leaf.astype(dtype)
+        narrow = leaf.dtype == jnp.bfloat16
+        return jax.lax.bitcast_convert_type(leaf, jnp.uint16) if narrow else leaf
+
+    return jax.tree.map(bits, params)
+
+
+def as_numbers(params: Params) -> Params:
+    """The inverse of `as_stored`; leaves other weights as they are.
+
+    Args:
+      params: any of the model's.
+    """
+
+    def number(leaf: jax.Array) -> jax.Array:
+        narrow = leaf.dtype == jnp.uint16
+        return jax.lax.bitcast_convert_type(leaf, jnp.bfloat16) if narrow else leaf
+
+    return jax.tree.map(number, params)

@@ -1,0 +1,73 @@
+"""How passes are executed: memory, precision, devices. None of it belongs to a method."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, get_args
+
+from mgnp_jax.types import MgnpError
+
+CacheMode = Literal["auto", "dataset", "batch", "off"]
+CachePlace = Literal["device", "host"]
+Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How passes are executed."""
+
+    cache: CacheMode = "auto"
+    """Values of the plain passes: kept for the `dataset`, computed for each `batch`, or `off`:
+    layer by layer beside the masked pass, never kept. `auto` keeps what fits in `cache_gib`."""
+    cache_gib: float = 6.0
+    """Most memory for values of the whole model's plain passes; once closed nodes are left out,
+    a smaller copy stands beside them."""
+    cache_on: CachePlace = "device"
+    """Where a kept dataset lies; from `host` memory each batch is copied over."""
+    share_prefix: bool = True
+    """Leave tokens before the first one in which a pair differs out of the masked pass; `cache`
+    off runs whole prompts anyway."""
+    compact: bool = True
+    """Leave nodes that are closed for good out of the computation; not with `cache` off, which
+    runs the whole model anyway."""
+    compile_cost: float = 2e12
+    """Multiply-adds that take as long as compiling a smaller model, which must save as many: some
+    forty seconds of two CPU cores. Counted, not timed, so that the same seed gives the same
+    circuit on a busy machine."""
+    max_segments: int = 4
+    """Groups of layers of a smaller model, each as wide as its widest layer; each costs the
+    compilation of one more layer."""
+    remat: bool = False
+    """Recompute a layer's inner values in the gradient instead of keeping them: less memory."""
+    dtype: Dtype = "float32"
+    """Of weights and activations in training and its validations; log-alpha, losses and
+    optimiser stay float32, and so do the figures on test prompts."""
+    devices: int = 1
+    """Devices that share a batch; must divide its size."""
+    accumulate: int = 1
+    """Parts of a batch that run one after another, their gradients added: less memory, also in
+    the plain passes and validation. Times `devices` it must divide the batch."""
+
+    def __post_init__(self) -> None:
+        """Refuses values that cannot be meant."""
+        for name, kind in (("cache", CacheMode), ("cache_on", CachePlace), ("dtype", Dtype)):
+            if getattr(self, name) not in get_args(kind):
+                raise MgnpError(
+                    f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}"
+                )
+        for name in ("devices", "accumulate", "max_segments"):
+            if getattr(self, name) <= 0:
+                raise MgnpError(f"{name} must be greater than 0, got {getattr(self, name)}")
+        for name in ("cache_gib", "compile_cost"):
+            if getattr(self, name) < 0:
+                raise MgnpError(f"{name} must not be negative, got {getattr(self, name)}")
+
+    @property
+    def parts(self) -> int:
+        """Into how many a batch is cut: devices times parts that run one after another."""
+        return self.devices * self.accumulate
+
+    @property
+    def lockstep(self) -> bool:
+        """Whether the corrupted run goes beside the masked one, layer by layer."""
+        return self.cache == "off"

@@ -1,0 +1,178 @@
+"""What a run is asked for: prompts, model, and a method with its own config."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from mgnp_jax.methods import DEFAULT, METHODS
+from mgnp_jax.methods.protocol import Method
+from mgnp_jax.tasks import TASKS
+from mgnp_jax.tasks.task import EXTRA_CORRUPTIONS
+from mgnp_jax.types import MgnpError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Finds the circuit of a task in a model, measures it, saves it."""
+
+    task: str | None = None
+    """Built-in task: ioi, gt (greater-than), gt-other or gp (gendered pronouns)."""
+    gt_corruption: Literal["01", "other"] = "01"
+    """Start year of greater-than's corrupted prompts: the century's 01, or any other."""
+    data: Path | None = None
+    """Your own prompts instead: a JSON Lines file (see mgnp_jax/tasks/files.py)."""
+    skip_bad: bool = False
+    """Leave out prompts of --data that cannot be used, instead of refusing the file."""
+    extra_corruptions: int = EXTRA_CORRUPTIONS
+    """Further corrupted prompts for each training prompt, where the task knows any."""
+    model: str = "gpt2-mini"
+    """gpt2-mini, smollm2-135m, a Hugging Face id, or a local checkpoint directory."""
+    method: str = ""
+    """How the circuit is found, by name; decides which further flags there are."""
+    out: Path | None = None
+    """New or empty folder for the run; by default one under runs/. A sweep's may hold its runs."""
+    seed: int = 0
+    """Of prompts and method; the same seed gives the same circuit."""
+    test_prompts: int | None = None
+    """Measure on the first so many test prompts only; all of them by default."""
+    control_prompts: int = 200
+    """Test prompts that random circuit, complement and nothing kept are measured on."""
+    sweep: int | None = None
+    """Find so many circuits at prices from an eighth of --penalty to eight times it, and draw what
+    faithfulness costs in size. Prices that are done are not run again."""
+    config: Any = DEFAULT()
+    """The method's own."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        if (self.task is None) == (self.data is None):
+            raise MgnpError(
+                f"pass one of --task ({', '.join(TASKS)}) and --data FILE, not "
+                + ("both" if self.task else "neither")
+            )
+        if self.gt_corruption == "other" and self.task != "gt":
+            raise MgnpError("--gt-corruption goes with --task gt alone")
+        check_counts(self.seed, self.test_prompts)
+        for name, least in (("control_prompts", 1), ("extra_corruptions", 0)):
+            if getattr(self, name) < least:
+                flag = name.replace("_", "-")
+                raise MgnpError(f"--{flag} must be at least {least}, got {getattr(self, name)}")
+        if self.method not in ("", self.config.name):
+            raise MgnpError(
+                f"method {self.method!r} and a config of {self.config.name!r} do not go together"
+            )
+        object.__setattr__(self, "method", self.config.name)
+        if self.sweep is not None:
+            check_sweep(self.sweep, self.config)
+
+    @property
+    def source(self) -> str:
+        """The built-in task, or the data file's path."""
+        task = "gt-other" if self.gt_corruption == "other" else self.task
+        return str(self.data.resolve() if self.data else task)
+
+
+def check_counts(seed: int | None, test_prompts: int | None) -> None:
+    """Refuses a seed below 0 and a count of prompts below 1.
+
+    Args:
+      seed: of prompts and method, if given.
+      test_prompts: how many to measure on, if given.
+
+    Raises:
+      MgnpError: naming the flag.
+    """
+    if seed is not None and seed < 0:
+        raise MgnpError(f"--seed must be at least 0, got {seed}")
+    if test_prompts is not None and test_prompts < 1:
+        raise MgnpError(f"--test-prompts must be at least 1, got {test_prompts}")
+
+
+def check_sweep(points: int, config: Method) -> None:
+    """Refuses a sweep that has no prices to go through.
+
+    Args:
+      points: how many.
+      config: of the method.
+
+    Raises:
+      MgnpError: saying why.
+    """
+    settings = dataclasses.asdict(config)  # type: ignore[call-overload]
+    if points < 2:
+        raise MgnpError(f"--sweep must be at least 2, got {points}")
+    if "penalty" not in settings:
+        raise MgnpError(f"--sweep goes through prices, and the method {config.name} has none")
+    if settings.get("keep") or settings.get("max_kl"):
+        raise MgnpError("--sweep goes through prices; leave out --keep and --max-kl")
+    if settings["penalty"] == 0:
+        raise MgnpError("--sweep multiplies --penalty, which must be greater than 0, got 0")
+
+
+def method_named(name: str) -> type[Method]:
+    """Looks up a method.
+
+    Args:
+      name: as on the command line.
+
+    Raises:
+      MgnpError: if there is none of that name.
+    """
+    if name not in METHODS:
+        raise MgnpError(f"unknown method {name!r}: wanted one of {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def settings_text(config: RunConfig) -> str:
+    """What config.json says.
+
+    Args:
+      config: of the run.
+    """
+    return json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
+
+
+def finished(folder: Path, wanted: RunConfig) -> dict[str, Any] | None:
+    """Results of a run that is done; None if it is not, and its remains are removed.
+
+    Args:
+      folder: of the run.
+      wanted: how it would be run now.
+
+    Raises:
+      MgnpError: if the folder holds a run with other settings, done or not.
+    """
+    settings = folder / "config.json"
+    if not settings.exists():
+        return None
+    # A setting that is newer than the run was at its default.
+    default = RunConfig(task=wanted.task, data=wanted.data, config=type(wanted.config)())
+    now, known = (_flat(json.loads(settings_text(c))) for c in (wanted, default))
+    was = known | _flat(json.loads(settings.read_text()))
+    other = [n.rpartition(".")[2] for n in now if n != "out" and was[n] != now[n]]
+    if other:
+        raise MgnpError(
+            f"{folder} was run with another {', '.join(other)}; pass another --out, or delete "
+            "that folder to run it again"
+        )
+    file = folder / "results.json"
+    results = json.loads(file.read_text()) if file.exists() else None
+    if results is None or results["training"].get("interrupted"):
+        # A run writes this folder alone, its results last; so this one was cut short.
+        shutil.rmtree(folder)
+        return None
+    return results
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level, their names joined by points."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        out |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return out

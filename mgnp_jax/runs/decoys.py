@@ -1,0 +1,176 @@
+"""Known ground truth: does a method leave out nodes that provably cannot matter?"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from mgnp_jax.masks.circuit import Circuit
+from mgnp_jax.masks.granularities import (
+    ATTENTION_HEADS,
+    ATTENTION_NEURONS,
+    GRANULARITIES,
+    MLP_HIDDEN,
+)
+from mgnp_jax.masks.hierarchy import downwards
+from mgnp_jax.methods import DEFAULT
+from mgnp_jax.methods.discover import discover
+from mgnp_jax.metrics.evaluate import evaluate
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.hub import load_model
+from mgnp_jax.report.tables import LABELS, Table
+from mgnp_jax.runs.config import check_counts
+from mgnp_jax.runs.decoy_model import Widened, with_decoys
+from mgnp_jax.tasks import load_task
+from mgnp_jax.types import Masks, MgnpError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecoyConfig:
+    """Finds a circuit with and without decoys and compares the two."""
+
+    task: str = "ioi"
+    """Built-in task."""
+    heads: int = 4
+    """Decoy heads in each layer of gpt2-mini."""
+    hidden: int = 256
+    """Decoy MLP neurons in each layer."""
+    layers: int = 2
+    """Decoy layers: after the first layers, one each."""
+    seed: int = 0
+    """Of prompts, method and decoys."""
+    test_prompts: int | None = 2000
+    """Measure on the first so many test prompts only."""
+    json: Path | None = None
+    """Where to write the figures."""
+    method: str = ""
+    """How circuits are found, by name; decides which further flags there are."""
+    config: Any = DEFAULT()
+    """The method's own."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        check_counts(self.seed, self.test_prompts)
+        if min(self.heads, self.hidden, self.layers) < 0:
+            raise MgnpError("--heads, --hidden and --layers must not be negative")
+
+
+def nested(ranking: Masks) -> dict[str, np.ndarray]:
+    """A ranking by which a node is kept: no greater than that of the block and head it is in.
+
+    Args:
+      ranking: log-alpha or scores, float arrays by granularity.
+    """
+    own = {name: np.asarray(leaf) for name, leaf in ranking.items()}
+    return downwards(own, np.minimum)
+
+
+def auc(kept: np.ndarray, decoys: np.ndarray) -> float:
+    """Chance that a node that is kept is ranked above a decoy, ties counted half.
+
+    Args:
+      kept: [N] log-alpha or scores of nodes that matter.
+      decoys: [M] of nodes that cannot.
+    """
+    ranked = np.sort(decoys)
+    below = np.searchsorted(ranked, kept, "left") + np.searchsorted(ranked, kept, "right")
+    return float(below.mean() / (2 * len(ranked)))
+
+
+def decoys(config: DecoyConfig, console: Console) -> dict[str, Any]:
+    """Runs the comparison.
+
+    Args:
+      config: what to compare.
+      console: where to report.
+
+    Returns:
+      The figures, as in the JSON file.
+    """
+    model = load_model("gpt2-mini")
+    data = load_task(config.task, model.tokenizer, config.seed)
+    test = data.test.take(slice(config.test_prompts))
+    counts = {"heads": config.heads, "hidden": config.hidden, "layers": config.layers}
+    wide = with_decoys(model, **counts, seed=config.seed)
+    found = []
+    for each in (model, wide.model):
+        console.print(f"Finding the circuit of {config.task} in {each.name}")
+        circuit = discover(jax.random.key(config.seed), each, data, config.config)
+        found.append((circuit, evaluate(each, circuit, test)))
+    (plain, alone), (circuit, beside) = found
+    result: dict[str, Any] = {
+        "task": config.task,
+        "method": config.config.name,
+        "seed": config.seed,
+        "kl": {"without": alone["kl"], "with": beside["kl"]},
+        "granularities": compared(model.config, plain, wide, circuit),
+    }
+    console.print(_table(result).rich())
+    if config.json is not None:
+        config.json.write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def compared(
+    model_config: ModelConfig, plain: Circuit, wide: Widened, circuit: Circuit
+) -> dict[str, dict[str, Any]]:
+    """Decoys kept, others kept, and how well the ranking tells them apart.
+
+    Args:
+      model_config: of the model without decoys.
+      plain: its circuit.
+      wide: the model with decoys.
+      circuit: its circuit.
+
+    Returns:
+      Counts and AUC by granularity; no AUC where the method ranks nothing.
+    """
+    c = model_config
+    own = {ATTENTION_HEADS: c.heads, ATTENTION_NEURONS: c.heads, MLP_HIDDEN: c.mlp_width}
+    ranking = circuit.log_alpha or circuit.scores
+    ranks = None if ranking is None else nested(ranking)
+    found = {}
+    for name in GRANULARITIES:
+        mask, decoy = np.asarray(circuit.masks[name]), wide.decoys[name]
+        needed = np.asarray(plain.masks[name])
+        area = None
+        if ranks is not None and needed.any() and decoy.any():
+            real = ranks[name][wide.real]
+            real = real[:, : own[name]] if name in own else real
+            area = auc(real[needed], ranks[name][decoy])
+        found[name] = {
+            "decoys": int(decoy.sum()),
+            "decoys_kept": int((mask & decoy).sum()),
+            "real_kept": int((mask & ~decoy).sum()),
+            "kept_without": int(needed.sum()),
+            "auc": area,
+        }
+    return found
+
+
+def _table(result: dict[str, Any]) -> Table:
+    rows = [
+        (
+            LABELS[name],
+            f"{row['decoys_kept']:,} of {row['decoys']:,}",
+            f"{row['real_kept']:,}",
+            f"{row['kept_without']:,}",
+            "–" if row["auc"] is None else f"{row['auc']:.4f}",
+        )
+        for name, row in result["granularities"].items()
+    ]
+    kl = result["kl"]
+    return Table(
+        title=(
+            f"{result['task']}, {result['method']}, seed {result['seed']}: KL {kl['with']:.4f}, "
+            f"without {kl['without']:.4f}"
+        ),
+        columns=("Granularity", "Decoys kept", "Others kept", "Kept without decoys", "AUC"),
+        rows=tuple(rows),
+    )

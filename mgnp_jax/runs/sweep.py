@@ -1,0 +1,106 @@
+"""The trade-off between size and faithfulness: one circuit at each of several prices."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from mgnp_jax.masks.granularities import ATTENTION_HEADS, MLP_HIDDEN
+from mgnp_jax.report.figures import trade_off
+from mgnp_jax.report.tables import Table
+from mgnp_jax.runs.config import RunConfig, finished
+from mgnp_jax.runs.run import run
+
+SPAN = 8.0
+"""The dearest price over the one that is set, and that over the cheapest."""
+
+COLUMNS = {
+    "price": "{:.3g}",
+    "parameters %": "{:.1f}",
+    "heads %": "{:.1f}",
+    "MLP hidden %": "{:.1f}",
+    "edges %": "{:.2f}",
+    "KL": "{:.4f}",
+    "score": "{:.3f}",
+    "model's score": "{:.3f}",
+    "accuracy": "{:.3f}",
+}
+
+
+def row_of(results: dict[str, Any], price: float) -> dict[str, float]:
+    """One circuit of a sweep.
+
+    Args:
+      results: of its run.
+      price: scale of all prices.
+
+    Returns:
+      Figures by the names of `COLUMNS`: shares kept in percent, metrics on test prompts.
+    """
+
+    def kept(size: dict[str, Any]) -> float:
+        return 100 - size["sparsity"]
+
+    values = (
+        price,
+        100 * results["parameters"]["prunable_kept"],
+        kept(results["sizes"][ATTENTION_HEADS]),
+        kept(results["sizes"][MLP_HIDDEN]),
+        kept(results["edges"]),
+        results["circuit"]["kl"],
+        results["circuit"]["score"],
+        results["base"]["score"],
+        results["circuit"]["accuracy"],
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def sweep(config: RunConfig, points: int, console: Console) -> list[dict[str, float]]:
+    """Runs what is missing, writes trade-off.csv and trade-off.png, prints the table.
+
+    Args:
+      config: of the run at the price that is set.
+      points: how many prices.
+      console: where to report.
+
+    Returns:
+      A row for each price, from the cheapest.
+    """
+    source = Path(config.source).stem
+    name = f"sweep-{source}-{Path(config.model).name}-seed{config.seed}"
+    out = config.out or Path("runs") / name
+    rows = []
+    for factor in np.geomspace(1 / SPAN, SPAN, points):
+        price = float(f"{config.config.penalty * factor:.4g}")
+        wanted = dataclasses.replace(
+            config,
+            sweep=None,
+            out=out / f"price-{price:g}",
+            config=dataclasses.replace(config.config, penalty=price),
+        )
+        results = finished(out / f"price-{price:g}", wanted) or run(wanted, console)
+        rows.append(row_of(results, price))
+    with (out / "trade-off.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(COLUMNS))
+        writer.writeheader()
+        writer.writerows(rows)
+    figure = trade_off(
+        [row["parameters %"] for row in rows],
+        [row["KL"] for row in rows],
+        [row["score"] / row["model's score"] for row in rows],
+        f"{source} on {config.model}",
+    )
+    figure.savefig(out / "trade-off.png", dpi=150)
+    table = Table(
+        title=f"What is kept, and what it costs: {source} on {config.model}",
+        columns=tuple(COLUMNS),
+        rows=tuple(tuple(form.format(row[n]) for n, form in COLUMNS.items()) for row in rows),
+    )
+    console.print(table.rich())
+    console.print(f"Saved to {out} (trade-off.csv, trade-off.png)", highlight=False)
+    return rows

@@ -1,0 +1,77 @@
+"""Answers as text → arrays: which tokens are right, which wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mgnp_jax.types import AnswerMetric, Answers, Score, Targets
+
+AnswerSets = tuple[Sequence[str], Sequence[str]]
+"""Right and wrong answers."""
+
+
+def padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """Rows of unequal length as one int32 array, 0 where they have ended.
+
+    Args:
+      rows: at least one.
+    """
+    out = np.zeros((len(rows), max(map(len, rows))), np.int32)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return out
+
+
+def encode_targets(
+    ids: Mapping[str, Sequence[int]],
+    sets: Sequence[Mapping[str, AnswerSets]],
+    kl_over: Sequence[Mapping[str, Sequence[str]]],
+    metric: AnswerMetric,
+) -> Targets:
+    """The answers of N prompts.
+
+    Args:
+      ids: token ids of every answer.
+      sets: of each prompt, right and wrong answers by name: `"answers"`, which decide accuracy,
+        and those of every score.
+      kl_over: of each prompt, answers by name of the KL that is taken over them.
+      metric: how scores are read.
+    """
+    scores = {
+        name: Score(answers=encode_answers(ids, [each[name] for each in sets]), metric=metric)
+        for name in sets[0]
+        if name != "answers"
+    }
+    return Targets(
+        answers=encode_answers(ids, [each["answers"] for each in sets]),
+        scores=scores,
+        kl_over={
+            name: padded([[ids[text][0] for text in each[name]] for each in kl_over])
+            for name in kl_over[0]
+        },
+    )
+
+
+def encode_answers(ids: Mapping[str, Sequence[int]], rows: Sequence[AnswerSets]) -> Answers:
+    """Tokens and signs of right and wrong answers; one that is given twice counts once.
+
+    Args:
+      ids: token ids of every answer.
+      rows: of each prompt.
+    """
+    # Many rows share their lists, which are then written out once.
+    place: dict[tuple[int, int], int] = {}
+    distinct: list[AnswerSets] = []
+    for right, wrong in rows:
+        if (id(right), id(wrong)) not in place:
+            place[id(right), id(wrong)] = len(distinct)
+            distinct.append((right, wrong))
+    signed = [dict.fromkeys(right, 1.0) | dict.fromkeys(wrong, -1.0) for right, wrong in distinct]
+    signs = np.zeros((len(signed), max(map(len, signed))), np.float32)
+    for i, row in enumerate(signed):
+        signs[i, : len(row)] = list(row.values())
+    tokens = padded([[ids[text][0] for text in row] for row in signed])
+    which = np.array([place[id(right), id(wrong)] for right, wrong in rows])
+    return Answers(tokens=tokens[which], signs=signs[which])

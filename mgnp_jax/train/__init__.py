@@ -1,1 +1,0 @@
-"""Stage 5: the objective, and optax on log-alpha alone."""

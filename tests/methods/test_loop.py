@@ -1,0 +1,333 @@
+"""Training: reproducible, compiled once, the weights untouched, the best circuit kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, get_args
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mgnp_jax as mg
+from mgnp_jax.methods.node_pruning import schedule, state
+from mgnp_jax.methods.node_pruning.config import GateKind
+from mgnp_jax.methods.node_pruning.controller import Controller, next_controller
+from mgnp_jax.methods.node_pruning.step import train_step
+from mgnp_jax.passes import cached_runs
+from mgnp_jax.passes.split_runs import keep_what_fits
+from tests import tiny
+
+CONFIG = mg.DiscoverConfig(
+    steps=12, batch_size=4, validate_every=4, log_every=3, learning_rate=0.3, penalty=1.0
+)
+
+
+# Later steps magnify rounding, as gates flip.
+ONE_STEP = dataclasses.replace(CONFIG, steps=1, gates="soft", train_embedding=True)
+
+
+def find(model: mg.Model, config: mg.DiscoverConfig = CONFIG, seed: int = 0) -> mg.Circuit:
+    return mg.discover(jax.random.key(seed), model, tiny.data(model.config), config)
+
+
+def test_same_seed_same_bits_and_another_seed_others(tiny_model: mg.Model) -> None:
+    first, again, other = find(tiny_model), find(tiny_model), find(tiny_model, seed=1)
+    chex.assert_trees_all_equal(first.log_alpha, again.log_alpha)
+    chex.assert_trees_all_equal(first.masks, again.masks)
+    a, b = (tiny.log_alpha(circuit)["mlp_hidden"] for circuit in (first, other))
+    assert (a != b).any()
+
+
+def test_weights_are_bit_identical_before_and_after(tiny_model: mg.Model) -> None:
+    before = jax.tree.map(np.array, tiny_model.params)
+    find(tiny_model)
+    chex.assert_trees_all_equal(tiny_model.params, before)
+
+
+def test_optax_state_covers_log_alpha_alone(tiny_model: mg.Model) -> None:
+    first = state.first_trained(CONFIG, tiny_model.config, jax.random.key(0))
+    gates = mg.gate_count(tiny_model.config)
+    sizes = [leaf.size for leaf in jax.tree.leaves(first.opt_state)]
+    assert sum(n for n in sizes if n > 1) == 2 * gates
+    chex.assert_trees_all_equal_shapes(first.log_alpha, mg.full_masks(tiny_model.config))
+
+
+def test_one_compilation_serves_all_steps() -> None:
+    compiled: list[str] = []
+
+    def listen(event: str, duration: float, **_: Any) -> None:
+        del duration
+        if event.endswith("backend_compile_duration"):
+            compiled.append(event)
+
+    model = tiny.model("gpt2")
+    config = dataclasses.replace(CONFIG, learning_rate=0.31)
+    step: Any = train_step
+    step.clear_cache()
+    jax.monitoring.register_event_duration_secs_listener(listen)  # pyright: ignore
+    after: list[int] = []
+    try:
+        mg.discover(
+            jax.random.key(0),
+            model,
+            tiny.data(model.config),
+            dataclasses.replace(config, log_every=1),
+            on_record=lambda record: after.append(len(compiled)),
+        )
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert step._cache_size() == 1
+    # Records: steps 1 to 4, a validation, … Nothing compiles after the first validation.
+    assert after[0] > 0
+    assert after[5] == after[-1], after
+
+
+def test_one_compilation_serves_the_plain_passes_of_all_splits() -> None:
+    model = tiny.model("gpt2")
+    # Batches of one differ most: a prompt of one split may be longer than all of another.
+    data = tiny.data(model.config)
+    run: Any = cached_runs._run
+    run.clear_cache()
+    splits = [data.train, data.validation]
+    parts = keep_what_fits(model.config, model.params, splits, 1, mg.Execution())
+    assert run._cache_size() == 1
+    assert all(part.kept is not None for part in parts)
+
+
+@functools.cache
+def after_one_step(family: str) -> mg.Circuit:
+    return find(tiny.model(family), ONE_STEP)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cache_gib": 0.0},
+        {"cache": "dataset", "cache_on": "host", "share_prefix": False},
+        {"cache": "off", "remat": True},
+        {"accumulate": 2},
+        {"accumulate": 4, "cache": "off"},
+    ],
+    ids=["batch", "host", "off", "parts", "parts-off"],
+)
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_every_way_of_computing_gives_the_same_circuit(family: str, change: dict[str, Any]) -> None:
+    kept = after_one_step(family)
+    other = find(
+        tiny.model(family), dataclasses.replace(ONE_STEP, execution=mg.Execution(**change))
+    )
+    chex.assert_trees_all_close(kept.log_alpha, other.log_alpha, atol=1e-5)
+    for name in ("kl", "score", "score_gap"):
+        measured = (c.metadata["validation"][name] for c in (kept, other))
+        np.testing.assert_allclose(*measured, rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_trains_float32_log_alpha_on_half_the_weights() -> None:
+    model = tiny.model("llama")
+    circuit = find(model, dataclasses.replace(ONE_STEP, execution=mg.Execution(dtype="bfloat16")))
+    assert {leaf.dtype for leaf in tiny.log_alpha(circuit).values()} == {np.dtype(np.float32)}
+    exact = after_one_step("llama")
+    # Adam's first step is a full one up or down: nearly all gates go the same way.
+    same = [
+        np.mean(np.sign(a - 2.0) == np.sign(tiny.log_alpha(exact)[name] - 2.0))
+        for name, a in tiny.log_alpha(circuit).items()
+    ]
+    assert np.mean(same) > 0.9
+    figures = mg.evaluate(model, circuit, tiny.data(model.config).validation)
+    assert figures["kl"] == pytest.approx(circuit.metadata["validation"]["kl"], abs=0.1)
+
+
+@pytest.mark.parametrize("gates", get_args(GateKind))
+def test_penalty_closes_gates_that_do_nothing(gates: str) -> None:
+    model = tiny.model("gpt2")
+    # The last MLP's hidden neuron 3 writes nothing, so nothing depends on it.
+    blocks = {**model.params["blocks"]}
+    down = blocks["mlp"]["down"]
+    down = {**down, "kernel": down["kernel"].at[2, 3].set(0.0)}
+    blocks["mlp"] = {**blocks["mlp"], "down": down}
+    model = dataclasses.replace(model, params={**model.params, "blocks": blocks})
+    config = dataclasses.replace(
+        CONFIG, steps=60, gates=gates, penalty=0.05, learning_rate=0.2, warmup=0.0
+    )  # type: ignore[arg-type]
+    circuit = find(model, config)
+    assert (
+        tiny.log_alpha(circuit)["mlp_hidden"][2, 3] == tiny.log_alpha(circuit)["mlp_hidden"].min()
+    )
+
+
+def test_records_and_metadata() -> None:
+    tiny_model = tiny.model("llama")
+    records: list[dict[str, Any]] = []
+    circuit = mg.discover(
+        jax.random.key(0),
+        tiny_model,
+        tiny.data(tiny_model.config),
+        CONFIG,
+        on_record=records.append,
+    )
+    validations = [r["validation"] for r in records if "validation" in r]
+    assert [v["step"] for v in validations] == [4, 8, 12]
+    assert [r["step"] for r in records if "loss" in r] == [1, 4, 7, 10, 12]
+    kept = min(validations, key=lambda v: v["objective"])
+    assert circuit.metadata["validation"] == kept
+    figures = mg.evaluate(tiny_model, circuit, tiny.data(tiny_model.config).validation)
+    assert figures["kl"] == pytest.approx(kept["kl"], abs=1e-5)
+    assert circuit.metadata["training"]["gates"] == mg.gate_count(tiny_model.config)
+    assert circuit.metadata["config_hash"] == tiny_model.config.hash()
+    assert circuit.metadata["training"]["steps"] == 12
+    chex.assert_trees_all_equal(circuit.masks, mg.binarise(circuit.log_alpha))
+
+
+def test_softened_answers_are_trained_on() -> None:
+    model = tiny.model("gpt2")
+    circuits = []
+    for weight in (0.0, 0.3):
+        records: list[dict[str, Any]] = []
+        config = dataclasses.replace(CONFIG, softened_weight=weight)
+        data = tiny.data(model.config)
+        key = jax.random.key(0)
+        circuits.append(mg.discover(key, model, data, config, on_record=records.append))
+        steps = [record for record in records if "loss" in record]
+        assert all(("softened_kl" in record) == (weight > 0) for record in steps)
+        terms = config.kl_weight * (steps[0]["kl"] + weight * steps[0].get("softened_kl", 0.0))
+        terms += config.score_weight * steps[0]["score_gap"]
+        # The first step comes before any price.
+        assert steps[0]["loss"] == pytest.approx(terms, rel=1e-5)
+    plain, soft = (tiny.log_alpha(circuit)["mlp_hidden"] for circuit in circuits)
+    assert (plain != soft).any()
+
+
+def test_interrupted_training_raises_with_the_best_so_far() -> None:
+    model = tiny.model("gpt2")
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["step"] >= 6:
+            raise KeyboardInterrupt
+
+    data = tiny.data(model.config)
+    # A KeyboardInterrupt, so that a loop over seeds stops.
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        mg.discover(jax.random.key(0), model, data, CONFIG, on_record=stop)
+    assert isinstance(stopped.value, mg.Interrupted)
+    circuit = stopped.value.circuit
+    assert circuit.metadata["training"]["interrupted"] and circuit.metadata["model"] == model.name
+    assert circuit.metadata["validation"]["step"] == 4
+
+
+def test_embedding_gate_is_trained_only_when_asked() -> None:
+    model = tiny.model("gpt2")
+    assert "embedding" not in find(model).masks
+    circuit = find(model, dataclasses.replace(CONFIG, train_embedding=True))
+    chex.assert_shape(circuit.masks["embedding"], ())
+    assert float(tiny.log_alpha(circuit)["embedding"]) != CONFIG.initial_log_alpha
+    mg.evaluate(model, circuit, tiny.data(model.config).test)
+
+
+def test_a_loss_that_is_no_number_stops_at_once() -> None:
+    model = tiny.model("gpt2")
+    params = jax.tree.map(lambda leaf: leaf * jnp.nan, model.params)
+    with pytest.raises(mg.MgnpError, match="loss is nan at step 1"):
+        find(dataclasses.replace(model, params=params))
+
+
+def test_batches_see_every_prompt_once_an_epoch_and_have_like_sizes() -> None:
+    tokens = np.array([3, 9, 3, 9, 3, 9, 5, 5, 5, 5])
+    order = schedule.batch_order(jax.random.key(0), tokens, batch_size=5, steps=6)
+    chex.assert_shape(order, (6, 5))
+    seen = order.reshape(3, 10)
+    assert [sorted(epoch) for epoch in seen.tolist()] == [list(range(10))] * 3
+    assert seen[0].tolist() != seen[1].tolist()
+    # 56 tokens an epoch in two batches: dealt out, none has more than 31.
+    assert tokens[order].sum(1).max() <= 31
+    again = schedule.batch_order(jax.random.key(0), tokens, batch_size=5, steps=6)
+    np.testing.assert_array_equal(order, again)
+
+
+def test_schedules() -> None:
+    config = mg.DiscoverConfig(steps=100, warmup=0.2, noise_floor=0.4)
+    scale = [float(schedule.penalty_scale(config, jnp.int32(s))) for s in (0, 10, 20, 99)]
+    np.testing.assert_allclose(scale, [0, 0.5, 1, 1])
+    noise = [float(schedule.noise_scale(config, jnp.int32(s))) for s in (0, 25, 50, 99)]
+    np.testing.assert_allclose(noise, [1, 0.75, 0.5, 0.4])
+    soft = dataclasses.replace(config, gates="soft")
+    assert float(schedule.noise_scale(soft, jnp.int32(99))) == 1
+
+
+def test_the_score_aimed_at_follows_what_validation_missed() -> None:
+    zero, one = jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)
+
+    def corrected(before: jax.Array, score: float) -> jax.Array:
+        validation = {"score": score, "base_score": 5.0}
+        controller = Controller(score_correction=before, price=one)
+        after = next_controller(mg.DiscoverConfig(), None, controller, validation, 0.5)
+        assert float(after.price) == 1.0
+        return after.score_correction
+
+    first = corrected(zero, 4.0)
+    assert float(first) == pytest.approx(0.1)
+    assert float(corrected(first, 5.5)) == pytest.approx(0.05)
+    assert float(corrected(first, -50.0)) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 0},
+        {"learning_rate": -1.0},
+        {"warmup": 1.5},
+        {"temperature": 0.5},
+        {"softened_weight": -0.1},
+        {"penalty": -0.1},
+        {"granularities": ("heads",)},
+        {"keep": 1.5},
+        {"max_kl": 0.0},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_impossible_settings_are_refused(change: dict[str, Any]) -> None:
+    ((name, value),) = change.items()
+    got = value[0] if isinstance(value, tuple) else value
+    with pytest.raises(mg.MgnpError, match=f"{name} .*must .* got .?{got}"):
+        mg.DiscoverConfig(**change)
+
+
+def test_impossible_ways_of_execution_are_refused() -> None:
+    with pytest.raises(mg.MgnpError, match="cache must be one of .* got 'some'"):
+        mg.Execution(cache="some")  # type: ignore[arg-type]
+    with pytest.raises(mg.MgnpError, match="devices times accumulate must divide .* got 3 × 1"):
+        mg.DiscoverConfig(execution=mg.Execution(devices=3))
+
+
+def test_validation_on_fewer_prompts_is_on_the_first() -> None:
+    tiny_model = tiny.model("gpt2")
+    data = tiny.data(tiny_model.config)
+    config = dataclasses.replace(CONFIG, validation_prompts=3)
+    circuit = mg.discover(jax.random.key(0), tiny_model, data, config)
+    expected = mg.evaluate(tiny_model, circuit, data.validation.take(slice(3)))
+    assert circuit.metadata["validation"]["prompts"] == 3
+    assert circuit.metadata["validation"]["base_score"] == pytest.approx(
+        expected["base_score"], abs=1e-5
+    )
+
+
+def test_gates_of_other_granularities_stay_open() -> None:
+    tiny_model = tiny.model("gpt2")
+    config = dataclasses.replace(
+        CONFIG, granularities=("attention_heads", "mlp_hidden"), penalty=20.0, warmup=0.0
+    )
+    records: list[dict[str, Any]] = []
+    data = tiny.data(tiny_model.config)
+    circuit = mg.discover(jax.random.key(0), tiny_model, data, config, on_record=records.append)
+    for name, leaf in tiny.log_alpha(circuit).items():
+        assert bool((leaf != state.SURELY_OPEN).any()) == (name in config.granularities)
+    sizes = (tiny.log_alpha(circuit)[name].size for name in config.granularities)
+    assert circuit.metadata["training"]["gates"] == sum(sizes)
+    last = next(record for record in records[::-1] if "kept" in record)
+    assert last["kept"]["attention_heads"] < 0.9 and last["kept"]["attention_neurons"] == 1.0
+    # A closed head's neurons are closed with it, the open heads' all open.
+    heads, neurons = circuit.masks["attention_heads"], circuit.masks["attention_neurons"]
+    np.testing.assert_array_equal(neurons, np.broadcast_to(heads[..., None], neurons.shape))

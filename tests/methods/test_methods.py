@@ -1,0 +1,208 @@
+"""Methods are open: every one in the table, and any other, goes through the same command."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mgnp_jax as mg
+from mgnp_jax.masks.hierarchy import apply_hierarchy
+from mgnp_jax.methods.magnitude import MagnitudeConfig, magnitudes
+from mgnp_jax.methods.node_pruning.published import PublishedConfig, once_each
+from mgnp_jax.methods.random_nodes import RandomConfig
+from tests import tiny
+from tests.experiments.test_commands import call_here
+
+SHORT: dict[str, list[object]] = {
+    "node-pruning": ["--steps", 2, "--validation-prompts", 8],
+    "node-pruning-published": ["--steps", 2, "--validation-prompts", 8],
+}
+
+
+def find(model: mg.Model, config: Any, seed: int = 0) -> mg.Circuit:
+    return mg.discover(jax.random.key(seed), model, tiny.data(model.config), config)
+
+
+@pytest.mark.parametrize("name", mg.METHODS)
+def test_every_method_runs_through_the_same_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    out = tmp_path / "run"
+    few = ("--test-prompts", 8, "--control-prompts", 4, *SHORT.get(name, []))
+    assert call_here("experiments.run", "--task", "ioi", "--method", name, "--out", out, *few) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert results["method"] == name and results["training"]["seconds"] > 0
+    assert results["training"]["peak_mb"] > 100
+    assert set(results["controls"]) == {"circuit", "random", "complement", "empty"}
+    config = json.loads((out / "config.json").read_text())
+    assert config["method"] == name
+    assert set(config["config"]) == {f.name for f in dataclasses.fields(mg.METHODS[name])}  # type: ignore[arg-type]
+    capsys.readouterr()
+    assert call_here("experiments.evaluate", "--circuit", out) == 0
+    assert "Saved" in capsys.readouterr().out
+
+
+def test_the_papers_protocol_takes_any_method(tmp_path: Path) -> None:
+    out = tmp_path / "paper"
+    arguments = ("--method", "magnitude", "--keep", 0.2, "--seeds", 1, "--test-prompts", 8)
+    assert call_here("experiments.paper", "--out", out, "--tasks", "gp", *arguments) == 0
+    assert "Table 5. gp" in (out / "tables.md").read_text()
+    with pytest.raises(mg.MgnpError, match="seed0 was run with another keep"):
+        from rich.console import Console
+
+        from mgnp_jax.runs.paper import PaperConfig, protocol
+
+        config = PaperConfig(tasks=("gp",), seeds=1, out=out, test_prompts=8)
+        config = dataclasses.replace(config, config=MagnitudeConfig(keep=0.3))
+        protocol(config, Console(quiet=True))
+
+
+def test_an_unknown_method_is_refused_with_the_known_ones(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call_here("experiments.run", "--task", "ioi", "--method", "guess") == 2
+    assert "unknown method 'guess': wanted one of node-pruning, " in capsys.readouterr().err
+
+
+def test_a_flag_of_another_method_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call_here("experiments.run", "--task", "ioi", "--method", "random", "--steps", 3) == 2
+    assert "--steps" in capsys.readouterr().err
+
+
+def test_a_sweep_needs_a_price(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call_here("experiments.run", "--task", "ioi", "--method", "random", "--sweep", 3) == 2
+    assert "the method random has none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", [RandomConfig, MagnitudeConfig])
+def test_as_many_nodes_of_every_kind_as_another_circuit(config: type[Any], tmp_path: Path) -> None:
+    model = tiny.model("gpt2")
+    pruned = mg.DiscoverConfig(steps=20, batch_size=4, learning_rate=0.5, penalty=20.0, warmup=0.0)
+    other = find(model, pruned)
+    other.save(tmp_path / "other")
+    counts = {name: int(mask.sum()) for name, mask in other.masks.items()}
+    assert 0 < counts["mlp_hidden"] < 60
+    found = find(model, config(like=tmp_path / "other"), seed=1)
+    assert {name: int(mask.sum()) for name, mask in found.masks.items()} == counts
+    chex.assert_trees_all_equal(found.masks, apply_hierarchy(found.masks))
+    again = find(model, config(like=tmp_path / "other"), seed=1)
+    chex.assert_trees_all_equal(found.masks, again.masks)
+    with pytest.raises(mg.MgnpError, match="do not fit this model"):
+        find(tiny.model("llama"), config(like=tmp_path / "other"))
+
+
+@pytest.mark.parametrize("config", [RandomConfig, MagnitudeConfig])
+def test_a_share_of_every_kind(config: type[Any]) -> None:
+    model = tiny.model("llama")
+    kept = find(model, config(keep=0.5)).masks
+    assert kept["mlp_blocks"].sum() == 2 and kept["mlp_hidden"].sum() == 30
+    assert kept["attention_heads"].sum() == 6
+    with pytest.raises(mg.MgnpError, match=r"keep must lie in \(0, 1\], got 0"):
+        find(model, config(keep=0.0))
+
+
+def test_magnitudes_by_hand(any_block: mg.Model) -> None:
+    c = any_block.config
+    scores = magnitudes(c, any_block.params)
+    down = np.asarray(any_block.params["blocks"]["mlp"]["down"]["kernel"])
+    rows = np.linalg.norm(down, axis=-1)
+    np.testing.assert_allclose(scores["mlp_hidden"], rows / rows.mean(), rtol=1e-4)
+    out = np.asarray(any_block.params["blocks"]["attention"]["o"]["kernel"])
+    heads = np.linalg.norm(out.reshape(c.layers, c.heads, -1), axis=-1)
+    np.testing.assert_allclose(scores["attention_heads"], heads / heads.mean(), rtol=1e-4)
+    for name, leaf in mg.full_masks(c).items():
+        chex.assert_equal_shape([scores[name], leaf])
+        assert float(scores[name].mean()) == pytest.approx(1, rel=1e-4)
+
+
+def test_the_strongest_nodes_are_kept_and_the_ranking_is_saved(tmp_path: Path) -> None:
+    model = tiny.model("gpt2")
+    circuit = find(model, MagnitudeConfig(keep=0.5))
+    assert circuit.scores is not None and circuit.log_alpha is None
+    kept = np.asarray(circuit.masks["mlp_blocks"])
+    scores = np.asarray(circuit.scores["mlp_blocks"])
+    assert scores[kept].min() > scores[~kept].max()
+    circuit.save(tmp_path / "c")
+    loaded = mg.load_circuit(tmp_path / "c")
+    assert loaded.log_alpha is None
+    chex.assert_trees_all_equal(loaded.scores, circuit.scores)
+
+
+def test_the_published_preset_is_appendix_c_on_means() -> None:
+    model = tiny.model("gpt2")
+    data = dataclasses.replace(tiny.data(model.config), name="ioi")
+    settings = PublishedConfig(batch_size=4).settings(model.config, data)
+    sizes = {name: leaf.size for name, leaf in mg.full_masks(model.config).items()}
+    prices = dataclasses.asdict(settings.penalties)
+    weights = {name: prices[name] * n for name, n in sizes.items()}
+    wanted = {"attention_heads": 3.0, "mlp_hidden": 5.0, "mlp_output": 1.5}
+    wanted |= {"attention_neurons": 1.5, "attention_blocks": 0.2, "mlp_blocks": 0.1}
+    assert weights == pytest.approx(wanted)
+    # Ten prompts, four a step, five hundred epochs.
+    assert settings.steps == 1250 and settings.warmup == pytest.approx(500 / 1250)
+    assert (settings.gates, settings.draws, settings.loss) == ("soft", "batch", "hinge")
+    assert settings.learning_rate * settings.final_rate == pytest.approx(1e-4)
+    pronouns = PublishedConfig().settings(model.config, dataclasses.replace(data, name="gp"))
+    assert (pronouns.margin, pronouns.clip_norm) == (0.1, 1.0)
+
+
+def test_the_published_loss_is_kl_and_a_hinge() -> None:
+    model = tiny.model("gpt2")
+    records: list[dict[str, Any]] = []
+    data = dataclasses.replace(tiny.data(model.config), name="ioi")
+    config = PublishedConfig(steps=3, batch_size=4, log_every=1)
+    circuit = mg.discover(jax.random.key(0), model, data, config, on_record=records.append)
+    steps = [record for record in records if "loss" in record]
+    # The first step comes before any price; later ones pay their part of it.
+    for i, record in enumerate(steps):
+        expected = record["kl"] + record["hinge"] + min(1.0, i / 3) * record["penalty"]
+        assert record["loss"] == pytest.approx(expected, rel=1e-5)
+    starts = np.concatenate([np.ravel(x) for x in jax.tree.leaves(circuit.log_alpha)])
+    assert 0.3 < starts.min() and starts.max() < 1.2 and starts.std() > 0.05
+    assert circuit.metadata["settings"]["gates"] == "soft"
+    assert "the last" in circuit.metadata["note"]
+
+
+def test_one_corruption_a_prompt_is_the_tasks_own(mini: mg.Model) -> None:
+    with_more, alone = (
+        mg.load_task("gp", mini.tokenizer, seed=0, extra_corruptions=n).train for n in (3, 0)
+    )
+    assert len(with_more) == 4 * len(alone)
+    chex.assert_trees_all_equal(once_each(with_more), alone)
+
+
+@pytest.mark.parametrize("draws", ["prompt", "batch"])
+def test_a_batch_may_share_one_draw(draws: Any) -> None:
+    from mgnp_jax.methods.node_pruning.gates import sample_masks
+
+    log_alpha = mg.full_masks(tiny.GPT2, 0.0)
+    config = mg.DiscoverConfig(draws=draws)
+    masks = sample_masks(jax.random.key(0), log_alpha, config, 1.0, 5)
+    for name, mask in masks.items():
+        chex.assert_shape(mask, (3, 5, *log_alpha[name].shape[1:]))
+        assert bool((mask == mask[:, :1]).all()) == (draws == "batch"), name
+
+
+def test_masks_that_the_hierarchy_closes_are_closed_for_every_method() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Careless:
+        """Keeps heads and none of their neurons."""
+
+        name = "careless"
+
+        def find(self, key: Any, model: mg.Model, data: Any, on_record: Any) -> mg.Circuit:
+            masks = mg.full_masks(model.config)
+            masks["attention_neurons"] = jnp.zeros_like(masks["attention_neurons"])
+            return mg.Circuit(masks=masks, metadata={})
+
+    circuit = find(tiny.model("gpt2"), Careless())
+    assert not circuit.masks["attention_heads"].any() and circuit.masks["mlp_blocks"].all()
+    assert circuit.masks["mlp_hidden"].dtype == bool

@@ -1,0 +1,72 @@
+"""Decoys are active and cannot matter, and the comparison counts them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import mgnp_jax as mg
+from mgnp_jax.passes.cached_runs import plain_runs
+from mgnp_jax.runs.decoy_model import with_decoys
+from mgnp_jax.runs.decoys import DecoyConfig, auc, decoys
+from tests import tiny
+
+
+def test_decoys_differ_between_the_streams_and_change_no_logit(
+    mini: mg.Model, mini_ioi: mg.TaskData
+) -> None:
+    batch = mini_ioi.train.take(slice(8))
+    wide = with_decoys(mini, heads=3, hidden=40, layers=2, seed=0)
+    c = wide.model.config
+    assert (c.layers, c.heads, c.mlp_width) == (6, 11, mini.config.mlp_width + 40)
+    assert wide.real.tolist() == [0, 2, 4, 5]
+    got = plain_runs(c, wide.model.params, batch, share_prefix=False)
+    expected = plain_runs(mini.config, mini.params, batch)
+    np.testing.assert_allclose(got.base_logits, expected.base_logits, atol=1e-5)
+    swapped = mg.Batch(
+        clean=batch.corrupted,
+        corrupted=batch.clean,
+        attention_mask=batch.attention_mask,
+        targets=batch.targets,
+    )
+    other = plain_runs(c, wide.model.params, swapped, share_prefix=False)
+    (a,), (b,) = got.corrupted.values, other.corrupted.values
+    heads = np.abs(np.asarray(a.attn_z - b.attn_z))[:, :, wide.decoys["attention_heads"][0]]
+    assert heads.max() > 0.01
+    z, hidden = np.asarray(a.attn_z - b.attn_z), np.asarray(a.mlp_hidden - b.mlp_hidden)
+    assert np.abs(z).max((1, 3))[wide.decoys["attention_heads"]].min() > 1e-3
+    assert (np.abs(hidden).max(1)[wide.decoys["mlp_hidden"]] > 1e-4).mean() > 0.9
+    # Closing all of them is as good as the whole model.
+    masks = {name: ~decoy for name, decoy in wide.decoys.items()}
+    figures = mg.evaluate(wide.model, masks, batch)  # type: ignore[arg-type]
+    assert figures["kl"] == pytest.approx(0, abs=1e-5)
+
+
+def test_decoys_need_a_norm_that_takes_the_mean_out() -> None:
+    with pytest.raises(mg.MgnpError, match="family llama"):
+        with_decoys(tiny.model("llama"), heads=1, hidden=1, layers=0, seed=0)
+    with pytest.raises(mg.MgnpError, match="at most 3, as tiny-gpt2 has, got 4"):
+        with_decoys(tiny.model("gpt2"), heads=1, hidden=1, layers=4, seed=0)
+
+
+def test_auc_counts_pairs() -> None:
+    assert auc(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == (1 + 0.5 + 1 + 1) / 4
+
+
+def test_the_comparison_is_written(tmp_path: Path) -> None:
+    config = DecoyConfig(
+        heads=1,
+        hidden=8,
+        layers=1,
+        test_prompts=8,
+        json=tmp_path / "decoys.json",
+        config=mg.DiscoverConfig(steps=2, batch_size=4, validation_prompts=8),
+    )
+    result = decoys(config, Console(quiet=True))
+    assert json.loads((tmp_path / "decoys.json").read_text()) == result
+    heads = result["granularities"]["attention_heads"]
+    assert heads["decoys"] == 4 + 9 and heads["kept_without"] == 32
