@@ -50,7 +50,7 @@ def with_method(config_type: type[Any], arguments: Sequence[str]) -> type[Any]:
       arguments: of the command line.
 
     Raises:
-      MgnpError: for an unknown method.
+      MgnpError: for an unknown method, or one whose settings are named as flags of the command.
     """
     name = DEFAULT.name
     for i, argument in enumerate(arguments):
@@ -59,6 +59,12 @@ def with_method(config_type: type[Any], arguments: Sequence[str]) -> type[Any]:
         elif argument.startswith("--method="):
             name = argument.removeprefix("--method=")
     method = method_named(name)
+    own, shared = ({f.name for f in dataclasses.fields(c)} for c in (method, config_type))  # type: ignore[arg-type]
+    if own & shared:
+        raise mg.MgnpError(
+            f"the method {name} has the settings {', '.join(sorted(own & shared))}, which are "
+            "flags of this command already; give them other names"
+        )
     return dataclasses.make_dataclass(
         config_type.__name__,
         [

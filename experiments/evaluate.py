@@ -56,13 +56,15 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     """
     circuit = mg.load_circuit(config.circuit)
     meta = circuit.metadata
-    origin = meta["origin"]
+    origin = {"source": "", "seed": 0, "extra_corruptions": 0} | meta.get("origin", {})
+    if not (config.model or meta.get("model")):
+        raise mg.MgnpError(f"{config.circuit} does not say of which model it is; pass --model")
     model = mg.load_model(config.model or meta["model"])
     source = str(config.data.resolve() if config.data else config.task or origin["source"])
     if not source:
         raise mg.MgnpError(
-            f"{config.circuit} was found on prompts given from Python, which are not saved "
-            "with it; pass --task or --data FILE"
+            f"{config.circuit} does not say on which prompts it was found, or they were given from "
+            "Python and are not saved with it; pass --task or --data FILE"
         )
     seed = origin["seed"] if config.seed is None else config.seed
     limit = meta.get("test_prompts") if config.test_prompts is None else config.test_prompts
@@ -76,12 +78,12 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     test = data.test.take(slice(limit))
     same = (
         (source, seed, limit) == (origin["source"], origin["seed"], meta.get("test_prompts"))
-        and data.checksum() == meta["data_checksum"]
-        and mg.checksum(model.params) == meta["weights_checksum"]
+        and data.checksum() == meta.get("data_checksum")
+        and mg.checksum(model.params) == meta.get("weights_checksum")
     )
     console.print(
-        f"{config.circuit}: {meta['task']} on {meta['model']}; measured on {len(test):,} test "
-        f"prompts of {data.name} on {model.name}",
+        f"{config.circuit}: {meta.get('task', 'a task')} on {meta.get('model', 'a model')}; "
+        f"measured on {len(test):,} test prompts of {data.name} on {model.name}",
         highlight=False,
     )
     figures = evaluate_with_bar(model, circuit, test, console)

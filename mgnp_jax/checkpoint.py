@@ -32,7 +32,7 @@ def save_trees(path: Path, trees: Mapping[str, Any], metadata: dict[str, Any]) -
         raise MgnpError(f"{path} is not an empty folder; pass a new one, nothing was written")
     # NumPy leaves are read back on any machine, whatever devices wrote them.
     host = jax.tree.map(np.asarray, dict(trees))
-    with _without_warnings():
+    with _without_its_warnings():
         ocp.save_checkpointables(str(path), host, overwrite=path.exists(), custom_metadata=metadata)
 
 
@@ -54,7 +54,7 @@ def load_trees(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not path.is_dir():
         raise MgnpError(f"{path} is not a folder; wanted one that circuit.save() wrote")
     try:
-        with _without_warnings():
+        with _without_its_warnings():
             metadata = cast(dict[str, Any], ocp.checkpointables_metadata(str(path)).custom_metadata)
             trees = cast(dict[str, Any], ocp.load_checkpointables(str(path)))
     # Orbax reports a damaged folder by many exception types.
@@ -68,12 +68,15 @@ def load_trees(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Keeps Orbax's warnings out of the user's terminal for one call; errors still raise."""
+def _without_its_warnings() -> Iterator[None]:
+    """Keeps what Orbax logs out of the user's terminal; the user's own records pass as before."""
     logger = logging.getLogger("absl")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+
+    def theirs(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR or "orbax" not in record.pathname
+
+    logger.addFilter(theirs)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.removeFilter(theirs)

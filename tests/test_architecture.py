@@ -172,8 +172,8 @@ def test_the_names_of_granularities_are_written_once() -> None:
 def test_words_are_those_of_the_field(file: Path) -> None:
     assert not {name.lower().strip("_") for name in names(file)} & GOING
     for node in ast.walk(tree(file)):
-        if isinstance(node, ast.arg) and isinstance(node.annotation, ast.Name):
-            if node.annotation.id == "ModelConfig":
+        if isinstance(node, ast.arg) and node.annotation is not None:
+            if ast.unparse(node.annotation).endswith("ModelConfig"):
                 assert node.arg != "config", f"{file}:{node.lineno} calls a model's config so"
 
 

@@ -28,15 +28,15 @@ LEAN_PARTS = 8
 """Parts that a batch runs in where memory is measured."""
 
 
-def measure_matrix_rate(config: mg.ModelConfig, tokens: int) -> Callable[[], float]:
+def measure_matrix_rate(model_config: mg.ModelConfig, tokens: int) -> Callable[[], float]:
     """A function that times products of the model's shapes, in multiply-adds a second.
 
     Args:
-      config: the model's shape.
+      model_config: the model's shape.
       tokens: rows of the left factor.
     """
     rng = np.random.default_rng(0)
-    shapes = (tokens, config.width), (config.width, config.mlp_width)
+    shapes = (tokens, model_config.width), (model_config.width, model_config.mlp_width)
     x, up = (jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes)
     down = up.T + 0
 
@@ -46,7 +46,7 @@ def measure_matrix_rate(config: mg.ModelConfig, tokens: int) -> Callable[[], flo
             return (x @ up) @ down
 
     products(x, up, down).block_until_ready()
-    work = 2 * tokens * config.width * config.mlp_width
+    work = 2 * tokens * model_config.width * model_config.mlp_width
     # Long enough to be timed; products of a tiny shape cost little but the calls.
     times = min(200, max(1, int(2e10 / work)))
 

@@ -92,19 +92,20 @@ def random_prompts(rows: int, tokens: int) -> mg.Batch:
     )
 
 
-def multiply_adds(config: mg.ModelConfig, params: mg.Params, batch: mg.Batch) -> float:
+def multiply_adds(model_config: mg.ModelConfig, params: mg.Params, batch: mg.Batch) -> float:
     """Multiply-adds of one forward pass on real tokens, per prompt.
 
     Args:
-      config: the model's shape.
+      model_config: the model's shape.
       params: its weights; matrices of the blocks act on every token.
       batch: prompts.
     """
     per_token = sum(leaf.size for leaf in jax.tree.leaves(params["blocks"]) if leaf.ndim == 3)
     lengths = np.asarray(batch.attention_mask).sum(1)
     # Queries times keys, weights times values; each position sees those up to itself.
-    attention = config.layers * config.heads * config.head_width * lengths * (lengths + 1)
-    return float((per_token * lengths + attention).mean()) + config.vocab_size * config.width
+    c = model_config
+    attention = c.layers * c.heads * c.head_width * lengths * (lengths + 1)
+    return float((per_token * lengths + attention).mean()) + c.vocab_size * c.width
 
 
 def closed_for_good(model: mg.Model, share: float, discover: mg.DiscoverConfig) -> Compaction:

@@ -1,7 +1,7 @@
 """What the hierarchy of `granularities.TABLE` means for a tree of masks, chances or log-alpha.
 
 Two passes over the table say all of it: from parents to children, and from children to parents.
-Extraction, complement, compaction and the ranking of planted nodes are made of these.
+Extraction, complement, compaction and the ranking of decoys are made of these.
 """
 
 from __future__ import annotations

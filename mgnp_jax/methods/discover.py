@@ -54,8 +54,10 @@ def discover(
     try:
         circuit = method.find(key, model, data, on_record)
     except Interrupted as stopped:
-        found = _with_origin(stopped.circuit, key, model, data, method, started)
-        raise Interrupted(found) from None
+        training = {**stopped.circuit.metadata.get("training", {}), "interrupted": True}
+        metadata = {**stopped.circuit.metadata, "training": training}
+        found = dataclasses.replace(stopped.circuit, metadata=metadata)
+        raise Interrupted(_with_origin(found, key, model, data, method, started)) from None
     return _with_origin(circuit, key, model, data, method, started)
 
 
@@ -89,5 +91,11 @@ def _with_origin(
     metadata["training"] = training | circuit.metadata.get("training", {})
     check_masks(model.config, circuit.masks, f"the masks of {method.name!r}")
     # Consistent whatever the method made of the hierarchy; the same function of the prompts.
-    masks = apply_hierarchy(as_bool(circuit.masks))
+    given = as_bool(circuit.masks)
+    masks = apply_hierarchy(given)
+    closed = {name: int((given[name] & ~masks[name]).sum()) for name in masks}
+    if any(closed.values()):
+        told = ", ".join(f"{count:,} {name}" for name, count in closed.items() if count)
+        note = f"Closed because what contains them, or all that they contain, is closed: {told}"
+        metadata["note"] = "\n".join(filter(None, (metadata.get("note"), note)))
     return dataclasses.replace(circuit, masks=masks, metadata=metadata)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from mgnp_jax.masks.circuit import Circuit
+from mgnp_jax.masks.circuit import Circuit, load_circuit
 from mgnp_jax.masks.granularities import (
     ATTENTION_BLOCKS,
     ATTENTION_HEADS,
@@ -18,8 +18,9 @@ from mgnp_jax.masks.granularities import (
     MLP_BLOCKS,
     MLP_HIDDEN,
     MLP_OUTPUT,
+    check_masks,
 )
-from mgnp_jax.masks.selection import Size, highest, wanted_counts
+from mgnp_jax.masks.selection import as_many, strongest
 from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
@@ -35,16 +36,21 @@ class MagnitudeConfig:
     name: ClassVar[str] = "magnitude"
 
     keep: float = 0.1
-    """Share of the nodes of every granularity to keep."""
+    """Share of the heads and of the MLP hidden neurons to keep; nearly that of the parameters."""
     like: Path | None = None
     """Saved circuit to keep as many nodes of every granularity as, instead."""
 
     def find(self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord) -> Circuit:
         """Ranks nodes by their weights, see `Method.find`."""
         del key, data, on_record
-        counts = wanted_counts(model.config, Size(keep=self.keep, like=self.like))
         scores = magnitudes(model.config, model.params)
-        return Circuit(masks=highest(scores, counts), scores=scores, metadata={})
+        if self.like is None:
+            masks = strongest(scores, self.keep)
+        else:
+            like = load_circuit(self.like).masks
+            check_masks(model.config, like, f"the masks of {self.like}")
+            masks = as_many(scores, like)
+        return Circuit(masks=masks, scores=scores, metadata={})
 
 
 @functools.partial(jax.jit, static_argnums=0)

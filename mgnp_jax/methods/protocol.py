@@ -13,14 +13,19 @@ from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import Record
 
 OnRecord = Callable[[Record], None]
-"""Called with a JSON dict whenever there is something to say: `step`, and what is known of it."""
+"""Called with a JSON dict whenever there is something to say, all of which lands in metrics.jsonl.
+
+`step` moves the bar, with `loss` and other floats beside it; `validation` (a dict with any of
+`step`, `kl`, `score`, `base_score`, `accuracy`, `kept`) and `text` are a line each."""
 
 
 class Method(Protocol):
     """A way to find circuits: a frozen dataclass of everything that can be set about it.
 
     Its fields are flags on the command line (their docstrings the help) and land in the run's
-    config.json. `METHODS` has those built in; any other is used just as well.
+    config.json. `METHODS` has those built in; any other is used just as well. Some fields mean
+    the same in all methods that have them: `steps` is the length of the bar, `execution` how
+    passes are run, `penalty` what a sweep goes through, `keep` and `max_kl` what is asked for.
 
     Attributes:
       name: as on the command line.

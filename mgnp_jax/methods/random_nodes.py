@@ -1,4 +1,4 @@
-"""A random circuit: as many nodes of every kind as another, or a share of every kind."""
+"""A random circuit: as many nodes of every kind as another, or a share of heads and neurons."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 
-from mgnp_jax.masks.circuit import Circuit
+from mgnp_jax.masks.circuit import Circuit, load_circuit
 from mgnp_jax.masks.controls import shuffled
-from mgnp_jax.masks.granularities import mask_shapes
-from mgnp_jax.masks.selection import Size, highest, wanted_counts
+from mgnp_jax.masks.granularities import check_masks, mask_shapes
+from mgnp_jax.masks.selection import strongest
 from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.models.hub import Model
 from mgnp_jax.tasks.task import TaskData
@@ -25,14 +24,18 @@ class RandomConfig:
     name: ClassVar[str] = "random"
 
     keep: float = 0.1
-    """Share of the nodes of every granularity to keep."""
+    """Share of the heads and of the MLP hidden neurons to keep; nearly that of the parameters."""
     like: Path | None = None
     """Saved circuit to keep as many nodes of every granularity as, instead."""
 
     def find(self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord) -> Circuit:
         """Puts nodes anywhere, see `Method.find`."""
         del data, on_record
-        counts = wanted_counts(model.config, Size(keep=self.keep, like=self.like))
-        anywhere = {n: jnp.zeros(s) for n, s in mask_shapes(model.config).items()}
-        # Which nodes these are does not matter: they all change places.
-        return Circuit(masks=shuffled(key, highest(anywhere, counts)), metadata={})
+        if self.like is not None:
+            masks = load_circuit(self.like).masks
+            check_masks(model.config, masks, f"the masks of {self.like}")
+            return Circuit(masks=shuffled(key, masks), metadata={})
+        shapes = mask_shapes(model.config)
+        keys = jax.random.split(key, len(shapes))
+        scores = {n: jax.random.uniform(k, s) for k, (n, s) in zip(keys, shapes.items())}
+        return Circuit(masks=strongest(scores, self.keep), metadata={})

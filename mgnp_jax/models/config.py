@@ -96,10 +96,18 @@ class ModelConfig:
             )
 
     def hash(self) -> str:
-        """Sixteen hex digits that two configs share exactly when their fields agree."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        """A text that two configs share exactly when their fields agree.
+
+        Fields at their defaults have no part in it, so that one that is added later changes no
+        hash; the number before the colon is that of this way of hashing.
+        """
+        fields = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if getattr(self, f.name) != f.default
+        }
         text = json.dumps(fields | {"family": self.family.name}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return f"2:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def check_keys(
@@ -150,6 +158,11 @@ def _declared(model_type: str) -> dict[str, Any]:
     from transformers import PreTrainedConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+    if model_type not in CONFIG_MAPPING:
+        raise MgnpError(
+            f"transformers knows no model_type {model_type!r}, so it cannot be told which keys of "
+            "its config.json matter; name all of them to check_keys"
+        )
     own = inspect.signature(CONFIG_MAPPING[model_type]).parameters
     common = inspect.signature(PreTrainedConfig).parameters
     # Of every model, but declared by each: what a task's head or generation would use.

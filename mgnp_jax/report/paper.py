@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mgnp_jax.masks.controls import jaccard
 from mgnp_jax.masks.granularities import ATTENTION_HEADS
 from mgnp_jax.report.figures import new_figure
+from mgnp_jax.report.run_folder import flattened
 from mgnp_jax.report.tables import CONTROLS, LABELS, Table
 from mgnp_jax.types import Masks
 
@@ -188,15 +189,7 @@ def rows_of(runs: Mapping[str, Sequence[Results]]) -> list[dict[str, Any]]:
     Args:
       runs: results of every seed, by task.
     """
-
-    def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key, value in tree.items():
-            name = f"{prefix}{key}"
-            out |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-        return out
-
-    return [flat(run) for task in runs.values() for run in task]
+    return [flattened(run) for task in runs.values() for run in task]
 
 
 def trade_off_figure(runs: Mapping[str, Sequence[Results]], title: str) -> Figure:

@@ -67,11 +67,9 @@ class TrainingProgress:
         """
         if "validation" in record:
             self._print(validation_text(record["validation"]))
-        elif "cost" in record:
-            self._print(
-                f"step {record['step']:>5}  closed nodes left out: a token costs "
-                f"{100 * record['cost']:.0f}% of the whole model"
-            )
+        elif "text" in record:
+            when = f"step {record['step']:>5}  " if "step" in record else ""
+            self._print(f"{when}{record['text']}")
         elif "step" in record:
             self._progress.update(self._task, completed=record["step"], terms=loss_text(record))
 
@@ -86,12 +84,18 @@ def validation_text(validation: dict[str, Any]) -> str:
       validation: its record.
     """
     v = validation
-    when = "settled on" if "target" in v else f"step {v['step']:>5}"
-    # Rounding may leave a KL of nothing a little below it.
-    return (
-        f"{when}  KL {max(v['kl'], 0.0):.3f}  score {v['score']:.3f} (model "
-        f"{v['base_score']:.3f})  accuracy {v['accuracy']:.3f}  kept {kept_text(v['kept'])}"
-    )
+    parts = ["settled on" if "target" in v else f"step {v.get('step', 0):>5}"]
+    if "kl" in v:
+        # Rounding may leave a KL of nothing a little below it.
+        parts.append(f"KL {max(v['kl'], 0.0):.3f}")
+    if "score" in v:
+        base = f" (model {v['base_score']:.3f})" if "base_score" in v else ""
+        parts.append(f"score {v['score']:.3f}{base}")
+    if "accuracy" in v:
+        parts.append(f"accuracy {v['accuracy']:.3f}")
+    if "kept" in v:
+        parts.append(f"kept {kept_text(v['kept'])}")
+    return "  ".join(parts)
 
 
 def loss_text(record: dict[str, Any]) -> str:

@@ -115,6 +115,20 @@ def results_of(
     return results | {k: meta[k] for k in ("validation", "note") if k in meta}
 
 
+def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings or results as one level, their names joined by points.
+
+    Args:
+      tree: as in config.json or results.json.
+      prefix: before every name.
+    """
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        out |= flattened(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return out
+
+
 def tables_of(results: Mapping[str, Any], circuit: Circuit) -> list[Table]:
     """The tables of a run: tables 1 and 2 of the paper, the controls, and what each layer keeps.
 

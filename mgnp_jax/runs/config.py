@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from mgnp_jax.methods import DEFAULT, METHODS
 from mgnp_jax.methods.protocol import Method
+from mgnp_jax.report.run_folder import flattened
 from mgnp_jax.tasks import TASKS
 from mgnp_jax.tasks.task import EXTRA_CORRUPTIONS
 from mgnp_jax.types import MgnpError
@@ -43,8 +43,10 @@ class RunConfig:
     control_prompts: int = 200
     """Test prompts that random circuit, complement and nothing kept are measured on."""
     sweep: int | None = None
-    """Find so many circuits at prices from an eighth of --penalty to eight times it, and draw what
-    faithfulness costs in size. Prices that are done are not run again."""
+    """Find so many circuits at prices around --penalty, and draw what faithfulness costs in size.
+    Prices that are done are not run again."""
+    sweep_span: float = 8.0
+    """The dearest price of a sweep over --penalty, and that over the cheapest."""
     config: Any = DEFAULT()
     """The method's own."""
 
@@ -58,15 +60,12 @@ class RunConfig:
         if self.gt_corruption == "other" and self.task != "gt":
             raise MgnpError("--gt-corruption goes with --task gt alone")
         check_counts(self.seed, self.test_prompts)
-        for name, least in (("control_prompts", 1), ("extra_corruptions", 0)):
+        least_of = (("control_prompts", 1), ("extra_corruptions", 0), ("sweep_span", 1))
+        for name, least in least_of:
             if getattr(self, name) < least:
                 flag = name.replace("_", "-")
                 raise MgnpError(f"--{flag} must be at least {least}, got {getattr(self, name)}")
-        if self.method not in ("", self.config.name):
-            raise MgnpError(
-                f"method {self.method!r} and a config of {self.config.name!r} do not go together"
-            )
-        object.__setattr__(self, "method", self.config.name)
+        object.__setattr__(self, "method", checked_method(self.method, self.config))
         if self.sweep is not None:
             check_sweep(self.sweep, self.config)
 
@@ -75,6 +74,30 @@ class RunConfig:
         """The built-in task, or the data file's path."""
         task = "gt-other" if self.gt_corruption == "other" else self.task
         return str(self.data.resolve() if self.data else task)
+
+
+def checked_method(name: str, config: Method) -> str:
+    """The name of a method, which must be that of its config.
+
+    Args:
+      name: as given; empty for the config's.
+      config: the method's.
+
+    Raises:
+      MgnpError: if they do not go together.
+    """
+    if name not in ("", config.name):
+        raise MgnpError(f"method {name!r} and a config of {config.name!r} do not go together")
+    return config.name
+
+
+def named_after(method: str) -> str:
+    """What a default folder's name has of the method: nothing of the one used by default.
+
+    Args:
+      method: its name.
+    """
+    return "" if method == DEFAULT.name else f"-{method}"
 
 
 def check_counts(seed: int | None, test_prompts: int | None) -> None:
@@ -107,7 +130,7 @@ def check_sweep(points: int, config: Method) -> None:
     if points < 2:
         raise MgnpError(f"--sweep must be at least 2, got {points}")
     if "penalty" not in settings:
-        raise MgnpError(f"--sweep goes through prices, and the method {config.name} has none")
+        raise MgnpError(f"--sweep goes through values of --penalty, which {config.name} lacks")
     if settings.get("keep") or settings.get("max_kl"):
         raise MgnpError("--sweep goes through prices; leave out --keep and --max-kl")
     if settings["penalty"] == 0:
@@ -152,9 +175,12 @@ def finished(folder: Path, wanted: RunConfig) -> dict[str, Any] | None:
         return None
     # A setting that is newer than the run was at its default.
     default = RunConfig(task=wanted.task, data=wanted.data, config=type(wanted.config)())
-    now, known = (_flat(json.loads(settings_text(c))) for c in (wanted, default))
-    was = known | _flat(json.loads(settings.read_text()))
+    now, known = (flattened(json.loads(settings_text(c))) for c in (wanted, default))
+    saved = flattened(json.loads(settings.read_text()))
+    # A method that is not named, and settings that there are no more, are of an older version.
+    was = {**known, "method": None, **saved}
     other = [n.rpartition(".")[2] for n in now if n != "out" and was[n] != now[n]]
+    other += [n for n in saved if n not in now]
     if other:
         raise MgnpError(
             f"{folder} was run with another {', '.join(other)}; pass another --out, or delete "
@@ -167,12 +193,3 @@ def finished(folder: Path, wanted: RunConfig) -> dict[str, Any] | None:
         shutil.rmtree(folder)
         return None
     return results
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level, their names joined by points."""
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        out |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return out

@@ -27,9 +27,6 @@ from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.types import MgnpError
 
-WRITTEN = np.float32(0.1)
-"""Size of a decoy's output weights over that of the other nodes'."""
-
 Weights = dict[str, Any]
 
 
@@ -48,7 +45,9 @@ class Widened:
     decoys: dict[str, np.ndarray]
 
 
-def with_decoys(model: Model, *, heads: int, hidden: int, layers: int, seed: int) -> Widened:
+def with_decoys(
+    model: Model, *, heads: int, hidden: int, layers: int, written: float, seed: int
+) -> Widened:
     """Adds nodes that are active and cannot matter.
 
     Args:
@@ -57,6 +56,7 @@ def with_decoys(model: Model, *, heads: int, hidden: int, layers: int, seed: int
       heads: decoy heads in each layer.
       hidden: decoy MLP neurons in each layer.
       layers: decoy layers, one after each of the first so many.
+      written: size of their output weights over that of the other nodes'.
       seed: of their random weights.
 
     Raises:
@@ -72,7 +72,7 @@ def with_decoys(model: Model, *, heads: int, hidden: int, layers: int, seed: int
             f"decoys need LayerNorm, which takes out what all dimensions share, and blocks like "
             f"GPT-2's; {model.name} is of the family {c.family.name}"
         )
-    rng = np.random.default_rng(seed)
+    draw = _Draw(np.random.default_rng(seed), np.float32(written))
     old = jax.device_get(model.params["blocks"])
     is_real = np.concatenate([[True, False] if i < layers else [True] for i in range(c.layers)])
     wide = dataclasses.replace(
@@ -85,7 +85,7 @@ def with_decoys(model: Model, *, heads: int, hidden: int, layers: int, seed: int
     each = []
     for source, real in zip(np.cumsum(is_real) - 1, is_real, strict=True):
         now = jax.tree.map(lambda leaf, i=int(source): leaf[i], old)
-        each.append(_widened(rng, c, now, heads, hidden) if real else _decoy(rng, wide, now))
+        each.append(_widened(draw, c, now, heads, hidden) if real else _decoy(draw, wide, now))
     blocks = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *each)
     return Widened(
         model=dataclasses.replace(
@@ -112,25 +112,33 @@ def _decoys_of(
     return decoys
 
 
-def _like(rng: np.random.Generator, leaf: np.ndarray, *shape: int) -> np.ndarray:
-    """Random weights as large as others."""
-    return (leaf.std() * rng.standard_normal(shape)).astype(np.float32)
+@dataclasses.dataclass(frozen=True)
+class _Draw:
+    """Random weights of decoys."""
+
+    rng: np.random.Generator
+    written: np.float32
+
+    def like(self, leaf: np.ndarray, *shape: int) -> np.ndarray:
+        """Weights as large as others."""
+        return (leaf.std() * self.rng.standard_normal(shape)).astype(np.float32)
+
+    def along_ones(self, leaf: np.ndarray, rows: int) -> np.ndarray:
+        """Output weights that are the same in all dimensions, smaller than others."""
+        width = leaf.shape[-1]
+        return self.written * self.like(leaf, rows, 1) * np.ones((1, width), np.float32)
 
 
 def _more(
-    rng: np.random.Generator, model_config: ModelConfig, now: Weights, heads: int, hidden: int
+    draw: _Draw, model_config: ModelConfig, now: Weights, heads: int, hidden: int
 ) -> tuple[list[np.ndarray], Weights]:
     """Three projections to decoy heads, and the layer's other weights, of decoys alone."""
     d, e = model_config.width, heads * model_config.head_width
     attention, mlp = now["attention"], now["mlp"]
-
-    def along_ones(leaf: np.ndarray, rows: int) -> np.ndarray:
-        return WRITTEN * _like(rng, leaf, rows, 1) * np.ones((1, d), np.float32)
-
-    parts = [_like(rng, part, d, e) for part in np.split(attention["qkv"]["kernel"], 3, 1)]
-    up = _like(rng, mlp["up"]["kernel"], d, hidden)
-    rows = along_ones(attention["o"]["kernel"], e)
-    down = along_ones(mlp["down"]["kernel"], hidden)
+    parts = [draw.like(part, d, e) for part in np.split(attention["qkv"]["kernel"], 3, 1)]
+    up = draw.like(mlp["up"]["kernel"], d, hidden)
+    rows = draw.along_ones(attention["o"]["kernel"], e)
+    down = draw.along_ones(mlp["down"]["kernel"], hidden)
     return parts, {
         "o": {"kernel": rows, "bias": np.zeros(d, np.float32)},
         "up": {"kernel": up, "bias": np.zeros(hidden, np.float32)},
@@ -138,9 +146,9 @@ def _more(
     }
 
 
-def _decoy(rng: np.random.Generator, wide: ModelConfig, now: Weights) -> Weights:
+def _decoy(draw: _Draw, wide: ModelConfig, now: Weights) -> Weights:
     """A whole layer of decoys."""
-    parts, more = _more(rng, wide, now, wide.heads, wide.mlp_width)
+    parts, more = _more(draw, wide, now, wide.heads, wide.mlp_width)
     kernel = np.concatenate(parts, 1)
     qkv = {"kernel": kernel, "bias": np.zeros(kernel.shape[1], np.float32)}
     attention = {"qkv": qkv, "o": more.pop("o")}
@@ -148,10 +156,10 @@ def _decoy(rng: np.random.Generator, wide: ModelConfig, now: Weights) -> Weights
 
 
 def _widened(
-    rng: np.random.Generator, model_config: ModelConfig, now: Weights, heads: int, hidden: int
+    draw: _Draw, model_config: ModelConfig, now: Weights, heads: int, hidden: int
 ) -> Weights:
     """A layer with decoys beside its own nodes."""
-    parts, more = _more(rng, model_config, now, heads, hidden)
+    parts, more = _more(draw, model_config, now, heads, hidden)
     attention, mlp = now["attention"], now["mlp"]
     old = zip(np.split(attention["qkv"]["kernel"], 3, 1), parts, strict=True)
     biases = [

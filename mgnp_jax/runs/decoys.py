@@ -25,7 +25,7 @@ from mgnp_jax.metrics.evaluate import evaluate
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import load_model
 from mgnp_jax.report.tables import LABELS, Table
-from mgnp_jax.runs.config import check_counts
+from mgnp_jax.runs.config import check_counts, checked_method
 from mgnp_jax.runs.decoy_model import Widened, with_decoys
 from mgnp_jax.tasks import load_task
 from mgnp_jax.types import Masks, MgnpError
@@ -37,12 +37,14 @@ class DecoyConfig:
 
     task: str = "ioi"
     """Built-in task."""
-    heads: int = 4
+    decoy_heads: int = 4
     """Decoy heads in each layer of gpt2-mini."""
-    hidden: int = 256
+    decoy_hidden: int = 256
     """Decoy MLP neurons in each layer."""
-    layers: int = 2
+    decoy_layers: int = 2
     """Decoy layers: after the first layers, one each."""
+    decoy_weight: float = 0.1
+    """Size of a decoy's output weights over that of the other nodes'."""
     seed: int = 0
     """Of prompts, method and decoys."""
     test_prompts: int | None = 2000
@@ -57,8 +59,12 @@ class DecoyConfig:
     def __post_init__(self) -> None:
         """Refuses what cannot be meant."""
         check_counts(self.seed, self.test_prompts)
-        if min(self.heads, self.hidden, self.layers) < 0:
-            raise MgnpError("--heads, --hidden and --layers must not be negative")
+        if min(self.decoy_heads, self.decoy_hidden, self.decoy_layers, self.decoy_weight) < 0:
+            raise MgnpError(
+                "--decoy-heads, --decoy-hidden, --decoy-layers and --decoy-weight must not be "
+                "negative"
+            )
+        object.__setattr__(self, "method", checked_method(self.method, self.config))
 
 
 def nested(ranking: Masks) -> dict[str, np.ndarray]:
@@ -96,8 +102,14 @@ def decoys(config: DecoyConfig, console: Console) -> dict[str, Any]:
     model = load_model("gpt2-mini")
     data = load_task(config.task, model.tokenizer, config.seed)
     test = data.test.take(slice(config.test_prompts))
-    counts = {"heads": config.heads, "hidden": config.hidden, "layers": config.layers}
-    wide = with_decoys(model, **counts, seed=config.seed)
+    wide = with_decoys(
+        model,
+        heads=config.decoy_heads,
+        hidden=config.decoy_hidden,
+        layers=config.decoy_layers,
+        written=config.decoy_weight,
+        seed=config.seed,
+    )
     found = []
     for each in (model, wide.model):
         console.print(f"Finding the circuit of {config.task} in {each.name}")
@@ -107,6 +119,7 @@ def decoys(config: DecoyConfig, console: Console) -> dict[str, Any]:
     result: dict[str, Any] = {
         "task": config.task,
         "method": config.config.name,
+        "settings": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
         "seed": config.seed,
         "kl": {"without": alone["kl"], "with": beside["kl"]},
         "granularities": compared(model.config, plain, wide, circuit),

@@ -13,7 +13,7 @@ from mgnp_jax.masks.circuit import load_circuit
 from mgnp_jax.methods import DEFAULT
 from mgnp_jax.report import paper
 from mgnp_jax.report.tables import Table, layer_table
-from mgnp_jax.runs.config import RunConfig, finished
+from mgnp_jax.runs.config import RunConfig, checked_method, finished, named_after
 from mgnp_jax.runs.run import run
 from mgnp_jax.tasks import TASKS
 from mgnp_jax.types import Masks, MgnpError
@@ -49,6 +49,7 @@ class PaperConfig:
         unknown = [task for task in self.tasks if task not in TASKS]
         if unknown or not self.tasks:
             raise MgnpError(f"--tasks must be some of {', '.join(TASKS)}, got {self.tasks}")
+        object.__setattr__(self, "method", checked_method(self.method, self.config))
         if self.seeds < 1:
             raise MgnpError(f"--seeds must be at least 1, got {self.seeds}")
 
@@ -63,7 +64,9 @@ def protocol(config: PaperConfig, console: Console) -> Runs:
     Returns:
       Results of every seed, by task.
     """
-    out = config.out or Path("runs") / f"paper-{Path(config.model).name}"
+    out = (
+        config.out or Path("runs") / f"paper-{Path(config.model).name}{named_after(config.method)}"
+    )
     runs: Runs = {}
     circuits: dict[tuple[str, int], Masks] = {}
     for task in config.tasks:

@@ -23,7 +23,7 @@ from mgnp_jax.models.hub import Model, load_model
 from mgnp_jax.passes.sharding import batch_sharding
 from mgnp_jax.report import run_folder
 from mgnp_jax.report.progress import TrainingProgress
-from mgnp_jax.runs.config import RunConfig, settings_text
+from mgnp_jax.runs.config import RunConfig, named_after, settings_text
 from mgnp_jax.tasks import check_source, load_task
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import Batch, Record
@@ -60,7 +60,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     test = data.test.take(slice(config.test_prompts))
     check_prompts(model.config, test)
     # Only now, so that a mistake above leaves no folder behind.
-    name = f"{data.name}-{Path(config.model).name}-seed{config.seed}"
+    name = f"{data.name}-{Path(config.model).name}{named_after(config.method)}-seed{config.seed}"
     folder = run_folder.new_folder(config.out, name)
     # Whole or not at all: `finished` reads it.
     part = folder / "config.json.part"

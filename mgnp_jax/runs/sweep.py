@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,8 @@ from rich.console import Console
 from mgnp_jax.masks.granularities import ATTENTION_HEADS, MLP_HIDDEN
 from mgnp_jax.report.figures import trade_off
 from mgnp_jax.report.tables import Table
-from mgnp_jax.runs.config import RunConfig, finished
+from mgnp_jax.runs.config import RunConfig, finished, named_after
 from mgnp_jax.runs.run import run
-
-SPAN = 8.0
-"""The dearest price over the one that is set, and that over the cheapest."""
 
 COLUMNS = {
     "price": "{:.3g}",
@@ -72,10 +70,10 @@ def sweep(config: RunConfig, points: int, console: Console) -> list[dict[str, fl
       A row for each price, from the cheapest.
     """
     source = Path(config.source).stem
-    name = f"sweep-{source}-{Path(config.model).name}-seed{config.seed}"
+    name = f"sweep-{source}-{Path(config.model).name}{named_after(config.method)}-seed{config.seed}"
     out = config.out or Path("runs") / name
     rows = []
-    for factor in np.geomspace(1 / SPAN, SPAN, points):
+    for factor in np.geomspace(1 / config.sweep_span, config.sweep_span, points):
         price = float(f"{config.config.penalty * factor:.4g}")
         wanted = dataclasses.replace(
             config,
@@ -92,7 +90,7 @@ def sweep(config: RunConfig, points: int, console: Console) -> list[dict[str, fl
     figure = trade_off(
         [row["parameters %"] for row in rows],
         [row["KL"] for row in rows],
-        [row["score"] / row["model's score"] for row in rows],
+        [row["score"] / (row["model's score"] or math.nan) for row in rows],
         f"{source} on {config.model}",
     )
     figure.savefig(out / "trade-off.png", dpi=150)

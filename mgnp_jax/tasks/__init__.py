@@ -8,6 +8,7 @@ from mgnp_jax.tasks.files import load_file
 from mgnp_jax.tasks.gendered_pronouns import GENDERED_PRONOUNS
 from mgnp_jax.tasks.greater_than import GREATER_THAN, OTHER_YEAR
 from mgnp_jax.tasks.ioi import IOI
+from mgnp_jax.tasks.pairs import check_tokenizer
 from mgnp_jax.tasks.task import EXTRA_CORRUPTIONS, Task, TaskData, build
 from mgnp_jax.types import MgnpError, Tokenizer
 
@@ -42,11 +43,7 @@ def load_task(
       MgnpError: for an unknown task, a model without tokenizer, or prompts that cannot be
         used, each named.
     """
-    if tokenizer is None:
-        raise MgnpError(
-            "the model has no tokenizer: its directory lacks tokenizer.json (or vocab.json and "
-            "merges.txt); copy them there"
-        )
+    check_tokenizer(tokenizer)
     check_source(name)
     if str(name) in TASKS and not isinstance(name, Path):
         return build(TASKS[str(name)], tokenizer, seed, extra_corruptions)

@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mgnp_jax.tasks.metrics import metric_named
-from mgnp_jax.tasks.pairs import PromptPair, encode_pairs, one_by_one, problems_of
+from mgnp_jax.tasks.pairs import (
+    PromptPair,
+    check_tokenizer,
+    encode_pairs,
+    one_by_one,
+    problems_of,
+)
 from mgnp_jax.tasks.task import TaskData, split
 from mgnp_jax.types import AnswerMetric, MgnpError, Tokenizer
 
@@ -48,6 +54,7 @@ def from_pairs(
     Raises:
       MgnpError: naming every bad pair, what was wanted and what was got.
     """
+    check_tokenizer(tokenizer)
     named = [
         pair if pair.origin else dataclasses.replace(pair, origin=f"{name}[{i}]")
         for i, pair in enumerate(pairs)
@@ -62,7 +69,7 @@ def from_pairs(
         shown = "\n  ".join(told)
         raise MgnpError(
             f"{len(told)} problem(s) in {len(bad)} bad line(s) in {where}:\n  {shown}\n"
-            "Mend these lines, or pass --skip-bad to leave them out."
+            "Mend these lines, or leave them out (--skip-bad, or skip_bad=True)."
         )
     good = [pair for pair in named if pair.origin not in bad]
     ordered, train, validation = _dealt(good, seed, where)
@@ -73,8 +80,8 @@ def from_pairs(
 
 def _problems(tokenizer: Tokenizer, pairs: Sequence[PromptPair]) -> dict[str, list[str]]:
     """What makes pairs unusable, by origin."""
-    found: dict[str, list[str]] = {pair.origin: [] for pair in pairs}
-    single = one_by_one(pairs)
+    found: dict[str, list[str]] = {pair.origin: _in_form(pair, pairs[0]) for pair in pairs}
+    single = one_by_one([pair for pair in pairs if not found[pair.origin]])
     for pair, each in zip(single, problems_of(tokenizer, single)):
         found[pair.origin] += [problem for problem in each if problem not in found[pair.origin]]
     first: dict[tuple[object, ...], str] = {}
@@ -95,6 +102,27 @@ def _problems(tokenizer: Tokenizer, pairs: Sequence[PromptPair]) -> dict[str, li
                 f"at {other}; wanted one split for all of its pairs"
             )
     return found
+
+
+def _in_form(pair: PromptPair, first: PromptPair) -> list[str]:
+    """What is wrong with a pair whatever the tokenizer."""
+    said = []
+    if not pair.clean or not pair.corrupted or not all(pair.corrupted):
+        said.append("clean and corrupted must not be empty")
+    for name, (right, wrong) in pair.sets.items():
+        both = sorted(set(right) & set(wrong))
+        if both:
+            said.append(f"{both} are right and wrong answers at once ({name})")
+    if not pair.answers or not pair.wrong_answers:
+        said.append("answers and wrong_answers must have at least one each")
+    if pair.split not in (None, *SPLITS):
+        said.append(f"split {pair.split!r}; wanted one of {', '.join(SPLITS)}")
+    if set(pair.scores) != set(first.scores):
+        said.append(f"scores are {sorted(pair.scores)}, the first pair's {sorted(first.scores)}")
+    lengths, wanted = ({n: len(t) for n, t in p.kl_over.items()} for p in (pair, first))
+    if lengths != wanted:
+        said.append(f"kl_over has {lengths} answers, the first pair's {wanted}")
+    return [f"{pair.origin}: {text}" for text in said]
 
 
 def _dealt(pairs: Sequence[PromptPair], seed: int, where: str) -> tuple[list[PromptPair], int, int]:

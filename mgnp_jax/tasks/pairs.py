@@ -65,6 +65,22 @@ def one_by_one(pairs: Sequence[PromptPair]) -> list[PromptPair]:
     ]
 
 
+def check_tokenizer(tokenizer: Tokenizer) -> None:
+    """Refuses a model without tokenizer.
+
+    Args:
+      tokenizer: a transformers tokenizer, or None.
+
+    Raises:
+      MgnpError: if it is None.
+    """
+    if tokenizer is None:
+        raise MgnpError(
+            "the model has no tokenizer: its directory lacks tokenizer.json (or vocab.json and "
+            "merges.txt); copy them there"
+        )
+
+
 def token_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     """Tokens of a piece of text, without the tokens that open a prompt.
 

@@ -57,13 +57,20 @@ def call_here(*arguments: object, cwd: Path = ROOT) -> int:
     return 0
 
 
+PRUNING = (
+    *("--validate-every", 3, "--log-every", 2, "--validation-prompts", 40),
+    # Six steps that close something.
+    *("--learning-rate", 2.0, "--penalty", 20, "--warmup", 0, "--choose", "last"),
+)
+
+
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "ioi"
     done = call(
         "experiments.run",
         *("--task", "ioi", "--out", out, "--steps", 6, "--test-prompts", 40, "--seed", 3),
-        *("--validate-every", 3, "--log-every", 2, "--validation-prompts", 40),
+        *PRUNING,
     )
     assert done.returncode == 0, done.stderr
     for words in (
@@ -71,7 +78,6 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "Faithfulness on 40 test prompts",
         "Kept in each layer",
         "Nothing kept",
-        "hardly anything is pruned, so this is the model",
         "Saved to",
     ):
         assert words in done.stdout
@@ -95,6 +101,7 @@ def test_a_run_leaves_the_folder_that_was_promised(run_folder: Path) -> None:
     assert set(results["base"]) >= {"score", "accuracy"}
     assert set(results["circuit"]) >= {"score", "accuracy", "kl", "exact_match"}
     assert set(results["sizes"]) == set(mg.GRANULARITIES)
+    assert 0 < results["parameters"]["prunable_kept"] < 0.9 and results["circuit"]["kl"] > 1e-3
     for size in (*results["sizes"].values(), results["edges"]):
         assert size["sparsity"] == pytest.approx(100 * (1 - size["active"] / size["total"]))
     parameters = {"total", "active", "compression_ratio", "prunable_kept"}
@@ -192,27 +199,32 @@ def test_a_circuit_on_a_model_it_does_not_fit_is_refused(
 
 
 def test_the_compile_pipeline_of_users_gives_the_same_figures(
-    run_folder: Path, tmp_path: Path
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # All other tests are without most of XLA's optimisations, which users have.
-    hidden = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
+    hidden = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     out = tmp_path / "run"
     done = call(
         "experiments.run",
         *("--task", "ioi", "--out", out, "--steps", 6, "--test-prompts", 40, "--seed", 3),
-        *("--validate-every", 3, "--log-every", 2, "--validation-prompts", 40),
+        *PRUNING,
         without=hidden,
     )
     assert done.returncode == 0, done.stderr
-    optimised, plain = (json.loads((f / "results.json").read_text()) for f in (out, run_folder))
-    for name in ("score", "kl"):
-        assert optimised["circuit"][name] == pytest.approx(plain["circuit"][name], abs=2e-3)
     logs = [
         [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         for folder in (out, run_folder)
     ]
-    # The first step is the same but for rounding; later ones may flip a gate.
-    assert logs[0][0]["loss"] == pytest.approx(logs[1][0]["loss"], rel=1e-4)
+    steps = [[record for record in log if "loss" in record] for log in logs]
+    # The first step differs by rounding alone; after it a gate or two may have gone another way.
+    assert steps[0][0]["loss"] == pytest.approx(steps[1][0]["loss"], rel=1e-4)
+    for ours, theirs in zip(*steps, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.02)
+        assert ours["kept"] == pytest.approx(theirs["kept"], abs=0.02)
+    results = [json.loads((folder / "results.json").read_text()) for folder in (out, run_folder)]
+    kept = [result["parameters"]["prunable_kept"] for result in results]
+    assert kept[0] == pytest.approx(kept[1], abs=0.05) and max(kept) < 0.9
 
 
 def test_a_stopped_run_saves_what_it_has_and_says_so(
@@ -230,7 +242,10 @@ def test_a_stopped_run_saves_what_it_has_and_says_so(
     short = ("--steps", 6, "--validate-every", 3, "--log-every", 1, "--validation-prompts", 8)
     few = (*short, "--test-prompts", 8, "--out", out)
     assert call_here("experiments.run", "--task", "ioi", *few) == 130
-    assert "measuring and saving what was found by then" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "measuring and saving what was found by then" in printed
+    # Three steps close nothing.
+    assert "hardly anything is pruned, so this is the model" in printed
     results = json.loads((out / "results.json").read_text())
     assert results["training"]["interrupted"] and results["validation"]["step"] == 3
     assert mg.load_circuit(out).metadata["training"]["steps"] == 3

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
+from mgnp_jax import checkpoint
 from tests import tiny
 
 
@@ -89,8 +90,16 @@ def test_the_users_own_logger_is_left_as_it_was(tmp_path: Path) -> None:
     before = logger.level
     logger.setLevel(logging.INFO)
     try:
+        seen: list[str] = []
+        handler = logging.Handler()
+        handler.emit = lambda record: seen.append(record.getMessage())  # type: ignore[method-assign]
+        logger.addHandler(handler)
+        with checkpoint._without_its_warnings():
+            logger.warning("the user's own")
         a_circuit().save(tmp_path / "c")
         mg.load_circuit(tmp_path / "c")
-        assert logger.level == logging.INFO
+        assert logger.level == logging.INFO and not logger.filters
+        assert seen == ["the user's own"]
     finally:
+        logger.removeHandler(handler)
         logger.setLevel(before)

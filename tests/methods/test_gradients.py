@@ -147,7 +147,7 @@ def test_a_circuit_better_than_the_model_is_not_faithful() -> None:
     streams = plain_runs(tiny.GPT2, tiny.lively_params(tiny.GPT2), batch)
     streams = dataclasses.replace(streams, base_logits=base)
     size = losses.score_size(streams)
-    terms = [losses.faithfulness(x, streams, size) for x in (base, better, worse)]
+    terms = [losses.faithfulness(CONFIG, x, streams, size) for x in (base, better, worse)]
     gaps = [float(each["score_gap"]) for each in terms]
     np.testing.assert_allclose(gaps, [0.0, 0.5, 0.5], atol=1e-6)
 

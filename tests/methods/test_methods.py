@@ -12,12 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 import mgnp_jax as mg
 from mgnp_jax.masks.hierarchy import apply_hierarchy
 from mgnp_jax.methods.magnitude import MagnitudeConfig, magnitudes
 from mgnp_jax.methods.node_pruning.published import PublishedConfig, once_each
 from mgnp_jax.methods.random_nodes import RandomConfig
+from mgnp_jax.runs.config import RunConfig, finished
+from mgnp_jax.runs.run import run
 from tests import tiny
 from tests.experiments.test_commands import call_here
 
@@ -55,14 +58,16 @@ def test_the_papers_protocol_takes_any_method(tmp_path: Path) -> None:
     arguments = ("--method", "magnitude", "--keep", 0.2, "--seeds", 1, "--test-prompts", 8)
     assert call_here("experiments.paper", "--out", out, "--tasks", "gp", *arguments) == 0
     assert "Table 5. gp" in (out / "tables.md").read_text()
+    from mgnp_jax.runs.paper import PaperConfig, protocol
+
+    config = PaperConfig(
+        tasks=("gp",), seeds=1, out=out, test_prompts=8, config=MagnitudeConfig(keep=0.3)
+    )
+    assert config.method == "magnitude"
     with pytest.raises(mg.MgnpError, match="seed0 was run with another keep"):
-        from rich.console import Console
-
-        from mgnp_jax.runs.paper import PaperConfig, protocol
-
-        config = PaperConfig(tasks=("gp",), seeds=1, out=out, test_prompts=8)
-        config = dataclasses.replace(config, config=MagnitudeConfig(keep=0.3))
         protocol(config, Console(quiet=True))
+    with pytest.raises(mg.MgnpError, match="'random' and a config of 'magnitude'"):
+        PaperConfig(method="random", config=MagnitudeConfig())
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones(
@@ -79,7 +84,7 @@ def test_a_flag_of_another_method_is_refused(capsys: pytest.CaptureFixture[str])
 
 def test_a_sweep_needs_a_price(capsys: pytest.CaptureFixture[str]) -> None:
     assert call_here("experiments.run", "--task", "ioi", "--method", "random", "--sweep", 3) == 2
-    assert "the method random has none" in capsys.readouterr().err
+    assert "--penalty, which random lacks" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("config", [RandomConfig, MagnitudeConfig])
@@ -100,13 +105,25 @@ def test_as_many_nodes_of_every_kind_as_another_circuit(config: type[Any], tmp_p
 
 
 @pytest.mark.parametrize("config", [RandomConfig, MagnitudeConfig])
-def test_a_share_of_every_kind(config: type[Any]) -> None:
+def test_a_share_of_heads_and_neurons_wherever_they_are(config: type[Any]) -> None:
     model = tiny.model("llama")
     kept = find(model, config(keep=0.5)).masks
-    assert kept["mlp_blocks"].sum() == 2 and kept["mlp_hidden"].sum() == 30
-    assert kept["attention_heads"].sum() == 6
+    assert kept["mlp_hidden"].sum() == 30 and kept["attention_heads"].sum() == 6
+    # Several layers have some, none has just all of them.
+    assert len(set(np.asarray(kept["mlp_hidden"]).sum(1).tolist())) > 1
+    assert kept["mlp_blocks"].all() and not kept["attention_heads"].all(1).all()
+    assert mg.circuit_sizes(model.config, kept)["parameters"]["prunable_kept"] == pytest.approx(
+        0.5, abs=0.1
+    )
     with pytest.raises(mg.MgnpError, match=r"keep must lie in \(0, 1\], got 0"):
         find(model, config(keep=0.0))
+
+
+def test_random_circuits_differ_by_their_key() -> None:
+    model = tiny.model("gpt2")
+    first, again, other = (find(model, RandomConfig(keep=0.5), seed).masks for seed in (0, 0, 1))
+    chex.assert_trees_all_equal(first, again)
+    assert (first["mlp_hidden"] != other["mlp_hidden"]).any()
 
 
 def test_magnitudes_by_hand(any_block: mg.Model) -> None:
@@ -127,8 +144,8 @@ def test_the_strongest_nodes_are_kept_and_the_ranking_is_saved(tmp_path: Path) -
     model = tiny.model("gpt2")
     circuit = find(model, MagnitudeConfig(keep=0.5))
     assert circuit.scores is not None and circuit.log_alpha is None
-    kept = np.asarray(circuit.masks["mlp_blocks"])
-    scores = np.asarray(circuit.scores["mlp_blocks"])
+    kept = np.asarray(circuit.masks["mlp_hidden"])
+    scores = np.asarray(circuit.scores["mlp_hidden"])
     assert scores[kept].min() > scores[~kept].max()
     circuit.save(tmp_path / "c")
     loaded = mg.load_circuit(tmp_path / "c")
@@ -179,6 +196,80 @@ def test_one_corruption_a_prompt_is_the_tasks_own(mini: mg.Model) -> None:
     chex.assert_trees_all_equal(once_each(with_more), alone)
 
 
+def test_rows_of_ones_own_are_all_trained_on() -> None:
+    model = tiny.model("gpt2")
+    data = tiny.data(model.config)
+    data = dataclasses.replace(data, train=data.train.take(np.array([0, 0, 1, 1])))
+    records: list[dict[str, Any]] = []
+    config = PublishedConfig(steps=1, batch_size=4)
+    mg.discover(jax.random.key(0), model, data, config, on_record=records.append)
+    assert any("loss" in record for record in records)
+    with pytest.raises(mg.MgnpError, match="steps must be greater than 0, got 0"):
+        PublishedConfig(steps=0)
+    with pytest.raises(mg.MgnpError, match="batch_size must be greater than 0, got 0"):
+        PublishedConfig(batch_size=0)
+
+
+def test_the_kl_that_is_matched_must_be_the_prompts_own() -> None:
+    with pytest.raises(mg.MgnpError, match="kl_over must be .*they have none.* got 'kl_years'"):
+        find(tiny.model("gpt2"), mg.DiscoverConfig(steps=1, kl_over="kl_years"))
+    with pytest.raises(mg.MgnpError, match="choose must be last with the loss hinge"):
+        mg.DiscoverConfig(loss="hinge")
+
+
+def test_the_kl_over_some_tokens_is_matched(mini: mg.Model) -> None:
+    data = mg.load_task("gt", mini.tokenizer, seed=0)
+    few = dataclasses.replace(data, validation=data.validation.take(slice(8)))
+    losses = []
+    for name in (None, "kl_years"):
+        records: list[dict[str, Any]] = []
+        config = mg.DiscoverConfig(steps=1, batch_size=4, kl_over=name)
+        mg.discover(jax.random.key(0), mini, few, config, on_record=records.append)
+        losses.append(next(record["kl"] for record in records if "loss" in record))
+    assert 0 < losses[1] < losses[0]
+
+
+def test_a_stopped_search_of_any_method_is_no_finished_run(tmp_path: Path) -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Stopped:
+        """Is interrupted with what it has."""
+
+        name = "stopped"
+
+        def find(self, key: Any, model: mg.Model, data: Any, on_record: Any) -> mg.Circuit:
+            raise mg.Interrupted(mg.Circuit(masks=mg.full_masks(model.config), metadata={}))
+
+    out = tmp_path / "run"
+    config = RunConfig(task="ioi", out=out, test_prompts=8, config=Stopped())
+    with pytest.raises(mg.Interrupted):
+        run(config, Console(quiet=True))
+    assert json.loads((out / "results.json").read_text())["training"]["interrupted"]
+    assert finished(out, config) is None and not out.exists()
+
+
+def test_a_folder_of_an_older_version_is_not_taken_for_a_finished_run(tmp_path: Path) -> None:
+    old = {"task": "ioi", "data": None, "model": "gpt2-mini", "seed": 0, "discover": {"steps": 9}}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    (tmp_path / "results.json").write_text(json.dumps({"training": {}}))
+    with pytest.raises(mg.MgnpError, match="was run with another method, discover.steps"):
+        finished(tmp_path, RunConfig(task="ioi", out=tmp_path))
+
+
+def test_settings_named_as_flags_of_the_command_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Clashing:
+        """Has a seed of its own."""
+
+        name = "clashing"
+        seed: int = 1
+
+    monkeypatch.setitem(mg.METHODS, "clashing", Clashing)  # type: ignore[arg-type]
+    assert call_here("experiments.run", "--task", "ioi", "--method", "clashing") == 2
+    assert "has the settings seed, which are flags" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("draws", ["prompt", "batch"])
 def test_a_batch_may_share_one_draw(draws: Any) -> None:
     from mgnp_jax.methods.node_pruning.gates import sample_masks
@@ -205,4 +296,6 @@ def test_masks_that_the_hierarchy_closes_are_closed_for_every_method() -> None:
 
     circuit = find(tiny.model("gpt2"), Careless())
     assert not circuit.masks["attention_heads"].any() and circuit.masks["mlp_blocks"].all()
+    # And it is said.
+    assert "12 attention_heads" in circuit.metadata["note"]
     assert circuit.masks["mlp_hidden"].dtype == bool

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
 import mgnp_jax as mg
+from mgnp_jax.models.config import check_keys
 from mgnp_jax.models.families import family_named, gpt2, llama, qwen2
 from tests import tiny
 
@@ -116,6 +118,21 @@ def test_keys_that_transformers_does_not_act_on_are_harmless(harmless: dict[str,
     assert gpt2.read_config({**GPT2_HUB, **harmless}) == gpt2.read_config(GPT2_HUB)
 
 
+def test_a_family_that_transformers_does_not_know_must_name_its_keys() -> None:
+    raw = {"model_type": "mine", "width": 3, "depth": 2}
+    check_keys(raw, read=["width", "depth"])
+    with pytest.raises(mg.MgnpError, match="no model_type 'mine'.*name all of them"):
+        check_keys(raw, read=["width"])
+
+
+def test_a_field_that_is_added_at_its_default_changes_no_hash() -> None:
+    # What circuits of gpt2-mini's shape are saved with.
+    assert tiny.GPT2.hash().startswith("2:") and len(tiny.GPT2.hash()) == 18
+    spelt = dataclasses.replace(tiny.GPT2, parallel=False, norm_after=False)
+    assert spelt.hash() == tiny.GPT2.hash()
+    assert dataclasses.replace(tiny.GPT2, parallel=True).hash() != tiny.GPT2.hash()
+
+
 def test_two_places_that_disagree_are_both_named() -> None:
     raw = {**LLAMA_HUB, "rope_parameters": {"rope_type": "default", "rope_theta": 500000}}
     with pytest.raises(mg.MgnpError, match="'rope_theta' = 100000 .*500000"):
@@ -189,7 +206,5 @@ def test_shapes_that_cannot_be_are_refused() -> None:
 
 
 def test_hash_tells_configs_apart() -> None:
-    import dataclasses
-
     other = dataclasses.replace(tiny.GPT2, norm_eps=1e-6)
     assert tiny.GPT2.hash() == dataclasses.replace(tiny.GPT2).hash() != other.hash()

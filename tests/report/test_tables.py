@@ -104,6 +104,13 @@ def test_progress_prints_a_line_for_each_validation() -> None:
         values = {"step": 5, "kl": 0.25, "score": 1.0, "base_score": 2.0, "accuracy": 0.5}
         progress({"step": 5, "validation": {**values, "kept": shares}})
         progress({"step": 5, "validation": {**values, "kept": shares, "target": {}}})
+    with TrainingProgress(None, console) as progress:
+        # Whatever a method says.
+        progress({"validation": {"kl": 0.5}})
+        progress({"text": "half way"})
+        progress({"cost": 3.0, "mine": [1]})
+        progress({"step": 2, "mine": 1.5})
+    assert "KL 0.500" in out.getvalue() and "half way" in out.getvalue()
     assert "step     5  KL 0.250  score 1.000 (model 2.000)" in out.getvalue()
     assert "settled on  KL 0.250" in out.getvalue()
     assert "heads 50%" in out.getvalue()

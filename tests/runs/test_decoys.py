@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.console import Console
 import mgnp_jax as mg
 from mgnp_jax.passes.cached_runs import plain_runs
 from mgnp_jax.runs.decoy_model import with_decoys
-from mgnp_jax.runs.decoys import DecoyConfig, auc, decoys
+from mgnp_jax.runs.decoys import DecoyConfig, auc, compared, decoys
 from tests import tiny
 
 
@@ -20,7 +21,7 @@ def test_decoys_differ_between_the_streams_and_change_no_logit(
     mini: mg.Model, mini_ioi: mg.TaskData
 ) -> None:
     batch = mini_ioi.train.take(slice(8))
-    wide = with_decoys(mini, heads=3, hidden=40, layers=2, seed=0)
+    wide = with_decoys(mini, heads=3, hidden=40, layers=2, written=0.1, seed=0)
     c = wide.model.config
     assert (c.layers, c.heads, c.mlp_width) == (6, 11, mini.config.mlp_width + 40)
     assert wide.real.tolist() == [0, 2, 4, 5]
@@ -48,9 +49,9 @@ def test_decoys_differ_between_the_streams_and_change_no_logit(
 
 def test_decoys_need_a_norm_that_takes_the_mean_out() -> None:
     with pytest.raises(mg.MgnpError, match="family llama"):
-        with_decoys(tiny.model("llama"), heads=1, hidden=1, layers=0, seed=0)
+        with_decoys(tiny.model("llama"), heads=1, hidden=1, layers=0, written=0.1, seed=0)
     with pytest.raises(mg.MgnpError, match="at most 3, as tiny-gpt2 has, got 4"):
-        with_decoys(tiny.model("gpt2"), heads=1, hidden=1, layers=4, seed=0)
+        with_decoys(tiny.model("gpt2"), heads=1, hidden=1, layers=4, written=0.1, seed=0)
 
 
 def test_auc_counts_pairs() -> None:
@@ -59,9 +60,9 @@ def test_auc_counts_pairs() -> None:
 
 def test_the_comparison_is_written(tmp_path: Path) -> None:
     config = DecoyConfig(
-        heads=1,
-        hidden=8,
-        layers=1,
+        decoy_heads=1,
+        decoy_hidden=8,
+        decoy_layers=1,
         test_prompts=8,
         json=tmp_path / "decoys.json",
         config=mg.DiscoverConfig(steps=2, batch_size=4, validation_prompts=8),
@@ -70,3 +71,19 @@ def test_the_comparison_is_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "decoys.json").read_text()) == result
     heads = result["granularities"]["attention_heads"]
     assert heads["decoys"] == 4 + 9 and heads["kept_without"] == 32
+    assert result["settings"]["config"]["steps"] == 2 and heads["auc"] is not None
+
+
+@pytest.mark.parametrize(("method", "ranked"), [("magnitude", True), ("random", False)])
+def test_any_method_may_be_asked(mini: mg.Model, method: str, ranked: bool) -> None:
+    wide = with_decoys(mini, heads=1, hidden=8, layers=1, written=0.1, seed=0)
+    data = tiny.data(mini.config)
+    plain, circuit = (
+        mg.discover(jax.random.key(0), model, data, mg.METHODS[method]())
+        for model in (mini, wide.model)
+    )
+    found = compared(mini.config, plain, wide, circuit)
+    assert {row["auc"] is not None for row in found.values()} == {ranked}
+    if ranked:
+        # Decoys write a tenth of what others do, so the largest weights are not theirs.
+        assert found["mlp_hidden"]["auc"] > 0.99 and found["mlp_hidden"]["decoys_kept"] == 0

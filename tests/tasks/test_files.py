@@ -195,6 +195,20 @@ def test_pairs_from_python_are_a_task(mini: mg.Model) -> None:
     assert data.name == "mine" and data.counts() == {"train": 4, "validation": 2, "test": 2}
     with pytest.raises(mg.MgnpError, match="metric must be one of logit_difference, .*'accuracy'"):
         mg.from_pairs(mini.tokenizer, pairs, metric="accuracy")
+    for change, message in (
+        ({"corrupted": []}, "must not be empty"),
+        ({"split": "dev"}, "split 'dev'; wanted one of"),
+        ({"answers": []}, "at least one each"),
+        ({"wrong_answers": [" John"], "answers": [" John"]}, "right and wrong answers at once"),
+        ({"kl_over": {"kl_names": [" John"]}}, "kl_over has {'kl_names': 1}"),
+    ):
+        bad = [*pairs, mg.PromptPair(**line(0, clean="Then", **change))]
+        with pytest.raises(mg.MgnpError, match=rf"pairs\[8\]: .*{message}"):
+            mg.from_pairs(mini.tokenizer, bad)
+        kept = mg.from_pairs(mini.tokenizer, bad, skip_bad=True)
+        assert kept.skipped == 1 and sum(kept.counts().values()) == 8
+    with pytest.raises(mg.MgnpError, match="no tokenizer"):
+        mg.from_pairs(None, pairs)
     pairs[3] = mg.PromptPair(**line(3, answers=[" Mary John"]))
     with pytest.raises(mg.MgnpError, match=r"pairs\[3\]: answer ' Mary John'"):
         mg.from_pairs(mini.tokenizer, pairs)

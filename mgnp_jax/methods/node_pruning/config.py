@@ -60,7 +60,7 @@ class Settings:
     kl_weight: float = 2.5
     """Weight of KL(full ‖ circuit), in nats."""
     kl_over: str | None = None
-    """Name of the task's KL over some tokens alone to train on instead (kl_years, kl_tens)."""
+    """Name of the task's KL over some tokens alone to match instead (kl_years, kl_tens)."""
     softened_weight: float = 0.5
     """Weight of KL between answers softened by `temperature`, relative to `kl_weight`; in training
     alone, as validation chooses by the figures that are reported."""
@@ -121,7 +121,7 @@ class Settings:
     def of_a_step(self) -> Self:
         """What a compiled step depends on; the rest at its default, so as not to compile again."""
         host = (
-            *("penalty", "keep", "max_kl", "target", "score_gain", "score_clip", "choose"),
+            *("penalty", "keep", "max_kl", "target", "score_gain", "score_clip"),
             *("mean_score_weight", "log_every", "validate_every", "validation_prompts"),
         )
         default = type(self)()
@@ -179,6 +179,11 @@ def _check_together(config: Settings) -> None:
         raise MgnpError(
             f"ablation must be interchange with cache off, got {config.ablation}: nothing but "
             "the corrupted run goes beside the masked one; leave cache at another mode"
+        )
+    if config.loss == "hinge" and config.choose == "best":
+        raise MgnpError(
+            "choose must be last with the loss hinge, got best: what circuits are chosen by is "
+            "their distance from the model's score"
         )
     if config.keep is not None and config.max_kl is not None:
         raise MgnpError("ask for keep or for max_kl, not for both: one price meets one figure")

@@ -41,7 +41,7 @@ def find_circuit(
       config: how.
       on_record: called with a dict at every logged step (`step`, `loss`, its terms,
         `kept`), validation (`step`, `validation`) and compaction (`step`, `cost`, the
-        multiply-adds of what is left over those of the whole model).
+        multiply-adds of what is left over those of the whole model, and it as `text`).
 
     Returns:
       The binary circuit with the least objective on the validation split.
@@ -141,7 +141,9 @@ def _compact(
     trained = trained.replace(  # type: ignore[attr-defined]
         log_alpha=closing.closed(trained.log_alpha, smaller.open)
     )
-    on_record({"step": state.done, "cost": plan.cost / full_cost(work.model.config)})
+    cost = plan.cost / full_cost(work.model.config)
+    told = f"closed nodes left out: a token costs {100 * cost:.0f}% of the whole model"
+    on_record({"step": state.done, "cost": cost, "text": told})
     work = dataclasses.replace(
         work,
         train=work.train.compacted(smaller),

@@ -49,12 +49,34 @@ def score_size(runs: CachedRuns) -> jax.Array:
     return jnp.maximum(jnp.abs(score(target, logits.astype(_fine(logits)))).mean(), 1e-6)
 
 
+def mean_kl(config: Settings, runs: CachedRuns, base: jax.Array, logits: jax.Array) -> jax.Array:
+    """KL(full ‖ circuit) over the vocabulary, or over the tokens that are asked for.
+
+    Args:
+      config: `kl_over`.
+      runs: the prompts.
+      base: [B, V] of the full model.
+      logits: [B, V] of the circuit.
+
+    Returns:
+      [] mean over prompts, in nats.
+    """
+    if config.kl_over is None:
+        return kl_divergence(base, logits).mean()
+    return kl_over(runs.targets.kl_over[config.kl_over], base, logits).mean()
+
+
 def faithfulness(
-    logits: jax.Array, runs: CachedRuns, size: jax.Array, correction: jax.Array | float = 0.0
+    config: Settings,
+    logits: jax.Array,
+    runs: CachedRuns,
+    size: jax.Array,
+    correction: jax.Array | float = 0.0,
 ) -> Terms:
     """The two terms that say how far the circuit is from the full model.
 
     Args:
+      config: which KL.
       logits: [B, V] of the circuit.
       runs: the prompts, with the full model's logits.
       size: [] of the full model's score, as `score_size` of the whole batch.
@@ -70,7 +92,7 @@ def faithfulness(
     base, logits = (x.astype(_fine(x)) for x in (runs.base_logits, logits))
     target = runs.targets.scores["score"]
     gap = jnp.abs(score(target, logits) - (1 + correction) * score(target, base)).mean() / size
-    return {"kl": kl_divergence(base, logits).mean(), "score_gap": gap}
+    return {"kl": mean_kl(config, runs, base, logits), "score_gap": gap}
 
 
 def softened_kl(logits: jax.Array, base: jax.Array, temperature: float) -> jax.Array:
@@ -113,7 +135,7 @@ def matched(
     Returns:
       The loss without the penalty, and its terms.
     """
-    terms = faithfulness(logits, runs, size, correction)
+    terms = faithfulness(config, logits, runs, size, correction)
     loss = unfaithfulness(config, terms)
     if config.softened_weight:
         softened = softened_kl(logits, runs.base_logits, config.temperature)
@@ -143,12 +165,8 @@ def hinge(
     """
     del size, correction
     base, logits = (x.astype(_fine(x)) for x in (runs.base_logits, logits))
-    targets = runs.targets
-    if config.kl_over is None:
-        kl = kl_divergence(base, logits).mean()
-    else:
-        kl = kl_over(targets.kl_over[config.kl_over], base, logits).mean()
-    short = jax.nn.relu(config.margin - score(targets.scores["score"], logits)).mean()
+    kl = mean_kl(config, runs, base, logits)
+    short = jax.nn.relu(config.margin - score(runs.targets.scores["score"], logits)).mean()
     return config.kl_weight * kl + config.score_weight * short, {"kl": kl, "hinge": short}
 
 

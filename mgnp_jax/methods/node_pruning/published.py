@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 
 from mgnp_jax.masks.circuit import Circuit
-from mgnp_jax.masks.granularities import gate_count
+from mgnp_jax.masks.granularities import GRANULARITIES, gate_count
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.loop import find_circuit
 from mgnp_jax.methods.node_pruning.prices import Penalties
@@ -27,7 +27,7 @@ from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.settings import Execution
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import Batch
+from mgnp_jax.types import Batch, MgnpError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,11 +111,15 @@ class PublishedConfig:
 
     def __post_init__(self) -> None:
         """Refuses values that cannot be meant."""
+        for name in ("steps", "batch_size"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise MgnpError(f"{name} must be greater than 0, got {value}")
         self._settings(OF_TASKS["ioi"], self.batch_size, {}, ())
 
     def find(self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord) -> Circuit:
         """Trains gates as published and binarises the last ones, see `Method.find`."""
-        data = dataclasses.replace(data, train=once_each(data.train))
+        if data.extra_corruptions:
+            data = dataclasses.replace(data, train=once_each(data.train))
         return find_circuit(key, model, data, self.settings(model.config, data), on_record)
 
     def settings(self, model_config: ModelConfig, data: TaskData) -> Settings:
@@ -127,15 +131,17 @@ class PublishedConfig:
         """
         of = self.of_tasks.get(data.name, self.of_tasks["ioi"])
         prices = {
-            name: price / gate_count(model_config, names=(name,)) if price else 0.0
-            for name, price in dataclasses.asdict(self.penalties).items()
+            name: getattr(self.penalties, name) / gate_count(model_config, names=(name,))
+            for name in GRANULARITIES
         }
         return self._settings(of, len(data.train), prices, tuple(data.train.targets.kl_over))
 
     def _settings(
         self, of: OfTask, prompts: int, prices: dict[str, float], known: tuple[str, ...]
     ) -> Settings:
-        steps = self.steps or -(-of.epochs * prompts // min(self.batch_size, prompts))
+        steps = self.steps
+        if steps is None:
+            steps = -(-of.epochs * prompts // min(self.batch_size, prompts))
         return Settings(
             steps=steps,
             batch_size=self.batch_size,

@@ -38,7 +38,7 @@ def binary_objective(config: Settings, masks: Masks, measured: Record, price: fl
       price: scale of all prices.
     """
     terms = {
-        "kl": measured["kl"],
+        "kl": measured[config.kl_over or "kl"],
         "score_gap": measured["score_gap"],
         "penalty": losses.penalty(
             {name: mask.mean() for name, mask in masks.items()},

@@ -70,7 +70,12 @@ def prepare(key: jax.Array, model: Model, data: TaskData, config: Settings) -> W
     Raises:
       MgnpError: if the training prompts cannot be shared by the devices.
     """
-    execution = config.execution
+    execution, known = config.execution, data.train.targets.kl_over
+    if config.kl_over not in (None, *known):
+        raise MgnpError(
+            f"kl_over must be one of the prompts' own ({', '.join(known) or 'they have none'}), "
+            f"got {config.kl_over!r}"
+        )
     size = min(config.batch_size, len(data.train))
     if size % execution.parts:
         raise MgnpError(
