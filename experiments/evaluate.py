@@ -32,6 +32,8 @@ class EvaluateConfig:
     """Your own prompts: a JSON Lines file; measured on its test split."""
     skip_bad: bool = False
     """Leave out prompts of --data that cannot be used, instead of refusing the file."""
+    metric: str | None = None
+    """How scores are read from the answers of --data; by default as the run did."""
     seed: int | None = None
     """Of the prompts; by default the run's."""
     test_prompts: int | None = None
@@ -57,6 +59,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     circuit = mg.load_circuit(config.circuit)
     meta = circuit.metadata
     origin = {"source": "", "seed": 0, "extra_corruptions": 0} | meta.get("origin", {})
+    own_prompts = not (config.task or config.data)
     if not (config.model or meta.get("model")):
         raise mg.MgnpError(f"{config.circuit} does not say of which model it is; pass --model")
     model = mg.load_model(config.model or meta["model"])
@@ -72,8 +75,10 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         source,
         model.tokenizer,
         seed,
-        skip_bad=config.skip_bad,
+        # The run's own prompts as the run had them.
+        skip_bad=config.skip_bad or (own_prompts and origin.get("skip_bad", False)),
         extra_corruptions=origin["extra_corruptions"],
+        metric=config.metric or origin.get("metric") or "logit_difference",
     )
     test = data.test.take(slice(limit))
     same = (

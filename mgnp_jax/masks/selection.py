@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jax
 import numpy as np
 
@@ -13,6 +15,22 @@ from mgnp_jax.masks.granularities import (
 )
 from mgnp_jax.masks.hierarchy import apply_hierarchy
 from mgnp_jax.types import Masks, MgnpError
+
+
+def check_size(keep: float, like: Path | None) -> None:
+    """Refuses a share out of range, and a circuit that is not there.
+
+    Args:
+      keep: share of the nodes to keep.
+      like: folder of a saved circuit.
+
+    Raises:
+      MgnpError: saying which.
+    """
+    if not 0 < keep <= 1:
+        raise MgnpError(f"keep must lie in (0, 1], got {keep}")
+    if like is not None and not Path(like).is_dir():
+        raise MgnpError(f"like must be the folder of a saved circuit, and there is no {like}")
 
 
 def strongest(scores: Masks, keep: float) -> Masks:
@@ -27,12 +45,7 @@ def strongest(scores: Masks, keep: float) -> Masks:
 
     Returns:
       Bool arrays by granularity, consistent with the hierarchy.
-
-    Raises:
-      MgnpError: for a share out of range.
     """
-    if not 0 < keep <= 1:
-        raise MgnpError(f"keep must lie in (0, 1], got {keep}")
     kept = {name: np.ones(np.shape(scores[name]), bool) for name in TABLE}
     for name in (ATTENTION_HEADS, MLP_HIDDEN):
         score = np.asarray(scores[name], np.float64)

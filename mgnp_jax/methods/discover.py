@@ -82,6 +82,8 @@ def _with_origin(
             "source": data.source,
             "seed": data.seed,
             "extra_corruptions": data.extra_corruptions,
+            "skip_bad": data.skipped > 0,
+            "metric": data.metric,
         },
         "data": data.counts() | {"left_out": data.skipped},
         "data_checksum": data.checksum(),

@@ -20,7 +20,7 @@ from mgnp_jax.masks.granularities import (
     MLP_OUTPUT,
     check_masks,
 )
-from mgnp_jax.masks.selection import as_many, strongest
+from mgnp_jax.masks.selection import as_many, check_size, strongest
 from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
@@ -38,7 +38,11 @@ class MagnitudeConfig:
     keep: float = 0.1
     """Share of the heads and of the MLP hidden neurons to keep; nearly that of the parameters."""
     like: Path | None = None
-    """Saved circuit to keep as many nodes of every granularity as, instead."""
+    """Instead: a saved circuit, of which as many nodes of every granularity are kept."""
+
+    def __post_init__(self) -> None:
+        """Refuses a size that cannot be."""
+        check_size(self.keep, self.like)
 
     def find(self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord) -> Circuit:
         """Ranks nodes by their weights, see `Method.find`."""

@@ -11,7 +11,7 @@ import jax
 from mgnp_jax.masks.circuit import Circuit, load_circuit
 from mgnp_jax.masks.controls import shuffled
 from mgnp_jax.masks.granularities import check_masks, mask_shapes
-from mgnp_jax.masks.selection import strongest
+from mgnp_jax.masks.selection import check_size, strongest
 from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.models.hub import Model
 from mgnp_jax.tasks.task import TaskData
@@ -26,7 +26,11 @@ class RandomConfig:
     keep: float = 0.1
     """Share of the heads and of the MLP hidden neurons to keep; nearly that of the parameters."""
     like: Path | None = None
-    """Saved circuit to keep as many nodes of every granularity as, instead."""
+    """Instead: a saved circuit, of which as many nodes of every granularity are kept."""
+
+    def __post_init__(self) -> None:
+        """Refuses a size that cannot be."""
+        check_size(self.keep, self.like)
 
     def find(self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord) -> Circuit:
         """Puts nodes anywhere, see `Method.find`."""

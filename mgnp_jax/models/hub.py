@@ -95,13 +95,14 @@ def load_model(name: str) -> Model:
     return Model(name=name, config=config, params=params, tokenizer=tokenizer)
 
 
-def save_model(model: Model, directory: Path) -> None:
+def save_model(model: Model, directory: str | Path) -> None:
     """Writes config.json, model.safetensors and the tokenizer in Hugging Face layout.
 
     Args:
       model: what to write.
       directory: made if missing; files of these names are replaced.
     """
+    directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(model.family.write_config(model.config), indent=2)
     (directory / "config.json").write_text(text + "\n")

@@ -157,12 +157,16 @@ def write(folder: Path, circuit: Circuit, results: Mapping[str, Any]) -> None:
     heads_figure(circuit.masks, f"Heads kept: {title}").savefig(folder / "heads.png", dpi=150)
     neurons_figure(circuit.masks, f"Neurons kept: {title}").savefig(folder / "neurons.png", dpi=150)
     tables = "\n\n".join(table.markdown() for table in tables_of(results, circuit))
+    training = results["training"]
+    stopped = ""
+    if training.get("interrupted"):
+        stopped = f", **stopped by the user** after {training.get('steps', 'some')} steps"
     page = f"""# A circuit for {title}
 
 {tables}
 
-Found by the method {results["method"]}. Every figure is measured with binary masks on the held-out
-test split; layers and heads are counted from 0.
+Found by the method {results["method"]}{stopped}. Every figure is measured with binary masks on the
+held-out test split; layers and heads are counted from 0.
 
 | file | what it is |
 |---|---|

@@ -12,6 +12,7 @@ from mgnp_jax.methods import DEFAULT, METHODS
 from mgnp_jax.methods.protocol import Method
 from mgnp_jax.report.run_folder import flattened
 from mgnp_jax.tasks import TASKS
+from mgnp_jax.tasks.metrics import metric_named
 from mgnp_jax.tasks.task import EXTRA_CORRUPTIONS
 from mgnp_jax.types import MgnpError
 
@@ -28,6 +29,9 @@ class RunConfig:
     """Your own prompts instead: a JSON Lines file (see mgnp_jax/tasks/files.py)."""
     skip_bad: bool = False
     """Leave out prompts of --data that cannot be used, instead of refusing the file."""
+    metric: str = "logit_difference"
+    """How scores are read from the answers of --data: logit_difference, probability_difference or
+    best_difference (best right answer against best wrong one); built-in tasks have their own."""
     extra_corruptions: int = EXTRA_CORRUPTIONS
     """Further corrupted prompts for each training prompt, where the task knows any."""
     model: str = "gpt2-mini"
@@ -46,7 +50,7 @@ class RunConfig:
     """Find so many circuits at prices around --penalty, and draw what faithfulness costs in size.
     Prices that are done are not run again."""
     sweep_span: float = 8.0
-    """The dearest price of a sweep over --penalty, and that over the cheapest."""
+    """The largest price of a sweep is so many times --penalty, the smallest one that part of it."""
     config: Any = DEFAULT()
     """The method's own."""
 
@@ -66,6 +70,7 @@ class RunConfig:
                 flag = name.replace("_", "-")
                 raise MgnpError(f"--{flag} must be at least {least}, got {getattr(self, name)}")
         object.__setattr__(self, "method", checked_method(self.method, self.config))
+        metric_named(self.metric)
         if self.sweep is not None:
             check_sweep(self.sweep, self.config)
 

@@ -56,6 +56,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
         config.seed,
         skip_bad=config.skip_bad,
         extra_corruptions=config.extra_corruptions,
+        metric=config.metric,
     )
     test = data.test.take(slice(config.test_prompts))
     check_prompts(model.config, test)

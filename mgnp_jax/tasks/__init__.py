@@ -25,6 +25,7 @@ def load_task(
     *,
     skip_bad: bool = False,
     extra_corruptions: int = EXTRA_CORRUPTIONS,
+    metric: str = "logit_difference",
 ) -> TaskData:
     """Makes a task's prompts for one tokenizer.
 
@@ -35,6 +36,7 @@ def load_task(
       skip_bad: leave out pairs of a file that cannot be used, instead of refusing it.
       extra_corruptions: further corrupted prompts that each training prompt of a built-in task is
         used with, where it knows any.
+      metric: how scores are read from the answers of a file, by name; tasks have their own.
 
     Returns:
       Train, validation and test splits, padded to one length, no clean prompt in two.
@@ -47,7 +49,7 @@ def load_task(
     check_source(name)
     if str(name) in TASKS and not isinstance(name, Path):
         return build(TASKS[str(name)], tokenizer, seed, extra_corruptions)
-    return load_file(Path(name), tokenizer, seed, skip_bad=skip_bad)
+    return load_file(Path(name), tokenizer, seed, skip_bad=skip_bad, metric=metric)
 
 
 def check_source(name: str | Path) -> None:
@@ -62,6 +64,9 @@ def check_source(name: str | Path) -> None:
     if str(name) in TASKS or Path(name).is_file():
         return
     there = "that is a folder" if Path(name).is_dir() else "there is no such file"
+    path = Path(name)
+    if path.suffix or len(path.parts) > 1 or path.is_dir():
+        raise MgnpError(f"no prompts at {str(name)!r}: wanted a JSON Lines file, and {there}")
     raise MgnpError(
         f"unknown task {str(name)!r}: wanted one of {', '.join(TASKS)}, or the path of a JSON "
         f"Lines file, and {there}"

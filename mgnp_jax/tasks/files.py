@@ -21,7 +21,14 @@ from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import MgnpError, Tokenizer
 
 
-def load_file(path: Path, tokenizer: Tokenizer, seed: int, *, skip_bad: bool = False) -> TaskData:
+def load_file(
+    path: Path,
+    tokenizer: Tokenizer,
+    seed: int,
+    *,
+    skip_bad: bool = False,
+    metric: str = "logit_difference",
+) -> TaskData:
     """Reads prompt pairs from a file.
 
     Args:
@@ -29,6 +36,7 @@ def load_file(path: Path, tokenizer: Tokenizer, seed: int, *, skip_bad: bool = F
       tokenizer: a transformers tokenizer.
       seed: of the shuffle, where pairs name no split.
       skip_bad: leave out pairs that cannot be used instead of refusing the file.
+      metric: how scores are read from the answers, by name.
 
     Returns:
       The splits, named after the file.
@@ -55,6 +63,7 @@ def load_file(path: Path, tokenizer: Tokenizer, seed: int, *, skip_bad: bool = F
         tokenizer,
         pairs,
         name=path.stem,
+        metric=metric,
         seed=seed,
         skip_bad=skip_bad,
         source=str(path.resolve()),

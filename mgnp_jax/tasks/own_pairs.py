@@ -75,7 +75,8 @@ def from_pairs(
     ordered, train, validation = _dealt(good, seed, where)
     whole = encode_pairs(tokenizer, ordered, metric_named(metric))
     data = split(name, whole, train, validation, source=source, seed=seed)
-    return dataclasses.replace(data, skipped=len(bad), problems=told)
+    named_metric = metric if isinstance(metric, str) else metric.__name__
+    return dataclasses.replace(data, skipped=len(bad), problems=told, metric=named_metric)
 
 
 def _problems(tokenizer: Tokenizer, pairs: Sequence[PromptPair]) -> dict[str, list[str]]:

@@ -51,6 +51,7 @@ class TaskData:
       problems: of these, each with its line.
       note: what a run should say of the prompts; empty if nothing.
       extra_corruptions: that were asked for beside each training prompt's own.
+      metric: of one's own prompts, by name; empty where the task has its own.
     """
 
     name: str
@@ -63,6 +64,7 @@ class TaskData:
     problems: tuple[str, ...] = ()
     note: str = ""
     extra_corruptions: int = 0
+    metric: str = ""
 
     def checksum(self) -> str:
         """SHA-256 of all tokens and answers, by which the same prompts are known again."""

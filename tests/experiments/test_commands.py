@@ -149,6 +149,35 @@ def test_a_circuit_is_measured_on_another_task_and_on_a_file(
     assert "1 test prompts of mine" in capsys.readouterr().out
 
 
+def test_a_file_is_measured_again_as_the_run_had_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("Mary", "John", "Emma", "Mark", "Lisa")
+    rows = [
+        {
+            "clean": f"Then {a} and Paul spent the day at the park, and Paul gave a book to",
+            "corrupted": [
+                f"Then {c} and Anna spent the day at the park, and Anna gave a book to"
+                for c in names
+                if c != a
+            ],
+            "answers": [f" {a}"],
+            "wrong_answers": [" Paul", " Anna"],
+        }
+        for a in names
+    ]
+    file, out = tmp_path / "mine.jsonl", tmp_path / "run"
+    file.write_text("\n".join(["{", *map(json.dumps, rows)]))
+    asked = ("--data", file, "--skip-bad", "--metric", "best_difference", "--out", out)
+    assert call_here("experiments.run", *asked, "--method", "magnitude", "--keep", 0.9) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert results["data"] == {"train": 2, "validation": 1, "test": 2, "left_out": 1}
+    assert results["circuit"]["prompts"] == 2 * 4
+    capsys.readouterr()
+    assert call_here("experiments.evaluate", "--circuit", out) == 0
+    assert "Saved" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -156,11 +185,13 @@ def test_a_circuit_is_measured_on_another_task_and_on_a_file(
         (["--task", "ioi", "--model", "no such!"], "unknown model 'no such!'"),
         ([], "pass one of --task"),
         (["--task", "ioi", "--data", "x.jsonl"], "not both"),
-        (["--data", "missing.jsonl"], "there is no such file"),
+        (["--data", "missing.jsonl"], "wanted a JSON Lines file, and there is no such file"),
+        (["--task", "ioi", "--metric", "luck"], "metric must be one of logit_difference"),
+        (["--task", "ioi", "--method", "random", "--like", "no"], "there is no no"),
         (["--data", "."], "that is a folder"),
         (["--task", "ioi", "--steps", "0"], "steps must be greater than 0, got 0"),
     ],
-    ids=["task", "model", "neither", "both", "file", "folder", "steps"],
+    ids=["task", "model", "neither", "both", "file", "metric", "like", "folder", "steps"],
 )
 def test_mistakes_end_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str

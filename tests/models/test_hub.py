@@ -21,7 +21,7 @@ from tests import tiny
 
 
 def test_saved_models_load_the_same(any_family: mg.Model, tmp_path: Path) -> None:
-    mg.save_model(any_family, tmp_path / "m")
+    mg.save_model(any_family, str(tmp_path / "m"))
     loaded = mg.load_model(str(tmp_path / "m"))
     assert loaded.config == any_family.config
     assert loaded.tokenizer is None

@@ -93,8 +93,8 @@ def why_this_one(config: Settings, record: Record) -> str:
     if config.choose == "last":
         return f"{this}, the last"
     return (
-        f"{this}: of all validations it has the least objective, in which its mean score's "
-        "distance from the model's counts, too"
+        f"{this}: of the circuits that were validated it has the least loss plus price, with its "
+        "mean score's distance from the model's"
     )
 
 
