@@ -20,9 +20,9 @@ from mgnp_jax.methods.node_pruning.controller import first_controller
 from mgnp_jax.methods.node_pruning.state import first_trained
 from mgnp_jax.methods.node_pruning.step import train_step
 from mgnp_jax.passes.compaction import Compaction
+from mgnp_jax.passes.keeping import keep_what_fits
 from mgnp_jax.passes.precision import as_stored
 from mgnp_jax.passes.sharding import batch_sharding
-from mgnp_jax.passes.split_runs import keep_what_fits
 
 LEAN_PARTS = 8
 """Parts that a batch runs in where memory is measured."""

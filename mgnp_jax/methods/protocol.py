@@ -16,7 +16,8 @@ OnRecord = Callable[[Record], None]
 """Called with a JSON dict whenever there is something to say, all of which lands in metrics.jsonl.
 
 `step` moves the bar, with `loss` and other floats beside it; `validation` (a dict with any of
-`step`, `kl`, `score`, `base_score`, `accuracy`, `kept`) and `text` are a line each."""
+`step`, `kl`, `score`, `base_score`, `accuracy`, `kept`) and `text` are a line each. `prepared` of
+`of` prompts says how far the preparations are, and alone does not land there."""
 
 
 class Method(Protocol):

@@ -12,7 +12,7 @@ from mgnp_jax.metrics.per_prompt import PerPrompt, collect, per_prompt, summaris
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.cached_runs import plain_runs
-from mgnp_jax.passes.caching import chunk_rows
+from mgnp_jax.passes.caching import chunk_rows, prompts_at_once
 from mgnp_jax.passes.spans import spans_of
 from mgnp_jax.types import AblationValues, Batch, Masks, MgnpError, Record, checksum
 
@@ -22,7 +22,7 @@ def evaluate(
     circuit: Circuit | Masks,
     batch: Batch,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     on_progress: Callable[[int], None] = lambda prompts: None,
 ) -> Record:
     """Measures a binary circuit on a split.
@@ -32,7 +32,8 @@ def evaluate(
       circuit: a circuit, or binary masks by granularity; of bare masks, pruned nodes are given
         the corrupted run's values.
       batch: N held-out prompts.
-      batch_size: prompts a chunk; changes memory and time, not the figures.
+      batch_size: prompts a chunk; by default as many as fit in a quarter of a GiB, at most 64.
+        Changes memory and time, not the figures.
       on_progress: called with the number of prompts done since the last call.
 
     Returns:
@@ -54,7 +55,7 @@ def evaluate_all(
     circuits: Mapping[str, Circuit | Masks],
     batch: Batch,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     on_progress: Callable[[int], None] = lambda prompts: None,
 ) -> dict[str, Record]:
     """`evaluate` for several circuits; the plain passes, which they share, run once.
@@ -64,7 +65,8 @@ def evaluate_all(
       circuits: circuits, or binary masks by granularity, by name. Pruned nodes of all are
         given what the circuits among them were found with.
       batch: N held-out prompts.
-      batch_size: prompts a chunk; changes memory and time, not the figures.
+      batch_size: prompts a chunk; by default as many as fit in a quarter of a GiB, at most 64.
+        Changes memory and time, not the figures.
       on_progress: called with the number of prompts done since the last call.
 
     Returns:
@@ -77,13 +79,14 @@ def evaluate_all(
     masks = {name: _checked(model.config, name, of) for name, of in circuits.items()}
     check_prompts(model.config, batch)
     found: dict[str, list[tuple[PerPrompt, int]]] = {name: [] for name in masks}
-    chunks = list(chunk_rows(len(batch), batch_size))
-    sizes = spans_of(batch, share_prefix=constants is None).sizes(rows for rows, _ in chunks)
+    spans = spans_of(batch, share_prefix=constants is None)
+    chunks = list(chunk_rows(len(batch), batch_size or prompts_at_once(model.config, spans)))
+    sizes = spans.sizes(rows for rows, _ in chunks)
     for chosen, real in chunks:
         rows = batch.take(chosen)
         runs = plain_runs(model.config, model.params, rows, sizes, ablation_values=constants)
         for name, each in masks.items():
-            result = per_prompt(model.config, model.params, each, (runs, None))
+            result = per_prompt(model.config, model.params, each, runs)
             found[name].append((jax.device_get(result), real))
         on_progress(real)
     joined = {name: collect(parts) for name, parts in found.items()}

@@ -17,10 +17,10 @@ from mgnp_jax.metrics.scores import (
     score,
 )
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.passes.cached_runs import masked_logits
+from mgnp_jax.passes.cached_runs import CachedRuns, masked_logits
 from mgnp_jax.passes.caching import chunk_rows
 from mgnp_jax.passes.compaction import Compaction
-from mgnp_jax.passes.split_runs import BatchRuns, SplitRuns, selected
+from mgnp_jax.passes.split_runs import SplitRuns
 from mgnp_jax.types import Masks, Params, Record
 
 PerPrompt = dict[str, Any]
@@ -31,7 +31,7 @@ def per_prompt(
     model_config: ModelConfig,
     params: Params,
     masks: Masks,
-    runs: BatchRuns,
+    runs: CachedRuns,
     compaction: Compaction | None = None,
 ) -> PerPrompt:
     """Every metric, prompt by prompt.
@@ -47,13 +47,12 @@ def per_prompt(
       `kl` [B], under `kl_over` those over some tokens, `exact_match` [B], `correct` a pair
       [B], [B] of full model and circuit, and under `scores` such a pair for each score.
     """
-    cached = selected(runs)
     parts = masks if compaction is None else compaction.masks(masks)
     segments = None if compaction is None else compaction.segments
-    logits = masked_logits(model_config, params, parts, cached, segments=segments)
+    logits = masked_logits(model_config, params, parts, runs, segments=segments)
     fine = jnp.promote_types(logits.dtype, jnp.float32)
-    base, logits = cached.base_logits.astype(fine), logits.astype(fine)
-    targets = cached.targets
+    base, logits = runs.base_logits.astype(fine), logits.astype(fine)
+    targets = runs.targets
     return {
         "kl": kl_divergence(base, logits),
         "kl_over": {name: kl_over(t, base, logits) for name, t in targets.kl_over.items()},

@@ -18,6 +18,7 @@ from mgnp_jax.passes.node_forward import lockstep_residual, masked_residual, pla
 from mgnp_jax.passes.node_values import CorruptedRun
 from mgnp_jax.passes.packing import Layout, pack
 from mgnp_jax.passes.spans import Selection, Sizes, packed_tokens, spans_of
+from mgnp_jax.passes.storage import copied, some
 from mgnp_jax.types import AblationValues, Batch, Masks, Params, Targets
 
 
@@ -40,6 +41,12 @@ class CachedRuns:
     base_logits: Any
     targets: Targets
 
+    @property
+    def on_device(self) -> bool:
+        """Whether all values are JAX's own arrays."""
+        leaves = jax.tree.leaves((self.corrupted, self.base_logits))
+        return all(isinstance(leaf, jax.Array) for leaf in leaves)
+
     def take(self, chosen: Selection) -> CachedRuns:
         """Selects prompts.
 
@@ -49,17 +56,33 @@ class CachedRuns:
         assert isinstance(self.corrupted, CorruptedRun)
         rows, tokens = chosen.rows, chosen.tokens
         corrupted = CorruptedRun(
-            embedding=self.corrupted.embedding[tokens],
-            values=jax.tree.map(lambda leaf: leaf[:, tokens], self.corrupted.values),
-            prefix=jax.tree.map(lambda leaf: leaf[:, rows], self.corrupted.prefix),
+            embedding=some(self.corrupted.embedding, tokens, 0),
+            values=jax.tree.map(lambda leaf: some(leaf, tokens, 1), self.corrupted.values),
+            prefix=jax.tree.map(lambda leaf: some(leaf, rows, 1), self.corrupted.prefix),
         )
         return CachedRuns(
             layout=chosen.layout,
             clean=self.clean[tokens],
             corrupted=corrupted,
-            base_logits=self.base_logits[rows],
+            base_logits=some(self.base_logits, rows, 0),
             targets=jax.tree.map(lambda leaf: leaf[rows], self.targets),
         )
+
+    def between(self, tokens: slice, prompts: slice) -> tuple[CorruptedRun, np.ndarray]:
+        """Copies of the corrupted run and the logits of consecutive prompts, in host memory.
+
+        Args:
+          tokens: theirs.
+          prompts: which.
+        """
+        assert isinstance(self.corrupted, CorruptedRun)
+        corrupted, logits = self.corrupted, self.base_logits
+        run = corrupted.replace(  # type: ignore[attr-defined]
+            embedding=copied(corrupted.embedding, tokens, 0),
+            values=jax.tree.map(lambda leaf: copied(leaf, tokens, 1), corrupted.values),
+            prefix=jax.tree.map(lambda leaf: copied(leaf, prompts, 1), corrupted.prefix),
+        )
+        return run, copied(logits, prompts, 0)
 
 
 def plain_runs(
@@ -118,24 +141,20 @@ def _run(
     ablation_values: AblationValues | None,
 ) -> tuple[jax.Array, CorruptedRun]:
     """Both plain passes on whole prompts [2, K'], then the chosen [K] and prefix [B, P]."""
-    logits, run = plain_passes(model_config, params, tokens, whole)
-    embedding = run.embedding[chosen]
-    values = jax.tree.map(lambda leaf: leaf[:, chosen], run.values)
-    if ablation_values is not None:
-        dtype = embedding.dtype
-        embedding = jnp.broadcast_to(
-            ablation_values["embedding"].astype(dtype)[None], embedding.shape
-        )
-        sites = {
-            name: jnp.broadcast_to(leaf.astype(dtype)[:, None], getattr(values, name).shape)
-            for name, leaf in ablation_values.items()
-            if name != "embedding"
-        }
-        values = values.replace(**sites)
+    logits, run = plain_passes(model_config, params, tokens, whole, chosen, before)
+    if ablation_values is None:
+        return logits, run
+    dtype = run.embedding.dtype
+    ((values,), embedding) = run.values, ablation_values["embedding"]
+    sites = {
+        name: jnp.broadcast_to(leaf.astype(dtype)[:, None], getattr(values, name).shape)
+        for name, leaf in ablation_values.items()
+        if name != "embedding"
+    }
     return logits, CorruptedRun(
-        embedding=embedding,
-        values=(values,),
-        prefix=((run.keys[:, before], run.attended[:, before]),),
+        embedding=jnp.broadcast_to(embedding.astype(dtype)[None], run.embedding.shape),
+        values=(values.replace(**sites),),
+        prefix=run.prefix,
     )
 
 

@@ -1,9 +1,9 @@
-"""Plain passes of a whole split, chunk by chunk: how much memory they take, and keeping them."""
+"""Plain passes of a whole split, chunk by chunk: how much they take, and keeping them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,7 +13,30 @@ from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
 from mgnp_jax.passes.node_forward import answer_logits
 from mgnp_jax.passes.node_values import CorruptedRun
 from mgnp_jax.passes.spans import Sizes, Spans, packed_tokens, spans_of
+from mgnp_jax.passes.storage import Place, empty, give_up_pages
 from mgnp_jax.types import AblationValues, Batch, Params
+
+CHUNK_BYTES = 2**28
+"""Most bytes of values of prompts that are run to be measured."""
+
+OnPrompts = Callable[[int], None]
+"""Called with the number of prompts done since the last call."""
+
+
+class Chunk(NamedTuple):
+    """What is kept of some prompts.
+
+    Attributes:
+      run: of the corrupted prompts, in host memory, perhaps filled up at the end.
+      base_logits: [≥ prompts, V]; None where they are kept already.
+      tokens: how many of the run's are real.
+      prompts: how many are real.
+    """
+
+    run: CorruptedRun
+    base_logits: Any
+    tokens: int
+    prompts: int
 
 
 def cache_bytes(model_config: ModelConfig, spans: Spans) -> int:
@@ -48,6 +71,17 @@ def chunk_rows(prompts: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
         yield rows, min(size, prompts - start)
 
 
+def prompts_at_once(model_config: ModelConfig, spans: Spans) -> int:
+    """How many prompts run together where none are kept: at most 64, whose values fit in a bound.
+
+    Args:
+      model_config: the model's shape.
+      spans: of N prompts.
+    """
+    each = cache_bytes(model_config, spans) / len(spans.lengths)
+    return int(min(max(CHUNK_BYTES // each, 1), 64))
+
+
 def cache_runs(
     model_config: ModelConfig,
     params: Params,
@@ -56,8 +90,9 @@ def cache_runs(
     spans: Spans,
     *,
     sizes: Sizes | None = None,
-    host: bool = False,
+    place: Place = "device",
     ablation_values: AblationValues | None = None,
+    on_prompts: OnPrompts = lambda prompts: None,
 ) -> CachedRuns:
     """Runs both plain passes on a whole split, chunk by chunk, and keeps the results.
 
@@ -68,8 +103,9 @@ def cache_runs(
       size: prompts a chunk.
       spans: of the prompts.
       sizes: of a chunk's arrays; just as large as needed by default.
-      host: keep them as numpy arrays instead of on the device.
+      place: where they are kept; on the device as JAX's arrays, elsewhere as NumPy's.
       ablation_values: constants instead of the corrupted run's values, see `plain_runs`.
+      on_prompts: told how it goes.
 
     Returns:
       Runs of N prompts, their tokens one prompt after another without gaps.
@@ -78,15 +114,19 @@ def cache_runs(
     sizes = sizes or spans.sizes(rows for rows, _ in chunks)
     share = bool(spans.starts.any())
     parts = spans.lengths - spans.starts
-    kept = []
-    for rows, real in chunks:
-        runs = plain_runs(
-            *(model_config, params, batch.take(rows), sizes),
-            share_prefix=share,
-            ablation_values=ablation_values,
-        )
-        kept.append(_real_rows(runs, real, int(parts[rows[:real]].sum())))
-    base_logits, corrupted = _joined(kept, host)
+
+    def found() -> Iterator[Chunk]:
+        for rows, real in chunks:
+            runs = plain_runs(
+                *(model_config, params, batch.take(rows), sizes),
+                share_prefix=share,
+                ablation_values=ablation_values,
+            )
+            logits, run = jax.device_get((runs.base_logits, runs.corrupted))
+            yield Chunk(run, logits, int(parts[rows[:real]].sum()), real)
+            on_prompts(real)
+
+    base_logits, corrupted = joined(found(), int(parts.sum()), len(batch), place)
     everything = np.arange(len(batch))
     layout = spans.layout(everything, spans.sizes([everything]))
     return CachedRuns(
@@ -98,29 +138,63 @@ def cache_runs(
     )
 
 
-def _real_rows(runs: CachedRuns, prompts: int, tokens: int) -> tuple[Any, CorruptedRun]:
-    """Logits and corrupted run of the first prompts and tokens, in host memory."""
-    # Cut there: each number of tokens would be one more compilation.
-    logits, run = jax.device_get((runs.base_logits, runs.corrupted))
-    return logits[:prompts], CorruptedRun(
-        embedding=run.embedding[:tokens],
-        values=jax.tree.map(lambda leaf: leaf[:, :tokens], run.values),
-        prefix=jax.tree.map(lambda leaf: leaf[:, :prompts], run.prefix),
+def joined(
+    chunks: Iterable[Chunk], tokens: int, prompts: int, place: Place
+) -> tuple[Any, CorruptedRun]:
+    """Chunks one after another, each put where it stays as it comes.
+
+    Args:
+      chunks: at least one.
+      tokens: of all.
+      prompts: of all.
+      place: where they are kept.
+
+    Returns:
+      Logits [N, V], or None; the corrupted run.
+    """
+    # Which axis goes along what is real: site values and prefixes have the layers before it.
+    axes: list[tuple[int, int]] = []
+    kept: list[np.ndarray] = []
+    structure: Any = None
+    at = np.zeros(2, int)
+    for chunk in chunks:
+        step = np.array([chunk.tokens, chunk.prompts])
+        leaves = jax.tree.leaves((chunk.base_logits, chunk.run))
+        if structure is None:
+            structure = jax.tree.structure((chunk.base_logits, chunk.run))
+            axes = _axes(chunk)
+            kept = [
+                empty(
+                    leaf.shape[:axis] + ((tokens, prompts)[of],) + leaf.shape[axis + 1 :],
+                    leaf.dtype,
+                    place,
+                )
+                for leaf, (axis, of) in zip(leaves, axes, strict=True)
+            ]
+        for whole, leaf, (axis, of) in zip(kept, leaves, axes, strict=True):
+            before = (slice(None),) * axis
+            whole[*before, at[of] : at[of] + step[of]] = leaf[*before, : step[of]]
+            give_up_pages(whole)
+        at += step
+    if place == "device":
+        # Each freed once it is there, so that no two copies of all stand side by side.
+        for i in range(len(kept)):
+            kept[i] = jax.device_put(kept[i])  # type: ignore[call-overload]
+    return jax.tree.unflatten(structure, kept)
+
+
+def _axes(chunk: Chunk) -> list[tuple[int, int]]:
+    """Of each leaf: the axis along which chunks are joined; whether by tokens (0) or prompts."""
+    run = chunk.run
+    marked = (
+        jax.tree.map(lambda _: (0, 1), chunk.base_logits),
+        CorruptedRun(
+            embedding=(0, 0),  # type: ignore[arg-type]
+            values=jax.tree.map(lambda _: (1, 0), run.values),
+            prefix=jax.tree.map(lambda _: (1, 1), run.prefix),
+        ),
     )
-
-
-def _joined(kept: list[tuple[Any, CorruptedRun]], host: bool) -> tuple[Any, CorruptedRun]:
-    """All chunks one after another; empties the list."""
-    # Leaf by leaf, each freed once it is joined, so that no two copies of all stand side by
-    # side. Site values and prefixes have the layer axis before the prompts'.
-    structure = jax.tree.structure(kept[0])
-    leaves: list[Any] = [list(column) for column in zip(*map(jax.tree.leaves, kept))]
-    kept.clear()
-    for i in range(len(leaves)):
-        leaves[i] = np.concatenate(leaves[i], axis=0 if i < 2 else 1)
-        if not host:
-            leaves[i] = jax.device_put(leaves[i])
-    return jax.tree.unflatten(structure, leaves)
+    return jax.tree.leaves(marked, is_leaf=lambda leaf: leaf in ((0, 0), (0, 1), (1, 0), (1, 1)))
 
 
 def cache_logits(model_config: ModelConfig, params: Params, batch: Batch, size: int) -> np.ndarray:

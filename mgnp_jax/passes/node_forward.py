@@ -182,25 +182,43 @@ def answer_logits(
 
 
 @functools.partial(jax.jit, static_argnums=0)
+@exact
 def plain_passes(
-    model_config: ModelConfig, params: Params, streams: jax.Array, layout: Layout
-) -> tuple[jax.Array, PlainRun]:
+    model_config: ModelConfig,
+    params: Params,
+    streams: jax.Array,
+    layout: Layout,
+    chosen: jax.Array,
+    before: jax.Array,
+) -> tuple[jax.Array, CorruptedRun]:
     """Both plain passes in one call: base model on clean text, and the corrupted run.
 
     The same function on different tokens, hence one `vmap` over the stream axis. Neither
-    depends on the masks, so their results may be kept for a whole dataset.
+    depends on the masks, so their results may be kept for a whole dataset. Each layer keeps
+    no more than is asked for.
 
     Args:
       model_config: the model's shape.
       params: its weights.
-      streams: [S=2, K] clean and corrupted token ids of whole prompts.
+      streams: [S=2, K'] clean and corrupted token ids of whole prompts.
       layout: where they stand, in both streams.
+      chosen: [K] which of the tokens the corrupted run's values are wanted of.
+      before: [B, P] the tokens that the prefix is made of.
 
     Returns:
-      The base model's logits at the answer position [B, V]; all of the corrupted run.
+      The base model's logits at the answer position [B, V]; what is wanted of the corrupted run.
     """
     chex.assert_shape(streams, (2, *layout.positions.shape))
-    run = functools.partial(capture, model_config, params, layout=layout)
-    both = jax.vmap(run)(streams)
-    answers = both.residual[0][layout.answers]
-    return unembed(model_config, params, answers), jax.tree.map(lambda leaf: leaf[1], both)
+    both = jax.vmap(lambda tokens: embed(model_config, params, tokens, layout.positions))
+    embedding = both(streams)
+
+    def layer(x: jax.Array, weights: Params) -> tuple[jax.Array, Any]:
+        step = jax.vmap(lambda one: plain_layer(model_config, layout, one, weights))
+        x, (values, k, v) = step(x)
+        kept = jax.tree.map(lambda leaf: leaf[1][chosen], values)
+        return x, (kept, (k[1][before], v[1][before]))
+
+    residual, (values, prefix) = jax.lax.scan(layer, embedding, params["blocks"])
+    logits = unembed(model_config, params, residual[0][layout.answers])
+    corrupted = CorruptedRun(embedding=embedding[1][chosen], values=(values,), prefix=(prefix,))
+    return logits, corrupted

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal, get_args
 
 from mgnp_jax.types import MgnpError
 
-CacheMode = Literal["auto", "dataset", "batch", "off"]
-CachePlace = Literal["device", "host"]
+CacheMode = Literal["dataset", "batch", "off"]
+CachePlace = Literal["auto", "device", "host", "disk"]
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -16,14 +17,16 @@ Dtype = Literal["float32", "bfloat16"]
 class Execution:
     """How passes are executed."""
 
-    cache: CacheMode = "auto"
+    cache: CacheMode = "dataset"
     """Values of the plain passes: kept for the `dataset`, computed for each `batch`, or `off`:
-    layer by layer beside the masked pass, never kept. `auto` keeps what fits in `cache_gib`."""
-    cache_gib: float = 6.0
-    """Most memory for values of the whole model's plain passes; once closed nodes are left out,
-    a smaller copy stands beside them."""
-    cache_on: CachePlace = "device"
-    """Where a kept dataset lies; from `host` memory each batch is copied over."""
+    layer by layer beside the masked pass, never kept."""
+    memory_gib: float | None = None
+    """Most memory that the run takes: of the accelerator's if there is one, else of the machine's.
+    By default half of what is free, on CPUs at most 4. What decides where values are kept, and so
+    never a circuit."""
+    cache_on: CachePlace = "auto"
+    """Where a kept dataset lies: on the `device`, in the `host`'s memory, from which each batch is
+    copied over, or in a file on `disk`, read batch by batch; by default the first that has room."""
     share_prefix: bool = True
     """Leave tokens before the first one in which a pair differs out of the masked pass; `cache`
     off runs whole prompts anyway."""
@@ -58,9 +61,10 @@ class Execution:
         for name in ("devices", "accumulate", "max_segments"):
             if getattr(self, name) <= 0:
                 raise MgnpError(f"{name} must be greater than 0, got {getattr(self, name)}")
-        for name in ("cache_gib", "compile_cost"):
-            if getattr(self, name) < 0:
-                raise MgnpError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.compile_cost < 0:
+            raise MgnpError(f"compile_cost must not be negative, got {self.compile_cost}")
+        if self.memory_gib is not None and not 0 < self.memory_gib < math.inf:
+            raise MgnpError(f"memory_gib must be greater than 0, got {self.memory_gib}")
 
     @property
     def parts(self) -> int:

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.spans import Sizes, Spans
-from mgnp_jax.passes.split_runs import BatchRuns, SplitRuns
+from mgnp_jax.passes.split_runs import SplitRuns
 from mgnp_jax.types import MgnpError
 
 
@@ -59,7 +60,7 @@ class BatchSharding:
         """
         return spans.sizes(order.reshape(-1, order.shape[1] // self.count))
 
-    def rows(self, split: SplitRuns, rows: np.ndarray, sizes: Sizes) -> BatchRuns:
+    def rows(self, split: SplitRuns, rows: np.ndarray, sizes: Sizes) -> CachedRuns:
         """A batch, ready for a step.
 
         Args:
@@ -68,18 +69,13 @@ class BatchSharding:
           sizes: of each shard.
 
         Returns:
-          Plain passes and selection. Arrays of the batch have a leading axis of parts if there are
-          several, then one of devices if there are several.
+          Plain passes. Arrays have a leading axis of parts if there are several, then one of
+          devices if there are several.
         """
         if self.count == 1:
             return split.rows(rows, sizes)
         parts = [split.rows(shard, sizes) for shard in np.split(rows, self.count)]
-        axes = [n for n in (self.parts, self.devices) if n > 1]
-        kept, selection = parts[0]
-        if selection is None:
-            whole = _stack([runs for runs, _ in parts], axes)
-            return self._place(whole), None
-        return kept, self._place(_stack([chosen for _, chosen in parts], axes))
+        return self._place(_stack(parts, [n for n in (self.parts, self.devices) if n > 1]))
 
     def _place(self, tree: Any) -> Any:
         if self.mesh is None:

@@ -1,41 +1,28 @@
-"""A split as a training loop reads it: plain passes kept where they fit, recomputed where not."""
+"""A split as a training loop reads it: plain passes kept, recomputed, or beside the masked one."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
-from mgnp_jax.passes.caching import cache_bytes, cache_logits, cache_runs, chunk_rows
+from mgnp_jax.passes.caching import Chunk, chunk_rows, joined
 from mgnp_jax.passes.compaction import Compaction, Segment, narrow_values
 from mgnp_jax.passes.node_values import CorruptedRun
-from mgnp_jax.passes.settings import Execution
-from mgnp_jax.passes.spans import Selection, Sizes, Spans, largest, packed_tokens, spans_of
+from mgnp_jax.passes.spans import Sizes, Spans, packed_tokens
+from mgnp_jax.passes.storage import Room, lies_in_file
 from mgnp_jax.types import AblationValues, Batch, Params
 
-BatchRuns = tuple[CachedRuns, Selection | None]
-"""What a step reads: plain passes, and which part of them (None: all)."""
+AT_ONCE = 16
+"""Prompts whose kept values are copied at a time."""
 
 
-def selected(runs: BatchRuns) -> CachedRuns:
-    """The plain passes of a batch; inside a compiled function, where picking them is free.
-
-    Args:
-      runs: plain passes, and which part of them; with leading axes of parts and devices, or
-        without.
-    """
-    cached, selection = runs
-    if selection is None:
-        return cached
-    take = cached.take
-    for _ in range(selection.rows.ndim - 1):
-        take = jax.vmap(take)
-    return take(selection)
+_taken = jax.jit(CachedRuns.take)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -58,6 +45,7 @@ class SplitRuns:
       base_logits: [N, V] if everything but these is recomputed beside each masked pass.
       compaction: what is left of the model; None for all of it.
       narrow: what is kept, of what is left of the model.
+      room: for `narrow`, beside `kept`.
       ablation_values: constants for pruned nodes; None for the corrupted run's values.
     """
 
@@ -69,6 +57,7 @@ class SplitRuns:
     base_logits: np.ndarray | None = None
     compaction: Compaction | None = None
     narrow: CachedRuns | None = None
+    room: Room = Room(0, 0, 0)
     ablation_values: AblationValues | None = None
 
     def compacted(self, compaction: Compaction) -> SplitRuns:
@@ -79,15 +68,33 @@ class SplitRuns:
         Args:
           compaction: what is left.
         """
-        narrow = None
-        if self.kept is not None:
-            on_host = isinstance(self.kept.base_logits, np.ndarray)
-            cut = narrow_values if on_host else _narrow
-            corrupted = cut(self.model_config, compaction.segments, self.kept.corrupted)
-            narrow = dataclasses.replace(self.kept, corrupted=corrupted)  # type: ignore[type-var]
-        return dataclasses.replace(self, compaction=compaction, narrow=narrow)
+        smaller = dataclasses.replace(self, compaction=compaction, narrow=None)
+        if self.kept is None:
+            return smaller
+        return dataclasses.replace(smaller, narrow=self._copied(self.kept, compaction, self.room))
 
-    def rows(self, rows: np.ndarray, sizes: Sizes) -> BatchRuns:
+    @property
+    def in_memory(self) -> bool:
+        """Whether anything is kept outside of files."""
+        return any(
+            not lies_in_file(leaf)
+            for of in (self.kept, self.narrow)
+            if of is not None
+            for leaf in jax.tree.leaves((of.corrupted, of.base_logits))
+        )
+
+    def in_files(self, room: Room) -> SplitRuns:
+        """The same with all that is kept in files.
+
+        Args:
+          room: of the disk.
+        """
+        kept, narrow = (
+            None if of is None else self._copied(of, None, room) for of in (self.kept, self.narrow)
+        )
+        return dataclasses.replace(self, kept=kept, narrow=narrow, room=room)
+
+    def rows(self, rows: np.ndarray, sizes: Sizes) -> CachedRuns:
         """Some prompts, ready for a step.
 
         Args:
@@ -96,13 +103,35 @@ class SplitRuns:
         """
         kept = self.narrow or self.kept
         if kept is not None:
-            selection = self.spans.select(rows, sizes)
-            if isinstance(kept.base_logits, np.ndarray):
-                return kept.take(selection), None
-            return kept, selection
+            # Compiled, host arrays would be copied over whole.
+            take = _taken if kept.on_device else CachedRuns.take
+            return take(kept, self.spans.select(rows, sizes))
         if self.base_logits is not None:
-            return self._lockstep(rows, sizes, self.base_logits), None
-        return self._recomputed(rows, sizes), None
+            return self._lockstep(rows, sizes, self.base_logits)
+        return self._recomputed(rows, sizes)
+
+    def _copied(self, kept: CachedRuns, compaction: Compaction | None, room: Room) -> CachedRuns:
+        """What is kept, or what is left of it, copied to where there is room."""
+        parts = self.spans.lengths - self.spans.starts
+        ends = np.cumsum(parts)
+
+        def chunks() -> Iterator[Chunk]:
+            for rows, real in chunk_rows(len(self.batch), AT_ONCE):
+                first, last = rows[0], rows[real - 1]
+                tokens = slice(int(ends[first] - parts[first]), int(ends[last]))
+                run, logits = kept.between(tokens, slice(first, last + 1))
+                if compaction is None:
+                    yield Chunk(run, logits, tokens.stop - tokens.start, real)
+                else:
+                    run = narrow_values(self.model_config, compaction.segments, run)
+                    yield Chunk(run, None, tokens.stop - tokens.start, real)
+
+        first = next(chunks())
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves((first.run, first.base_logits)))
+        place = room.place_for(size * len(self.batch) // first.prompts)
+        logits, corrupted = joined(chunks(), int(ends[-1]), len(self.batch), place)
+        logits = kept.base_logits if logits is None else logits
+        return dataclasses.replace(kept, corrupted=corrupted, base_logits=logits)  # type: ignore[type-var]
 
     def _recomputed(self, rows: np.ndarray, sizes: Sizes) -> CachedRuns:
         runs = plain_runs(
@@ -125,58 +154,3 @@ class SplitRuns:
             base_logits=base_logits[rows],
             targets=batch.targets,
         )
-
-
-def keep_what_fits(
-    model_config: ModelConfig,
-    params: Params,
-    splits: list[Batch],
-    batch_size: int,
-    execution: Execution,
-    ablation_values: AblationValues | None = None,
-) -> list[SplitRuns]:
-    """Computes the plain passes of splits once, as far as the settings and memory go.
-
-    Args:
-      model_config: the model's shape.
-      params: its weights.
-      splits: in order of importance.
-      batch_size: prompts a step.
-      execution: cache mode and memory budget.
-      ablation_values: constants for pruned nodes; None for the corrupted run's values.
-    """
-    budget = execution.cache_gib * 2**30
-    at_once = min(batch_size, len(splits[0])) // execution.accumulate
-    share = execution.share_prefix and not execution.lockstep and ablation_values is None
-    spans = [spans_of(batch, share_prefix=share) for batch in splits]
-    # One compilation for all splits, wherever their prefixes are as long.
-    common = largest(
-        each.sizes(rows for rows, _ in chunk_rows(len(batch), at_once))
-        for batch, each in zip(splits, spans, strict=True)
-    )
-    found = []
-    for batch, each in zip(splits, spans, strict=True):
-        kept = logits = None
-        need = cache_bytes(model_config, each)
-        if execution.cache == "dataset" or (execution.cache == "auto" and need <= budget):
-            budget -= need
-            kept = cache_runs(
-                *(model_config, params, batch, at_once, each),
-                sizes=common._replace(prefix=int(each.starts.max())),
-                host=execution.cache_on == "host",
-                ablation_values=ablation_values,
-            )
-        elif execution.lockstep:
-            logits = cache_logits(model_config, params, batch, at_once)
-        found.append(
-            SplitRuns(
-                model_config=model_config,
-                params=params,
-                batch=batch,
-                spans=each,
-                kept=kept,
-                base_logits=logits,
-                ablation_values=ablation_values,
-            )
-        )
-    return found

@@ -63,13 +63,17 @@ class TrainingProgress:
         """Shows a record of `discover`.
 
         Args:
-          record: a logged step, a validation, a compaction, or what else a method says.
+          record: a logged step, a validation, a compaction, prompts that were run before the
+            first step, or what else a method says.
         """
         if "validation" in record:
             self._print(validation_text(record["validation"]))
         elif "text" in record:
             when = f"step {record['step']:>5}  " if "step" in record else ""
             self._print(f"{when}{record['text']}")
+        elif "prepared" in record:
+            terms = f"running prompts through the model: {record['prepared']} of {record['of']}"
+            self._progress.update(self._task, terms=terms)
         elif "step" in record:
             self._progress.update(self._task, completed=record["step"], terms=loss_text(record))
 

@@ -18,7 +18,7 @@ from mgnp_jax.methods.node_pruning.config import GateKind
 from mgnp_jax.methods.node_pruning.controller import Controller, next_controller
 from mgnp_jax.methods.node_pruning.step import train_step
 from mgnp_jax.passes import cached_runs
-from mgnp_jax.passes.split_runs import keep_what_fits
+from mgnp_jax.passes.keeping import keep_what_fits
 from tests import tiny
 
 CONFIG = mg.DiscoverConfig(
@@ -106,7 +106,7 @@ def after_one_step(family: str) -> mg.Circuit:
 @pytest.mark.parametrize(
     "change",
     [
-        {"cache_gib": 0.0},
+        {"cache": "batch"},
         {"cache": "dataset", "cache_on": "host", "share_prefix": False},
         {"cache": "off", "remat": True},
         {"accumulate": 2},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import chex
 import jax
@@ -16,6 +17,7 @@ from mgnp_jax.passes.cached_runs import CachedRuns, masked_logits, plain_runs
 from mgnp_jax.passes.caching import cache_bytes, cache_runs, chunk_rows
 from mgnp_jax.passes.node_values import CorruptedRun
 from mgnp_jax.passes.spans import packed_tokens, spans_of
+from mgnp_jax.passes.storage import Place
 from mgnp_jax.tasks.metrics import best_difference, logit_difference, probability_difference
 from tests import tiny
 
@@ -137,15 +139,15 @@ def test_bad_prompts_are_refused(change: object, message: str) -> None:
         mg.evaluate(model, mg.full_masks(model.config), bad)
 
 
-@pytest.mark.parametrize("host", [False, True])
+@pytest.mark.parametrize("place", get_args(Place))
 @pytest.mark.parametrize("share", [False, True])
 def test_kept_streams_are_those_of_single_batches(
-    tiny_model: mg.Model, host: bool, share: bool
+    tiny_model: mg.Model, place: Place, share: bool
 ) -> None:
     c, p = tiny_model.config, tiny_model.params
     batch = tiny.batch(c, rows=7, shared=2)
     where = spans_of(batch, share_prefix=share)
-    whole = cache_runs(c, p, batch, 3, where, host=host)
+    whole = cache_runs(c, p, batch, 3, where, place=place)
     rows = np.array([5, 2])
     part = plain_runs(c, p, batch.take(rows), share_prefix=share)
     assert isinstance(part.corrupted, CorruptedRun) and isinstance(whole.corrupted, CorruptedRun)

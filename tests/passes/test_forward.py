@@ -66,9 +66,13 @@ def test_corrupted_stream_is_the_plain_run_of_the_corrupted_prompts(
     c, p, b = any_block.config, any_block.params, tiny.batch(any_block.config)
     layout = pack(b.attention_mask.sum(1), np.zeros(len(b), int))
     streams = b.streams[:, b.attention_mask]
-    logits, corrupted = passes.plain_passes(c, p, streams, layout)
+    everything = np.arange(streams.shape[1])
+    logits, corrupted = passes.plain_passes(c, p, streams, layout, everything, everything[None, :3])
     alone = passes.capture(c, p, streams[1], layout)
-    chex.assert_trees_all_close(corrupted, alone, atol=1e-5)
+    chex.assert_trees_all_close(corrupted.embedding, alone.embedding, atol=1e-5)
+    chex.assert_trees_all_close(corrupted.values, (alone.values,), atol=1e-5)
+    prefix = (alone.keys[:, None, :3], alone.attended[:, None, :3])
+    chex.assert_trees_all_close(corrupted.prefix, (prefix,), atol=1e-5)
     last = b.attention_mask.sum(-1) - 1
     full = mg.forward(c, p, b.clean, b.attention_mask)
     np.testing.assert_allclose(logits, full[np.arange(len(b)), last], atol=1e-5)

@@ -50,7 +50,7 @@ def find_circuit(
       MgnpError: for a loss that is not a number.
       Interrupted: if the user stops it, with the best circuit so far.
     """
-    work = prepare(key, model, data, config)
+    work = prepare(key, model, data, config, on_record)
     state = first_state(config, model.config, work.key, work.sharding)
     try:
         while state.done < config.steps:
@@ -144,13 +144,7 @@ def _compact(
     cost = plan.cost / full_cost(work.model.config)
     told = f"closed nodes left out: a token costs {100 * cost:.0f}% of the whole model"
     on_record({"step": state.done, "cost": cost, "text": told})
-    work = dataclasses.replace(
-        work,
-        train=work.train.compacted(smaller),
-        validation=work.validation.compacted(smaller),
-        compaction=smaller,
-        cost=plan.cost,
-    )
+    work = work.compacted(smaller, plan.cost)
     return work, state.replace(trained=trained, left=smaller.open)  # type: ignore[attr-defined]
 
 

@@ -15,19 +15,19 @@ from mgnp_jax.methods.node_pruning.controller import Controller
 from mgnp_jax.methods.node_pruning.objective import objective
 from mgnp_jax.methods.node_pruning.state import TrainState
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.compaction import Compaction
-from mgnp_jax.passes.split_runs import BatchRuns, selected
 from mgnp_jax.types import MASK_STREAM, Masks, Params, Record, stream_key
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def train_step(
     config: Settings,
     model_config: ModelConfig,
     root: jax.Array,
     params: Params,
     state: TrainState,
-    runs: BatchRuns,
+    runs: CachedRuns,
     controller: Controller,
     compaction: Compaction | None,
 ) -> tuple[TrainState, Record]:
@@ -38,7 +38,7 @@ def train_step(
       model_config: static.
       root: [] typed key of the run; folded with the step, not consumed.
       params: the frozen weights.
-      state: donated.
+      state: not donated, so that a step which finds no memory can be done again.
       runs: B prompts with their plain passes.
       controller: the score and the price as validation has them.
       compaction: what is left of the model; None for all of it.
@@ -54,7 +54,7 @@ def train_step(
         config,
         model_config,
         params,
-        selected(runs),
+        runs,
         state.step,
         controller,
         compaction,

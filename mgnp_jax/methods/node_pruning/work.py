@@ -9,16 +9,19 @@ import numpy as np
 
 from mgnp_jax.methods.node_pruning import schedule
 from mgnp_jax.methods.node_pruning.config import Settings
+from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.ablation import ablation_values
 from mgnp_jax.passes.compaction import Compaction
+from mgnp_jax.passes.keeping import keep_what_fits, shares_prefix
 from mgnp_jax.passes.precision import as_stored
 from mgnp_jax.passes.segment_plan import full_cost
 from mgnp_jax.passes.sharding import BatchSharding, batch_sharding
-from mgnp_jax.passes.spans import Sizes
-from mgnp_jax.passes.split_runs import SplitRuns, keep_what_fits
+from mgnp_jax.passes.spans import Sizes, spans_of
+from mgnp_jax.passes.split_runs import SplitRuns
+from mgnp_jax.passes.storage import Room, free_on_disk
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import AblationValues, MgnpError, Params
+from mgnp_jax.types import AblationValues, Batch, MgnpError, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,8 +60,33 @@ class Work:
     compaction: Compaction | None = None
     cost: float
 
+    def compacted(self, smaller: Compaction, cost: float) -> Work:
+        """The same for what is left of the model.
 
-def prepare(key: jax.Array, model: Model, data: TaskData, config: Settings) -> Work:
+        Args:
+          smaller: what is left.
+          cost: multiply-adds a token of it.
+        """
+        return dataclasses.replace(
+            self,
+            train=self.train.compacted(smaller),
+            validation=self.validation.compacted(smaller),
+            compaction=smaller,
+            cost=cost,
+        )
+
+    def in_files(self) -> Work | None:
+        """The same with all that is kept in files; None if it is already, or nothing is kept."""
+        if not (self.train.in_memory or self.validation.in_memory):
+            return None
+        train = self.train.in_files(Room(0, 0, free_on_disk()))
+        validation = self.validation.in_files(Room(0, 0, free_on_disk()))
+        return dataclasses.replace(self, train=train, validation=validation)
+
+
+def prepare(
+    key: jax.Array, model: Model, data: TaskData, config: Settings, on_record: OnRecord
+) -> Work:
     """Runs what no mask can change, and lays out the batches.
 
     Args:
@@ -66,9 +94,11 @@ def prepare(key: jax.Array, model: Model, data: TaskData, config: Settings) -> W
       model: the model.
       data: its prompts.
       config: how.
+      on_record: told what memory the run will take, and how the plain passes go.
 
     Raises:
-      MgnpError: if the training prompts cannot be shared by the devices.
+      MgnpError: if the training prompts cannot be shared by the devices, or values of the plain
+        passes have no room.
     """
     execution, known = config.execution, data.train.targets.kl_over
     if config.kl_over not in (None, *known):
@@ -87,12 +117,12 @@ def prepare(key: jax.Array, model: Model, data: TaskData, config: Settings) -> W
     params, key = sharding.replicate((params, key))
     at_once = size // execution.accumulate
     constants = ablation_values(model.config, params, data.train, config.ablation, at_once)
-    splits = [data.train, data.validation.take(slice(config.validation_prompts))]
+    read, order = _read(key, data.train, config, size)
+    splits = [read, data.validation.take(slice(config.validation_prompts))]
     train, validation = keep_what_fits(
-        *(model.config, params, splits, config.batch_size, execution, constants)
+        *(model.config, params, splits, config.batch_size, execution, constants),
+        on_record=on_record,
     )
-    tokens = train.spans.lengths - train.spans.starts
-    order = schedule.batch_order(key, tokens, size, config.steps)
     return Work(
         config=config,
         static=config.of_a_step,
@@ -108,3 +138,11 @@ def prepare(key: jax.Array, model: Model, data: TaskData, config: Settings) -> W
         constants=constants,
         cost=full_cost(model.config),
     )
+
+
+def _read(key: jax.Array, train: Batch, config: Settings, size: int) -> tuple[Batch, np.ndarray]:
+    """The training prompts that some step reads, and which of them each one does [steps, B]."""
+    spans = spans_of(train, share_prefix=shares_prefix(config.execution, config.ablation))
+    order = schedule.batch_order(key, spans.lengths - spans.starts, size, config.steps)
+    read = np.unique(order)
+    return train.take(read), np.searchsorted(read, order).astype(np.int32)

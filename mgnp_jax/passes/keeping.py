@@ -1,0 +1,129 @@
+"""Keeping the plain passes of the prompts that a search reads, where there is room for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.passes.budget import Budget, budget_of
+from mgnp_jax.passes.caching import cache_bytes, cache_logits, cache_runs, chunk_rows
+from mgnp_jax.passes.memory import give_back
+from mgnp_jax.passes.settings import Execution
+from mgnp_jax.passes.spans import largest, spans_of
+from mgnp_jax.passes.split_runs import SplitRuns
+from mgnp_jax.passes.storage import Place, Room, gib
+from mgnp_jax.types import AblationValues, Batch, Params, Record
+
+
+def shares_prefix(execution: Execution, ablation: str) -> bool:
+    """Whether tokens before a pair's first difference are left out of the masked pass.
+
+    Args:
+      execution: asked for.
+      ablation: with constants, a pruned node differs from the clean run from the first token on.
+    """
+    return execution.share_prefix and not execution.lockstep and ablation == "interchange"
+
+
+def keep_what_fits(
+    model_config: ModelConfig,
+    params: Params,
+    splits: list[Batch],
+    batch_size: int,
+    execution: Execution,
+    ablation_values: AblationValues | None = None,
+    *,
+    on_record: Callable[[Record], None] = lambda record: None,
+) -> list[SplitRuns]:
+    """Computes the plain passes of splits once, and puts them where the budget has room.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      splits: in order of importance: the first have the fastest place.
+      batch_size: prompts a step.
+      execution: cache mode and memory budget.
+      ablation_values: constants for pruned nodes; None for the corrupted run's values.
+      on_record: told, as `text`, what memory will be taken, and as `prepared` of `of` how many
+        prompts were run.
+
+    Raises:
+      MgnpError: if there is room nowhere.
+    """
+    give_back()
+    at_once = min(batch_size, len(splits[0])) // execution.accumulate
+    share = shares_prefix(execution, "interchange" if ablation_values is None else "constants")
+    spans = [spans_of(batch, share_prefix=share) for batch in splits]
+    # One compilation for all splits, wherever their prefixes are as long.
+    common = largest(
+        each.sizes(rows for rows, _ in chunk_rows(len(batch), at_once))
+        for batch, each in zip(splits, spans, strict=True)
+    )
+    found = [
+        SplitRuns(
+            model_config=model_config,
+            params=params,
+            batch=batch,
+            spans=each,
+            base_logits=cache_logits(model_config, params, batch, at_once)
+            if execution.lockstep
+            else None,
+            ablation_values=ablation_values,
+        )
+        for batch, each in zip(splits, spans, strict=True)
+    ]
+    budget = budget_of(execution, model_config, params, common, at_once)
+    if execution.cache != "dataset":
+        on_record({"text": f"Memory: {budget}; nothing is kept (--cache {execution.cache})"})
+        return found
+    needs = [cache_bytes(model_config, each) for each in spans]
+    places, rest = _places(execution, budget.room, needs)
+    on_record({"text": _told(budget, needs, places)})
+    total, done = sum(len(batch) for batch in splits), 0
+
+    def on_prompts(count: int) -> None:
+        nonlocal done
+        done += count
+        on_record({"prepared": done, "of": total})
+
+    return [
+        dataclasses.replace(
+            each,
+            kept=cache_runs(
+                *(model_config, params, each.batch, at_once, each.spans),
+                sizes=common._replace(prefix=int(each.spans.starts.max())),
+                place=place,
+                ablation_values=ablation_values,
+                on_prompts=on_prompts,
+            ),
+            room=rest.part(need / sum(needs)),
+        )
+        for each, place, need in zip(found, places, needs, strict=True)
+    ]
+
+
+def _places(execution: Execution, room: Room, needs: list[int]) -> tuple[list[Place], Room]:
+    """Where each split is kept, and what room is left."""
+    if execution.cache_on != "auto":
+        return [execution.cache_on] * len(needs), Room.all_in(execution.cache_on)
+    places = []
+    for need in needs:
+        place = room.place_for(need)
+        places.append(place)
+        room = room.without(place, need)
+    return places, room
+
+
+def _told(budget: Budget, needs: list[int], places: list[Place]) -> str:
+    where = {
+        "device": "on the device",
+        "host": "in memory",
+        "disk": "in files that go with the process",
+    }
+    kept = ", ".join(
+        f"{gib(sum(n for n, at in zip(needs, places, strict=True) if at == place))} {text}"
+        for place, text in where.items()
+        if place in places
+    )
+    return f"Memory: {budget}; values of the plain passes are kept: {kept}"

@@ -1,0 +1,69 @@
+"""How much memory there is, how much is taken, and giving back what an allocator only holds."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from pathlib import Path
+
+import jax
+import psutil
+
+SPARE_MEMORY = 2**30
+"""Bytes that are left to others, before what can lie in files is put there."""
+
+_CGROUPS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+"""Limit, use, and what of the use the kernel gives up first, of a container; by version."""
+
+
+def resident() -> int:
+    """Bytes that this process holds of the machine's memory."""
+    return psutil.Process().memory_info().rss
+
+
+def free_on_host(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that may still be taken on this machine, or in this container if that has less.
+
+    Args:
+      cgroup: where the kernel says what a container may take.
+    """
+    free = psutil.virtual_memory().available
+    for names in _CGROUPS:
+        # No such files, or "max": there is no limit.
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            limit, used = (int((cgroup / name).read_text()) for name in names[:2])
+            lines = (cgroup / names[2]).read_text().splitlines()
+            given_up = [int(line.split()[1]) for line in lines if line.split()[0] == names[3]]
+            free = min(free, max(limit - used + sum(given_up), 0))
+    return free
+
+
+def is_short() -> bool:
+    """Whether the machine has so little memory left that it may end a process."""
+    return free_on_host() < SPARE_MEMORY
+
+
+def free_on_device() -> int | None:
+    """Bytes that may still be taken on the first device; None where that is the host."""
+    device = jax.local_devices()[0]
+    stats = None if device.platform == "cpu" else device.memory_stats()
+    if not stats or "bytes_limit" not in stats:
+        return None
+    return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+
+
+def give_back() -> None:
+    """Gives freed memory back to the machine, which glibc otherwise keeps for later.
+
+    Compiling a step frees some 300 MB that nothing asks for again. Does nothing elsewhere.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -1,0 +1,180 @@
+"""Where kept values lie: on the device, in the host's memory, or in a file of their own.
+
+A file is unlinked as soon as it is open, so that it goes with the process, however that ends.
+Read through a memory map whose pages are given up at once: they stay in the system's cache while
+nobody else wants that memory, and are not this process's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+import os
+import shutil
+import sys
+import tempfile
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from mgnp_jax.cachedir import cache_root
+from mgnp_jax.types import MgnpError
+
+Place = Literal["device", "host", "disk"]
+
+SPARE_DISK = 2**30
+"""Bytes of a disk that are left to others."""
+
+
+class Room(NamedTuple):
+    """Bytes that kept values may take in each place.
+
+    Attributes:
+      device: of an accelerator's memory; 0 where there is none.
+      host: of the machine's.
+      disk: of the one that the package's cache folder is on.
+    """
+
+    device: int
+    host: int
+    disk: int
+
+    def place_for(self, need: int) -> Place:
+        """The fastest place that has room.
+
+        Args:
+          need: bytes.
+
+        Raises:
+          MgnpError: if there is none.
+        """
+        for place in ("device", "host", "disk"):
+            if need <= getattr(self, place):
+                return place
+        raise MgnpError(
+            f"values of the plain passes take {gib(need)}, but may take {gib(max(self[:2]))} of "
+            f"memory and {gib(self.disk)} of the disk of {cache_root()}. Free some of it, name a "
+            "folder on another disk in MGNP_JAX_CACHE, allow more (--memory-gib), or compute them "
+            "anew for each batch (--cache batch, which may round otherwise)"
+        )
+
+    def without(self, place: Place, taken: int) -> Room:
+        """What is left.
+
+        Args:
+          place: where something was put.
+          taken: bytes.
+        """
+        return self._replace(**{place: getattr(self, place) - taken})
+
+    @classmethod
+    def all_in(cls, place: Place) -> Room:
+        """Room without limit in the place that a user insists on.
+
+        Args:
+          place: it.
+        """
+        return cls(0, 0, 0)._replace(**{place: sys.maxsize})
+
+    def part(self, share: float) -> Room:
+        """What one of several may take twice, as a new copy is made while the old one stands.
+
+        Args:
+          share: in [0, 1], of the whole.
+        """
+        return Room(*(int(each * share / 2) for each in self))
+
+
+def gib(count: float) -> str:
+    """Bytes as people read them.
+
+    Args:
+      count: of bytes.
+    """
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.0f} MiB"
+
+
+def free_on_disk() -> int:
+    """Bytes that files of kept values may take."""
+    try:
+        cache_root().mkdir(parents=True, exist_ok=True)
+        return max(shutil.disk_usage(cache_root()).free - SPARE_DISK, 0)
+    except OSError:
+        return 0
+
+
+def empty(shape: tuple[int, ...], dtype: Any, place: Place) -> np.ndarray:
+    """An array to be filled, in host memory or in a file.
+
+    Args:
+      shape: of it.
+      dtype: of it.
+      place: `"device"` is filled in host memory first.
+
+    Raises:
+      MgnpError: if the file cannot be made.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if place != "disk" or not size:
+        return np.empty(shape, dtype)
+    try:
+        with tempfile.TemporaryFile(dir=cache_root()) as file:
+            # Now, as a full disk met through the map later would end the process.
+            os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype, "r+", shape=shape)
+    except OSError as error:
+        raise MgnpError(
+            f"no file of {gib(size)} for values of the plain passes can be made in {cache_root()} "
+            f"({error.strerror}); name a folder on another disk in MGNP_JAX_CACHE, or allow more "
+            "memory (--memory-gib)"
+        ) from None
+
+
+def lies_in_file(array: Any) -> bool:
+    """Whether a kept array takes no memory of the process; one without entries never does.
+
+    Args:
+      array: kept.
+    """
+    return not array.size or getattr(array, "_mmap", None) is not None
+
+
+def give_up_pages(array: Any) -> None:
+    """Lets go of what has been read or written of a file; the file keeps it.
+
+    Args:
+      array: anything; what lies elsewhere is left alone.
+    """
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None:
+        with contextlib.suppress(AttributeError, ValueError):
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def some(array: Any, which: Any, axis: int) -> Any:
+    """Entries of a kept array, copied out of wherever it lies.
+
+    Args:
+      array: [...].
+      which: [n] int.
+      axis: along which.
+    """
+    if not isinstance(array, np.ndarray):
+        return array[(slice(None),) * axis + (which,)]
+    taken = np.asarray(np.take(array, which, axis=axis))
+    give_up_pages(array)
+    return taken
+
+
+def copied(array: Any, between: slice, axis: int) -> np.ndarray:
+    """A stretch of a kept array, copied to host memory from wherever it lies.
+
+    Args:
+      array: [...].
+      between: from where to where.
+      axis: along which.
+    """
+    copy = np.array(array[(slice(None),) * axis + (between,)])
+    give_up_pages(array)
+    return copy

@@ -1,0 +1,189 @@
+"""Where kept values lie changes memory and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+import mgnp_jax as mg
+from mgnp_jax.passes import memory, storage
+from mgnp_jax.passes.budget import budget_of, step_bytes
+from mgnp_jax.passes.keeping import keep_what_fits
+from mgnp_jax.passes.spans import Sizes
+from mgnp_jax.passes.storage import Room
+from tests import tiny
+
+GIB = 2**30
+# Enough steps at a high price that nodes are left out twice.
+CONFIG = mg.DiscoverConfig(
+    steps=40,
+    batch_size=4,
+    learning_rate=0.5,
+    penalty=60.0,
+    warmup=0.0,
+    noise_floor=0.0,
+    validate_every=5,
+    execution=mg.Execution(compile_cost=0.0),
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MGNP_JAX_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def found(model: mg.Model, records: list[dict[str, Any]], **execution: Any) -> mg.Circuit:
+    config = dataclasses.replace(
+        CONFIG, execution=dataclasses.replace(CONFIG.execution, **execution)
+    )
+    data = tiny.data(model.config)
+    return mg.discover(jax.random.key(0), model, data, config, on_record=records.append)
+
+
+def test_memory_never_changes_a_circuit(tiny_model: mg.Model) -> None:
+    ways: list[dict[str, Any]] = [
+        {},
+        {"cache_on": "device"},
+        {"cache_on": "disk"},
+        {"memory_gib": 1e-3},
+    ]
+    records: list[list[dict[str, Any]]] = [[] for _ in ways]
+    circuits = [found(tiny_model, log, **way) for log, way in zip(records, ways)]
+    assert sum("cost" in record for record in records[0]) >= 2, "nothing left the computation"
+    for other in circuits[1:]:
+        chex.assert_trees_all_equal(other.log_alpha, circuits[0].log_alpha)
+        chex.assert_trees_all_equal(other.masks, circuits[0].masks)
+    told = [log[0]["text"] for log in records]
+    assert "in memory" in told[0] and "on the device" in told[1]
+    assert "in files" in told[2] and "in files" in told[3]
+    assert "more (--memory-gib)" in told[3]
+
+
+def test_files_go_with_the_process(cache: Path) -> None:
+    array = storage.empty((3, 5), np.float32, "disk")
+    array[:] = np.arange(15).reshape(3, 5)
+    storage.give_up_pages(array)
+    assert list(cache.iterdir()) == []
+    np.testing.assert_array_equal(storage.some(array, np.array([4, 0]), 1)[2], [14, 10])
+    np.testing.assert_array_equal(storage.copied(array, slice(1, 3), 0)[0], np.arange(5, 10))
+    assert storage.lies_in_file(array)
+    assert not storage.lies_in_file(storage.empty((3,), np.float32, "host"))
+
+
+def test_full_disk_is_said_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(mg.MgnpError, match="No space left on device.*MGNP_JAX_CACHE"):
+        storage.empty((3, 5), np.float32, "disk")
+
+
+def test_fastest_place_with_room() -> None:
+    room = Room(device=10, host=20, disk=30)
+    assert [room.place_for(n) for n in (10, 11, 21)] == ["device", "host", "disk"]
+    assert room.without("host", 15).place_for(11) == "disk"
+    assert Room.all_in("host").place_for(GIB) == "host"
+    with pytest.raises(mg.MgnpError, match="--cache batch"):
+        room.place_for(31)
+
+
+def test_splits_are_put_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.model("llama")
+    data = tiny.data(model.config)
+    said: list[Any] = []
+    first, second = keep_what_fits(
+        *(model.config, model.params, [data.train, data.validation], 4, mg.Execution()),
+        on_record=said.append,
+    )
+    assert first.kept is not None and first.in_memory and second.in_memory
+    moved = first.in_files(Room(0, 0, GIB))
+    assert not moved.in_memory and moved.kept is not None
+    chex.assert_trees_all_equal(moved.kept.corrupted, first.kept.corrupted)
+    np.testing.assert_array_equal(moved.kept.base_logits, first.kept.base_logits)
+    assert said[-1] == {"prepared": 20, "of": 20}
+
+
+def test_prompts_that_no_step_reads_are_not_run() -> None:
+    model = tiny.model("gpt2")
+    many = tiny.batch(model.config, rows=1000)
+    data = dataclasses.replace(tiny.data(model.config), train=many)
+    config = dataclasses.replace(CONFIG, steps=2, batch_size=4)
+    records: list[dict[str, Any]] = []
+    mg.discover(jax.random.key(0), model, data, config, on_record=records.append)
+    assert [r["of"] for r in records if "of" in r][-1] == 2 * 4 + len(data.validation)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_budget_adds_up(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.model(family)
+    sizes = Sizes(whole=64, tokens=48, positions=12, prefix=3)
+    monkeypatch.setattr("mgnp_jax.passes.budget.resident", lambda: GIB)
+    monkeypatch.setattr("mgnp_jax.passes.budget.free_on_host", lambda: 5 * GIB)
+
+    def budget(**kwargs: Any) -> Any:
+        return budget_of(mg.Execution(**kwargs), model.config, model.params, sizes, 4)
+
+    # Half of what there is, this process's own included.
+    assert budget().total == 3 * GIB
+    asked = budget(memory_gib=2.5)
+    assert asked.total == 2.5 * GIB
+    assert asked.room.host == asked.total - asked.taken - asked.temporaries
+    assert asked.room.device == 0
+    monkeypatch.setattr("mgnp_jax.passes.budget.free_on_host", lambda: 50 * GIB)
+    assert budget().total == 4 * GIB
+    monkeypatch.setattr("mgnp_jax.passes.budget.free_on_device", lambda: 30 * GIB)
+    assert 15 * GIB <= budget().total < 15.1 * GIB
+    assert budget().room.device < 15 * GIB and budget().room.host > 20 * GIB
+
+
+def test_step_bytes_are_those_of_a_compiled_step() -> None:
+    # XLA's temporaries of SmolLM2's step on IOI prompts, with its optimisations, in bytes.
+    smollm2 = dataclasses.replace(
+        tiny.LLAMA,
+        vocab_size=49_152,
+        layers=30,
+        width=576,
+        heads=9,
+        kv_heads=3,
+        head_width=64,
+        mlp_width=1536,
+    )
+    batch = 4 * 240 * (30 * (576 + 1536 + 2 * 576) + 576)
+    assert step_bytes(smollm2, 240, 16) - 2 * batch == pytest.approx(700_114_248, rel=0.1)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_container_has_what_it_may_take(tmp_path: Path, version: int) -> None:
+    names = ("memory.max", "memory.current", "memory.stat", "inactive_file")
+    if version == 1:
+        (tmp_path / "memory").mkdir()
+        names = (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+            "total_inactive_file",
+        )
+    free = memory.free_on_host(tmp_path)
+    (tmp_path / names[0]).write_text(f"{50 * 2**20}\n")
+    (tmp_path / names[1]).write_text(f"{40 * 2**20}\n")
+    (tmp_path / names[2]).write_text(f"anon 7\n{names[3]} {5 * 2**20}\n")
+    assert memory.free_on_host(tmp_path) == 15 * 2**20 < free
+    (tmp_path / names[0]).write_text("max\n")
+    assert memory.free_on_host(tmp_path) > GIB / 10
+
+
+def test_giving_back_keeps_what_is_used() -> None:
+    array = np.arange(10**6)
+    memory.give_back()
+    assert array[-1] == 10**6 - 1
+    assert memory.resident() > array.nbytes
