@@ -156,7 +156,8 @@ def open_tensors(files: Sequence[Path]) -> dict[str, Stored]:
                     "fetch the checkpoint again"
                 )
             part = file.get_slice(name)
-            dtype = _DTYPES.get(part.get_dtype(), part.get_dtype())
+            dtype = str(part.get_dtype())
+            dtype = _DTYPES.get(dtype, dtype)
             tensors[name] = Stored(file, name, tuple(part.get_shape()), dtype)
             homes[name] = path
     return tensors

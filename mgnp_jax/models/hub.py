@@ -73,7 +73,7 @@ def load_model(name: str | Path) -> Model:
         files, more = weight_files(directory)
         loaded = params_from_tensors(config, open_tensors(files))
     except OSError as error:
-        raise MgnpError(f"{directory} cannot be read: {error}") from None
+        raise MgnpError(f"{directory} cannot be read: {shown(str(error))}") from None
     tokenizer = load_tokenizer(directory, config.family.prefix_token)
     return Model(
         name=name,

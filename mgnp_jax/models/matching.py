@@ -96,9 +96,10 @@ def settle_tie(
     if embedding is None:
         said = f"the checkpoint has no {names[0]}: {head}, which the config ties to it, is used"
         return model_config, (f"{said} for both, as transformers does",)
-    ends = [tensors[embedding], tensors[head]]
-    comparable = all(e.shape == shapes[EMBEDDING] and str(e.dtype) in FLOATS for e in ends)
-    if comparable and np.array_equal(*(np.asarray(end) for end in ends)):
+    one, other = tensors[embedding], tensors[head]
+    # What is of another shape or dtype is not read: `match` refuses it.
+    fit = all(e.shape == shapes[EMBEDDING] and str(e.dtype) in FLOATS for e in (one, other))
+    if fit and np.array_equal(np.asarray(one), np.asarray(other)):
         return model_config, ()
     said = f"the config ties {head} to {embedding} but the two differ in the checkpoint"
     return dataclasses.replace(model_config, tied=False), (

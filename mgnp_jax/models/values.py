@@ -22,7 +22,7 @@ LARGEST = 2**24
 arrays of more cannot even be described to JAX."""
 
 _REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 120
+_REPR.maxstring = _REPR.maxother = 200
 _REPR.maxlevel = 3
 _REPR.maxdict = 12
 
