@@ -92,7 +92,13 @@ def _directory(name: str) -> tuple[Path, tuple[str, ...]]:
         raise MgnpError(f"{shown(name)} cannot be read: {error.strerror}") from None
     if name in BUILT_IN:
         said = f"{name} is the built-in model, not the folder of that name: that is ./{name}"
-        return BUILT_IN[name](), (said,) if local else ()
+        try:
+            return BUILT_IN[name](), (said,) if local else ()
+        except OSError as error:
+            raise MgnpError(
+                f"{name} cannot be put into the cache: {shown(str(error))}; set MGNP_JAX_CACHE to "
+                "a folder that can be written, with a gigabyte free"
+            ) from None
     if local:
         return Path(name), ()
     if exists:
