@@ -97,7 +97,7 @@ def _read(tensors: Tensors, name: str, transpose: bool) -> np.ndarray:
     """One tensor as float32, in Linen's order."""
     # What float32 cannot hold becomes infinite, which is refused below.
     with np.errstate(over="ignore"):
-        array = np.asarray(tensors[name]).astype(np.float32)
+        array = np.array(tensors[name], np.float32)
     bad = array.size - np.count_nonzero(np.isfinite(array))
     if bad:
         raise MgnpError(
