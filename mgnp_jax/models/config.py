@@ -7,12 +7,14 @@ can be a static argument of a jit-compiled function.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 import json
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from mgnp_jax.models.values import shown
 from mgnp_jax.types import MgnpError
 
 if TYPE_CHECKING:
@@ -21,8 +23,14 @@ if TYPE_CHECKING:
 # In nearly every config.json, and none is of a model: not worth importing transformers for.
 _ABOUT_THE_FILE = ("model_type", "architectures", "bos_token_id", "eos_token_id")
 
-# What transformers acts on whatever the model: → values with which it changes nothing.
-_ACTED_ON = {"quantization_config": (None,), "pruned_heads": (None, {})}
+# What transformers acts on whatever the model, though no config class declares it: → values with
+# which it changes nothing.
+_ACTED_ON = {
+    "quantization_config": (None,),
+    "per_layer_config": (None, {}),
+    "transformers_weights": (None,),
+    "is_causal": (True,),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,6 +97,11 @@ class ModelConfig:
                 f"config: {self.heads} query heads cannot share {self.kv_heads} key-value "
                 "heads evenly; num_key_value_heads must divide num_attention_heads"
             )
+        if self.rope_theta is not None and self.head_width % 2:
+            raise MgnpError(
+                f"config: rotary positions turn pairs, so head_dim (or hidden_size / "
+                f"num_attention_heads) must be even, got {self.head_width}"
+            )
         if self.fused_qkv and self.kv_heads != self.heads:
             raise MgnpError(
                 f"config: one projection for queries, keys and values needs as many of each, got "
@@ -130,79 +143,59 @@ def check_keys(
       required: key → the values under which our forward pass is the right one.
 
     Raises:
-      MgnpError: naming the key, its value and the values that are supported.
+      MgnpError: naming the key, its value and the values that are supported; or two keys that
+        transformers takes for one, with different values.
     """
     required = _ACTED_ON | dict(required or {})
     for key, value in raw.items():
         if key in read or key in inert or key in _ABOUT_THE_FILE:
             continue
-        if key not in required:
-            declared = _declared(str(raw.get("model_type")))
-            if key not in declared or value == declared[key]:
-                continue
-            supported = repr(declared[key])
-        elif value in required[key]:
-            continue
+        if key in required:
+            supported = required[key]
         else:
-            supported = " or ".join(repr(v) for v in required[key])
+            declared, aliases = _declared(str(raw.get("model_type")))
+            if key in aliases and aliases[key] in read:
+                _check_alias(raw, key, aliases[key])
+            if key not in declared:
+                continue
+            supported = (declared[key],)
+        if value not in supported:
+            raise MgnpError(
+                f"config.json has {shown(key)} = {shown(value)}, which is not supported: wanted "
+                f"{' or '.join(map(repr, supported))}. Use a checkpoint without it; if it cannot "
+                "change the forward pass, delete the key from a local copy of the checkpoint and "
+                "load that."
+            )
+
+
+def _check_alias(raw: Mapping[str, Any], alias: str, key: str) -> None:
+    """Refuses two names of one thing with different values; transformers would take the alias."""
+    said = raw.get(key)
+    if not isinstance(said, int | float | str) or raw[alias] != said:
+        other = f"{key!r} = {shown(raw[key])}" if key in raw else f"no {key!r}"
         raise MgnpError(
-            f"config.json has {key!r} = {value!r}, which is not supported: wanted {supported}. Use "
-            "a checkpoint without it; if it cannot change the forward pass, delete the key from a "
-            "local copy of the checkpoint and load that."
+            f"config.json has {alias!r} = {shown(raw[alias])}, which transformers takes for "
+            f"{key!r}, and {other}; keep the right one, as {key!r}, in a local copy of the "
+            "checkpoint"
         )
 
 
-def _declared(model_type: str) -> dict[str, Any]:
-    """What transformers' config class has of its own, beyond what all have: name → default."""
+@functools.cache
+def _declared(model_type: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """What transformers' config class has of its own: name → default, other name → name."""
     # Imported here: it takes a second, and most config.json of ours need no answer.
     from transformers import PreTrainedConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     if model_type not in CONFIG_MAPPING:
         raise MgnpError(
-            f"transformers knows no model_type {model_type!r}, so it cannot be told which keys of "
-            "its config.json matter; name all of them to check_keys"
+            f"transformers knows no model_type {shown(model_type)}, so it cannot be told which "
+            "keys of its config.json matter; name all of them to check_keys"
         )
-    own = inspect.signature(CONFIG_MAPPING[model_type]).parameters
+    config_class = CONFIG_MAPPING[model_type]
+    own = inspect.signature(config_class).parameters
     common = inspect.signature(PreTrainedConfig).parameters
     # Of every model, but declared by each: what a task's head or generation would use.
     about_use = {"use_cache", "pad_token_id", "initializer_range"}
-    return {n: p.default for n, p in own.items() if n not in common and n not in about_use}
-
-
-def need(raw: Mapping[str, Any], key: str) -> Any:
-    """Reads a key that has no sensible default.
-
-    Args:
-      raw: the parsed config.json.
-      key: name of the key.
-
-    Returns:
-      Its value.
-
-    Raises:
-      MgnpError: if the key is missing.
-    """
-    if key not in raw:
-        raise MgnpError(f"config.json lacks {key!r}; found only {', '.join(sorted(raw))}")
-    return raw[key]
-
-
-def one_of(raw: Mapping[str, Any], key: str, known: Collection[str], default: str) -> str:
-    """Reads a key that names one of several things.
-
-    Args:
-      raw: the parsed config.json.
-      key: name of the key.
-      known: names that are implemented.
-      default: where the key is missing.
-
-    Raises:
-      MgnpError: for another name.
-    """
-    value = raw.get(key, default)
-    if value not in known:
-        raise MgnpError(
-            f"config.json has {key!r} = {value!r}; supported are {', '.join(sorted(known))}"
-        )
-    return value
+    declared = {n: p.default for n, p in own.items() if n not in common and n not in about_use}
+    return declared, config_class.attribute_map

@@ -13,14 +13,10 @@ from mgnp_jax.models import smollm2
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.families import family_named
 from mgnp_jax.models.family import Family
+from mgnp_jax.models.files import ADAPTER, INDEX, ONE_FILE, open_tensors, weight_files
 from mgnp_jax.models.tokenizer import TOKENIZER_FILES, load_tokenizer
-from mgnp_jax.models.weights import (
-    INDEX,
-    ONE_FILE,
-    params_from_tensors,
-    read_tensors,
-    tensors_from_params,
-)
+from mgnp_jax.models.values import need, read_object, shown
+from mgnp_jax.models.weights import params_from_tensors, tensors_from_params
 from mgnp_jax.types import MgnpError, Params, Tokenizer
 
 ASSETS = Path(__file__).parent / "assets"
@@ -41,12 +37,14 @@ class Model:
       config: its shape.
       params: its weights, float32; never changed.
       tokenizer: its tokenizer, or None if the checkpoint has none.
+      notes: what the user should know about how it was loaded, in sentences.
     """
 
     name: str
     config: ModelConfig
     params: Params
     tokenizer: Tokenizer
+    notes: tuple[str, ...] = ()
 
     @property
     def family(self) -> Family:
@@ -54,7 +52,7 @@ class Model:
         return self.config.family
 
 
-def load_model(name: str) -> Model:
+def load_model(name: str | Path) -> Model:
     """Loads a model by name.
 
     Args:
@@ -66,33 +64,63 @@ def load_model(name: str) -> Model:
 
     Raises:
       MgnpError: if there is no such model, the hub cannot be reached, or the checkpoint is
-        of a family or kind that is not supported; the message says what to do.
+        of a family or kind that is not supported, or damaged; the message says what to do.
     """
+    name = str(name)
+    directory, notes = _directory(name)
+    try:
+        config = _read_config(directory)
+        files, more = weight_files(directory)
+        loaded = params_from_tensors(config, open_tensors(files))
+    except OSError as error:
+        raise MgnpError(f"{directory} cannot be read: {shown(str(error))}") from None
+    tokenizer = load_tokenizer(directory, config.family.prefix_token)
+    return Model(
+        name=name,
+        config=loaded.model_config,
+        params=loaded.params,
+        tokenizer=tokenizer,
+        notes=(*notes, *more, *loaded.notes),
+    )
+
+
+def _directory(name: str) -> tuple[Path, tuple[str, ...]]:
+    """Where the files of a model are, and what is to be said about it."""
+    try:
+        local, exists = Path(name).is_dir(), Path(name).exists()
+    except OSError as error:
+        raise MgnpError(f"{shown(name)} cannot be read: {error.strerror}") from None
     if name in BUILT_IN:
-        directory = BUILT_IN[name]()
-    elif Path(name).is_dir():
-        directory = Path(name)
-    else:
-        directory = _from_hub(name)
-    config_file = directory / "config.json"
-    if not config_file.exists():
+        said = f"{name} is the built-in model, not the folder of that name: that is ./{name}"
+        try:
+            return BUILT_IN[name](), (said,) if local else ()
+        except OSError as error:
+            raise MgnpError(
+                f"{name} cannot be put into the cache: {shown(str(error))}; set MGNP_JAX_CACHE to "
+                "a folder that can be written, with a gigabyte free"
+            ) from None
+    if local:
+        return Path(name), ()
+    if exists:
         raise MgnpError(
-            f"{directory} has no config.json; wanted a directory in Hugging Face layout "
+            f"{name} is a file, wanted the folder it is in, in Hugging Face layout (config.json, "
+            f"{ONE_FILE}, tokenizer.json)"
+        )
+    return _from_hub(name), ()
+
+
+def _read_config(directory: Path) -> ModelConfig:
+    file = directory / "config.json"
+    if not file.is_file():
+        adapter = (directory / ADAPTER).exists()
+        also = f" but {ADAPTER}: merge the adapter into its model first" if adapter else ""
+        raise MgnpError(
+            f"{directory} has no config.json{also}; wanted a directory in Hugging Face layout "
             f"(config.json, {ONE_FILE}, tokenizer.json)"
         )
-    try:
-        raw = json.loads(config_file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise MgnpError(f"{config_file} is not JSON: {error}; fetch it again") from None
-    if not isinstance(raw, dict):
-        raise MgnpError(
-            f"{config_file} holds {type(raw).__name__}, wanted an object; fetch it again"
-        )
-    family = family_named(str(raw.get("model_type")))
-    config = family.read_config(raw)
-    params = params_from_tensors(config, read_tensors(directory))
-    tokenizer = load_tokenizer(directory, family.prefix_token)
-    return Model(name=name, config=config, params=params, tokenizer=tokenizer)
+    raw = read_object(file)
+    name = need(raw, "model_type")
+    return family_named(name if isinstance(name, str) else shown(name)).read_config(raw)
 
 
 def save_model(model: Model, directory: str | Path) -> None:
@@ -125,12 +153,9 @@ def _from_hub(name: str) -> Path:
         f"Built in, no hub needed: {', '.join(BUILT_IN)}. Or download the model elsewhere "
         f"(config.json, {ONE_FILE}, tokenizer files) and pass the path of its directory."
     )
+    wanted = ["config.json", ADAPTER, "*.safetensors", INDEX, *TOKENIZER_FILES]
     try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                name, allow_patterns=["config.json", "*.safetensors", INDEX, *TOKENIZER_FILES]
-            )
-        )
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
     except HFValidationError:
         raise MgnpError(
             f"unknown model {name!r}: no such directory, and not a Hugging Face id. {instead}"

@@ -1,24 +1,19 @@
-"""Checkpoint tensors ↔ params: names, transposes, stacking over layers. safetensors only."""
+"""Checkpoint tensors ↔ params: random weights, reading, transposes, stacking over layers."""
 
 from __future__ import annotations
 
 import functools
-import json
-from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.matching import Tensors, match, settle_tie
+from mgnp_jax.models.values import shown
 from mgnp_jax.types import MgnpError, Params
-
-ONE_FILE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -60,106 +55,56 @@ def param_shapes(model_config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {path: leaf.shape for path, leaf in flat.items()}
 
 
-def read_tensors(directory: Path) -> dict[str, np.ndarray]:
-    """Reads every tensor of a checkpoint directory, in one file or sharded.
+class Loaded(NamedTuple):
+    """What a checkpoint comes to.
 
-    Args:
-      directory: holds `model.safetensors`, or its index and the shards it names.
-
-    Returns:
-      Tensor name → array, in the dtype of the file.
-
-    Raises:
-      MgnpError: if there is none, a shard is missing, or a file is not safetensors.
+    Attributes:
+      model_config: the shape that holds: untied where the checkpoint shows it.
+      params: float32 leaves, blocks stacked over layers.
+      notes: what the user should know, in sentences.
     """
-    if (directory / INDEX).exists():
-        try:
-            index = json.loads((directory / INDEX).read_text())
-            files = sorted(set(index["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise MgnpError(
-                f"{directory / INDEX} is no index of shards ({type(error).__name__}: {error}); "
-                "wanted an object with a weight_map; fetch it again"
-            ) from None
-    elif (directory / ONE_FILE).exists():
-        files = [ONE_FILE]
-    else:
-        found = ", ".join(sorted(p.name for p in directory.iterdir())) or "nothing"
-        raise MgnpError(
-            f"{directory} has neither {ONE_FILE} nor {INDEX} (found: {found}). Weights are "
-            "read from safetensors only, never from pickle (pytorch_model.bin); convert "
-            "with transformers' save_pretrained."
-        )
-    tensors: dict[str, np.ndarray] = {}
-    for name in files:
-        try:
-            tensors |= safetensors.numpy.load_file(directory / name)
-        except FileNotFoundError:
-            raise MgnpError(
-                f"{directory / INDEX} names the shard {name}, which is not there; copy it "
-                "beside the index"
-            ) from None
-        except safetensors.SafetensorError as error:
-            raise MgnpError(
-                f"{directory / name} cannot be read as safetensors ({error}); the file may "
-                "be cut short or a Git LFS pointer: fetch it again"
-            ) from None
-    return tensors
+
+    model_config: ModelConfig
+    params: Params
+    notes: tuple[str, ...]
 
 
-def params_from_tensors(model_config: ModelConfig, tensors: dict[str, np.ndarray]) -> Params:
+def params_from_tensors(model_config: ModelConfig, tensors: Tensors) -> Loaded:
     """Puts a checkpoint's tensors where the Linen modules look for them.
 
     Args:
-      model_config: the model's shape.
-      tensors: name → array; emptied as it is read, so that memory holds one copy.
+      model_config: the model's shape, as config.json says.
+      tensors: of the checkpoint, as arrays or still in their files.
 
     Returns:
-      Params with float32 leaves, blocks stacked over layers.
+      The params and the shape that they have.
 
     Raises:
-      MgnpError: naming tensors that are missing, left over, or of another shape.
+      MgnpError: naming tensors that are missing, left over, of another shape or dtype, or not
+        all numbers.
     """
-    family = model_config.family
-    shapes = param_shapes(model_config)
+    model_config, said = settle_tie(model_config, param_shapes(model_config), tensors)
+    found, more = match(model_config, param_shapes(model_config), tensors)
     flat: dict[str, jax.Array] = {}
+    for path, parts in found.items():
+        layers = [_read(tensors, name, transpose) for name, transpose in parts]
+        flat[path] = jax.device_put(np.stack(layers) if path.startswith("blocks/") else layers[0])
+    params = flax.traverse_util.unflatten_dict(flat, sep="/")
+    return Loaded(model_config, params, (*said, *more))
 
-    def fetch(name: str, transpose: bool, shape: tuple[int, ...]) -> np.ndarray:
-        # Checkpoints saved from the bare model lack the first part of the name.
-        for known in (name, name.split(".", 1)[1]):
-            if known in tensors:
-                array = tensors.pop(known)
-                break
-        else:
-            raise MgnpError(f"the checkpoint lacks the tensor {name}, which config.json implies")
-        array = array.T if transpose else array
-        if array.shape != shape:
-            raise MgnpError(
-                f"tensor {name} has shape {array.shape}, but config.json implies {shape}; "
-                "config.json and the weights belong to different models"
-            )
-        return array.astype(np.float32)
 
-    for path, source in family.sources(model_config).items():
-        shape = shapes[path]
-        if path.startswith("blocks/"):
-            layers = [
-                fetch(source.name.format(layer=i), source.transpose, shape[1:])
-                for i in range(model_config.layers)
-            ]
-            flat[path] = jax.device_put(np.stack(layers))
-        else:
-            flat[path] = jax.device_put(fetch(source.name, source.transpose, shape))
-    left = [t for t in tensors if not t.endswith(family.ignored)]
-    if model_config.tied:
-        left = [t for t in left if t != "lm_head.weight"]
-    if left:
+def _read(tensors: Tensors, name: str, transpose: bool) -> np.ndarray:
+    """One tensor as float32, in Linen's order."""
+    # What float32 cannot hold becomes infinite, which is refused below.
+    with np.errstate(over="ignore"):
+        array = np.array(tensors[name], np.float32)
+    bad = array.size - np.count_nonzero(np.isfinite(array))
+    if bad:
         raise MgnpError(
-            f"the checkpoint has tensors that a {family.name} of this config.json does "
-            f"not use: {', '.join(sorted(left)[:5])}{' …' if len(left) > 5 else ''}; "
-            "config.json and the weights belong to different models"
+            f"tensor {shown(name)} has {bad:,} of {array.size:,} values that are NaN or infinite "
+            "in float32: the checkpoint is damaged, or its training diverged; use another"
         )
-    return flax.traverse_util.unflatten_dict(flat, sep="/")
+    return array.T if transpose else array
 
 
 def tensors_from_params(model_config: ModelConfig, params: Params) -> dict[str, np.ndarray]:

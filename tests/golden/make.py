@@ -102,7 +102,7 @@ def ours(name: str) -> tuple[mg.ModelConfig, mg.Params]:
     """The case in this package."""
     raw = CASES[name]
     config = family_named(raw["model_type"]).read_config(raw)
-    return config, params_from_tensors(config, tensors(name))
+    return config, params_from_tensors(config, tensors(name)).params
 
 
 def torch_model(name: str) -> tuple[Any, dict[str, Any]]:

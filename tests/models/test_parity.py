@@ -24,7 +24,8 @@ def compare(model: Any, raw: dict[str, Any], tokens: np.ndarray, mask: np.ndarra
 
     tensors = {k: v.detach().numpy() for k, v in model.state_dict().items()}
     config = family_named(raw["model_type"]).read_config(raw)
-    params = params_from_tensors(config, tensors)
+    config, params, notes = params_from_tensors(config, tensors)
+    assert not notes
     with torch.no_grad():
         wanted = model.eval()(
             torch.tensor(tokens).long(), attention_mask=torch.tensor(mask).long()

@@ -73,6 +73,16 @@ def test_nothing_half_written_is_left(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_cache_that_cannot_be_written_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("gguf")
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    monkeypatch.setenv("MGNP_JAX_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(mg.MgnpError, match="cannot be put into the cache.*set MGNP_JAX_CACHE"):
+        mg.load_model("smollm2-135m")
+
+
 @pytest.fixture(scope="module")
 def smol() -> mg.Model:
     return mg.load_model("smollm2-135m")

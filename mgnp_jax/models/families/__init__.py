@@ -6,6 +6,7 @@ from mgnp_jax.models.families.gpt2 import GPT2
 from mgnp_jax.models.families.llama import LLAMA
 from mgnp_jax.models.families.qwen2 import QWEN2
 from mgnp_jax.models.family import Family
+from mgnp_jax.models.values import shown
 from mgnp_jax.types import MgnpError
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (GPT2, LLAMA, QWEN2)}
@@ -25,7 +26,7 @@ def family_named(model_type: str) -> Family:
     """
     if model_type not in FAMILIES:
         raise MgnpError(
-            f"config.json has model_type {model_type!r}; supported are "
+            f"config.json has model_type {shown(model_type)}; supported are "
             f"{', '.join(sorted(FAMILIES))}. Use a checkpoint of one of these families."
         )
     return FAMILIES[model_type]

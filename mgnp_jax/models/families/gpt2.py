@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mgnp_jax.models.config import ModelConfig, check_keys, need, one_of
+from mgnp_jax.models.config import ModelConfig, check_keys
 from mgnp_jax.models.family import Family, Source, dense, norm
 from mgnp_jax.models.parts import ACTIVATIONS
+from mgnp_jax.models.values import flag, number, one_of, size
 from mgnp_jax.types import MgnpError
 
 
@@ -25,7 +26,8 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
       The config.
 
     Raises:
-      MgnpError: for a key that is missing, or asks for what is not implemented.
+      MgnpError: for a key that is missing, not of its type and range, or asks for what is not
+        implemented.
     """
     check_keys(
         raw,
@@ -34,27 +36,27 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
         inert="""attn_pdrop embd_pdrop resid_pdrop summary_type summary_use_proj
         summary_activation summary_proj_to_labels summary_first_dropout""".split(),
     )
-    width, heads = need(raw, "n_embd"), need(raw, "n_head")
+    width, heads = size(raw, "n_embd"), size(raw, "n_head")
     if width % heads:
         raise MgnpError(f"config.json: n_embd {width} is not a multiple of n_head {heads}")
     return ModelConfig(
         family=GPT2,
-        vocab_size=need(raw, "vocab_size"),
-        context=need(raw, "n_positions"),
-        layers=need(raw, "n_layer"),
+        vocab_size=size(raw, "vocab_size"),
+        context=size(raw, "n_positions"),
+        layers=size(raw, "n_layer"),
         width=width,
         heads=heads,
         kv_heads=heads,
         head_width=width // heads,
-        mlp_width=raw.get("n_inner") or 4 * width,
+        mlp_width=size(raw, "n_inner", 4 * width),
         activation=one_of(raw, "activation_function", ACTIVATIONS, "gelu_new"),
         norm="layer",
-        norm_eps=raw.get("layer_norm_epsilon", 1e-5),
+        norm_eps=number(raw, "layer_norm_epsilon", 1e-5, least=0, largest=1),
         qkv_bias=True,
         fused_qkv=True,
         attention_bias=True,
         mlp_bias=True,
-        tied=raw.get("tie_word_embeddings", True),
+        tied=flag(raw, "tie_word_embeddings", True),
     )
 
 

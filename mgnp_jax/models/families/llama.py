@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mgnp_jax.models.config import ModelConfig, check_keys, need, one_of
+from mgnp_jax.models.config import ModelConfig, check_keys
 from mgnp_jax.models.family import Family, Source, dense, norm
 from mgnp_jax.models.parts import ACTIVATIONS
+from mgnp_jax.models.values import flag, number, one_of, shown, size
 from mgnp_jax.types import MgnpError
 
 COMMON_KEYS = tuple(
     """vocab_size max_position_embeddings hidden_size num_hidden_layers num_attention_heads
     num_key_value_heads head_dim intermediate_size hidden_act rms_norm_eps rope_theta
-    rope_parameters tie_word_embeddings""".split()
+    rope_parameters rope_scaling tie_word_embeddings""".split()
 )
 """Keys that `common_config` reads."""
 
@@ -29,22 +30,42 @@ def rope_theta(raw: Mapping[str, Any]) -> float:
       raw: the parsed config.json.
 
     Raises:
-      MgnpError: if positions are scaled, or the two places disagree.
+      MgnpError: if positions are scaled, or places that say the base disagree.
     """
-    rope = raw.get("rope_parameters") or {}
-    extra = set(rope) - {"rope_theta", "rope_type"}
-    if rope.get("rope_type", "default") != "default" or extra:
+    said: dict[str, float] = {}
+    ropes = []
+    # In the order in which transformers prefers them.
+    for key in ("rope_scaling", "rope_parameters"):
+        rope = raw.get(key)
+        if rope is not None and not isinstance(rope, dict):
+            raise MgnpError(f"config.json has {key!r} = {shown(rope)}, wanted an object or null")
+        if not rope:
+            continue
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default" or set(rope) - {"rope_type", "type", "rope_theta"}:
+            raise MgnpError(
+                f"config.json has {key!r} = {shown(rope)}; only rope_type 'default' with a "
+                "rope_theta is supported. Use a checkpoint without scaled positions."
+            )
+        ropes.append(rope)
+        if "rope_theta" in rope:
+            said[f"{key}.rope_theta"] = _base(rope)
+    if "rope_theta" in raw:
+        said["rope_theta"] = _base(raw)
+    place = ropes[0] if ropes and "rope_theta" in ropes[0] else raw
+    theta = _base(place) if "rope_theta" in place else 10_000.0
+    if set(said.values()) - {theta}:
+        listed = " and ".join(f"{name!r} = {value:g}" for name, value in said.items())
         raise MgnpError(
-            f"config.json has 'rope_parameters' = {dict(rope)!r}; only rope_type 'default' "
-            "with a rope_theta is supported. Use a checkpoint without scaled positions."
+            f"config.json has {listed}, where transformers 5 takes {theta:g}; delete the wrong "
+            "one from a local copy of the checkpoint"
         )
-    said = {float(place["rope_theta"]) for place in (raw, rope) if "rope_theta" in place}
-    if len(said) > 1:
-        raise MgnpError(
-            f"config.json has 'rope_theta' = {raw['rope_theta']} and in 'rope_parameters' "
-            f"{rope['rope_theta']}; delete the wrong one from a local copy of the checkpoint"
-        )
-    return said.pop() if said else 10_000.0
+    return theta
+
+
+def _base(place: Mapping[str, Any]) -> float:
+    # The angles are computed in float32.
+    return number(place, "rope_theta", 0, least=1e-30, largest=1e30)
 
 
 def common_config(raw: Mapping[str, Any], family: Family, **flags: Any) -> ModelConfig:
@@ -56,29 +77,30 @@ def common_config(raw: Mapping[str, Any], family: Family, **flags: Any) -> Model
       flags: fields of `ModelConfig` in which it differs from Llama.
 
     Raises:
-      MgnpError: for a key that is missing, or asks for what is not implemented.
+      MgnpError: for a key that is missing, not of its type and range, or asks for what is not
+        implemented.
     """
-    width, heads = need(raw, "hidden_size"), need(raw, "num_attention_heads")
+    width, heads = size(raw, "hidden_size"), size(raw, "num_attention_heads")
     if raw.get("head_dim") is None and width % heads:
         raise MgnpError(
             f"config.json: hidden_size {width} is not a multiple of num_attention_heads {heads}"
         )
     return ModelConfig(
         family=family,
-        vocab_size=need(raw, "vocab_size"),
-        context=need(raw, "max_position_embeddings"),
-        layers=need(raw, "num_hidden_layers"),
+        vocab_size=size(raw, "vocab_size"),
+        context=size(raw, "max_position_embeddings"),
+        layers=size(raw, "num_hidden_layers"),
         width=width,
         heads=heads,
-        kv_heads=raw.get("num_key_value_heads") or heads,
-        head_width=raw.get("head_dim") or width // heads,
-        mlp_width=need(raw, "intermediate_size"),
+        kv_heads=size(raw, "num_key_value_heads", heads),
+        head_width=size(raw, "head_dim", width // heads),
+        mlp_width=size(raw, "intermediate_size"),
         activation=one_of(raw, "hidden_act", ACTIVATIONS, "silu"),
         norm="rms",
-        norm_eps=raw.get("rms_norm_eps", 1e-6),
+        norm_eps=number(raw, "rms_norm_eps", 1e-6, least=0, largest=1),
         rope_theta=rope_theta(raw),
         gated_mlp=True,
-        tied=raw.get("tie_word_embeddings", False),
+        tied=flag(raw, "tie_word_embeddings", False),
         **flags,
     )
 
@@ -93,14 +115,15 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
       The config.
 
     Raises:
-      MgnpError: for a key that is missing, or asks for what is not implemented.
+      MgnpError: for a key that is missing, not of its type and range, or asks for what is not
+        implemented.
     """
     check_keys(
         raw,
         read=COMMON_KEYS,
         # Dropout acts in training only; pretraining_tp splits a product, same values.
         inert=("attention_dropout", "pretraining_tp"),
-        required={"rope_scaling": (None,), "rope_interleaved": (False,)},
+        required={"rope_interleaved": (False,)},
     )
     return common_config(raw, LLAMA)
 

@@ -12,6 +12,8 @@ from typing import Any
 from mgnp_jax.models.config import ModelConfig, check_keys
 from mgnp_jax.models.families.llama import COMMON_KEYS, common_config, common_written, sources
 from mgnp_jax.models.family import Family
+from mgnp_jax.models.values import need, shown
+from mgnp_jax.types import MgnpError
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig:
@@ -24,21 +26,27 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
       The config.
 
     Raises:
-      MgnpError: for a key that is missing, or asks for what is not implemented.
+      MgnpError: for a key that is missing, not of its type and range, or asks for what is not
+        implemented.
     """
-    full = ["full_attention"] * int(raw.get("num_hidden_layers", 0))
     check_keys(
         raw,
-        read=COMMON_KEYS,
+        read=(*COMMON_KEYS, "layer_types"),
         # The window's size and its first layer mean nothing while it is not used.
         inert=("attention_dropout", "sliding_window", "max_window_layers"),
-        required={
-            "rope_scaling": (None,),
-            "use_sliding_window": (False,),
-            "layer_types": (None, full),
-        },
+        required={"use_sliding_window": (False,)},
     )
-    return common_config(raw, QWEN2, qkv_bias=True)
+    # Left out, transformers takes 32 of them, whatever the number of heads.
+    need(raw, "num_key_value_heads")
+    model_config = common_config(raw, QWEN2, qkv_bias=True)
+    kinds = raw.get("layer_types")
+    full = ["full_attention"] * model_config.layers if kinds is not None else None
+    if kinds != full:
+        raise MgnpError(
+            f"config.json has 'layer_types' = {shown(kinds)}, wanted 'full_attention' for each of "
+            f"the {model_config.layers} layers"
+        )
+    return model_config
 
 
 def write_config(model_config: ModelConfig) -> dict[str, Any]:

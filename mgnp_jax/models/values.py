@@ -1,0 +1,160 @@
+"""Reading a config.json: the file itself, and each value of the type and range that it must have.
+
+A config.json may come from anyone. Whatever stands in it ends as a plain value or as one sentence
+that names the key, what was wanted and what was got.
+"""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from mgnp_jax.types import MgnpError
+
+LARGEST_FILE = 10_000_000
+"""Bytes of JSON beside a checkpoint; the indices of the largest models have a tenth of it."""
+
+LARGEST = 2**24
+"""Most that any size may be; the largest vocabularies and contexts are below ten million, and
+arrays of more cannot even be described to JAX."""
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 200
+_REPR.maxlevel = 3
+_REPR.maxdict = 12
+
+
+def shown(value: Any) -> str:
+    """A value from a file as it can stand in a message: one short line, whatever it is."""
+    return _REPR.repr(value)
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Reads a JSON file that holds an object.
+
+    Args:
+      file: to be read.
+
+    Returns:
+      The object.
+
+    Raises:
+      MgnpError: if it is too large to be one of a checkpoint's, not JSON, or holds something else.
+    """
+    if (size := file.stat().st_size) > LARGEST_FILE:
+        raise MgnpError(
+            f"{file} has {size:,} bytes, wanted at most {LARGEST_FILE:,}; fetch it again"
+        )
+    try:
+        # A byte-order mark, as editors on Windows write it, is let pass.
+        parsed = json.loads(file.read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise MgnpError(f"{file} is nested too deeply to be read; fetch it again") from None
+    except ValueError as error:
+        raise MgnpError(f"{file} is not JSON: {shown(str(error))}; fetch it again") from None
+    if not isinstance(parsed, dict):
+        raise MgnpError(f"{file} holds {type(parsed).__name__}, wanted an object; fetch it again")
+    return parsed
+
+
+def need(raw: Mapping[str, Any], key: str) -> Any:
+    """Reads a key that has no sensible default.
+
+    Args:
+      raw: the parsed config.json.
+      key: name of the key.
+
+    Returns:
+      Its value.
+
+    Raises:
+      MgnpError: if the key is missing.
+    """
+    if key not in raw:
+        found = ", ".join(shown(k) for k in sorted(raw)[:30]) or "no key"
+        raise MgnpError(f"config.json lacks {key!r}; found {found}{' …' if len(raw) > 30 else ''}")
+    return raw[key]
+
+
+def size(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    """Reads a key that counts something.
+
+    Args:
+      raw: the parsed config.json.
+      key: name of the key.
+      default: where the key is missing or null; without it, it must be there.
+
+    Raises:
+      MgnpError: if it is missing, or not an integer from 1 to `LARGEST`.
+    """
+    value = need(raw, key) if default is None else raw.get(key)
+    if value is None and default is not None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST:
+        raise _unlike(key, f"an integer from 1 to {LARGEST:,}", value)
+    return value
+
+
+def number(
+    raw: Mapping[str, Any], key: str, default: float, *, least: float, largest: float
+) -> float:
+    """Reads a key that is a real number.
+
+    Args:
+      raw: the parsed config.json, or an object in it.
+      key: name of the key.
+      default: where the key is missing.
+      least: that it may be.
+      largest: that it may be.
+
+    Raises:
+      MgnpError: if it is not a number of that range.
+    """
+    value = raw.get(key, default)
+    # NaN is in no range.
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (numeric and least <= value <= largest):
+        raise _unlike(key, f"a number from {least:g} to {largest:g}", value)
+    return float(value)
+
+
+def flag(raw: Mapping[str, Any], key: str, default: bool) -> bool:
+    """Reads a key that is true or false.
+
+    Args:
+      raw: the parsed config.json.
+      key: name of the key.
+      default: where the key is missing.
+
+    Raises:
+      MgnpError: if it is neither.
+    """
+    value = raw.get(key, default)
+    if not isinstance(value, bool):
+        raise _unlike(key, "true or false", value)
+    return value
+
+
+def one_of(raw: Mapping[str, Any], key: str, known: Collection[str], default: str) -> str:
+    """Reads a key that names one of several things.
+
+    Args:
+      raw: the parsed config.json.
+      key: name of the key.
+      known: names that are implemented.
+      default: where the key is missing.
+
+    Raises:
+      MgnpError: for another name.
+    """
+    value = raw.get(key, default)
+    if not isinstance(value, str) or value not in known:
+        raise _unlike(key, f"one of {', '.join(sorted(known))}", value)
+    return value
+
+
+def _unlike(key: str, wanted: str, value: Any) -> MgnpError:
+    return MgnpError(f"config.json has {key!r} = {shown(value)}, wanted {wanted}")
