@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from mgnp_jax.types import MgnpError
 
 CacheMode = Literal["auto", "dataset", "batch", "off"]
 CachePlace = Literal["device", "host"]
 Dtype = Literal["float32", "bfloat16"]
+
+SAME_RESULT: dict[str, Any] = {"changes_result": False}
+"""Metadata of a dataclass's field whose value cannot change what is found."""
+
+
+def that_count(config: Any) -> dict[str, Any]:
+    """The settings that can change what is found.
+
+    Args:
+      config: dataclass; fields with the metadata `SAME_RESULT` are left out, those of dataclasses
+        in it, too.
+
+    Returns:
+      Their values by name, nested.
+    """
+    found = dataclasses.asdict(config)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if not field.metadata.get("changes_result", True):
+            del found[field.name]
+        elif dataclasses.is_dataclass(value):
+            found[field.name] = that_count(value)
+    return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +45,7 @@ class Execution:
     cache_gib: float = 6.0
     """Most memory for values of the whole model's plain passes; once closed nodes are left out,
     a smaller copy stands beside them."""
-    cache_on: CachePlace = "device"
+    cache_on: CachePlace = dataclasses.field(default="device", metadata=SAME_RESULT)
     """Where a kept dataset lies; from `host` memory each batch is copied over."""
     share_prefix: bool = True
     """Leave tokens before the first one in which a pair differs out of the masked pass; `cache`

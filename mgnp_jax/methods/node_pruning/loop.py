@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mgnp_jax.masks.circuit import Circuit, binarise
 from mgnp_jax.masks.granularities import gate_count
@@ -16,21 +15,33 @@ from mgnp_jax.methods.node_pruning import compaction as closing
 from mgnp_jax.methods.node_pruning import schedule
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.controller import next_controller
-from mgnp_jax.methods.node_pruning.state import Best, LoopState, first_state
+from mgnp_jax.methods.node_pruning.numbers import check_measured, check_numbers
+from mgnp_jax.methods.node_pruning.state import (
+    Best,
+    LoopState,
+    first_state,
+    packed,
+    unpacked,
+)
 from mgnp_jax.methods.node_pruning.step import train_step
 from mgnp_jax.methods.node_pruning.target import target_of
 from mgnp_jax.methods.node_pruning.validation import measured, validated, why_this_one
 from mgnp_jax.methods.node_pruning.work import Work, prepare
-from mgnp_jax.methods.protocol import Interrupted, OnRecord
+from mgnp_jax.methods.protocol import Interrupted, OnRecord, Saved, Saves
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.compaction import compacted, plan_for
-from mgnp_jax.passes.segment_plan import full_cost
+from mgnp_jax.passes.segment_plan import Plan, full_cost
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import Masks, MgnpError, Record
+from mgnp_jax.types import Masks, Record
 
 
 def find_circuit(
-    key: jax.Array, model: Model, data: TaskData, config: Settings, on_record: OnRecord
+    key: jax.Array,
+    model: Model,
+    data: TaskData,
+    config: Settings,
+    on_record: OnRecord,
+    saves: Saves | None = None,
 ) -> Circuit:
     """Trains gates on the training prompts and keeps the best binary circuit.
 
@@ -42,22 +53,29 @@ def find_circuit(
       on_record: called with a dict at every logged step (`step`, `loss`, its terms,
         `kept`), validation (`step`, `validation`) and compaction (`step`, `cost`, the
         multiply-adds of what is left over those of the whole model, and it as `text`).
+      saves: where the state is put aside between steps, and gone on from; None for nowhere.
 
     Returns:
       The binary circuit with the least objective on the validation split.
 
     Raises:
-      MgnpError: for a loss that is not a number.
+      MgnpError: for a loss, gradient or score that is not a number.
       Interrupted: if the user stops it, with the best circuit so far.
     """
     work = prepare(key, model, data, config)
     state = first_state(config, model.config, work.key, work.sharding)
+    if saves is not None and (saved := saves.latest()) is not None:
+        work, state = _taken_up(work, state, saved)
     try:
         while state.done < config.steps:
-            state = _step(work, state, on_record)
+            state = _step(work, state, on_record, saves)
             if state.done % config.validate_every == 0 or state.done == config.steps:
+                check_numbers(work, state, saves)
                 state, log_alpha = _validate(work, state, on_record)
                 work, state = _compact(work, state, log_alpha, on_record)
+            if saves is not None:
+                aside = functools.partial(_put_aside, work, state, saves)
+                saves.between_steps(state.done, aside, more=state.done < config.steps)
         state = _settle(work, state, on_record)
     except KeyboardInterrupt:
         if state.best is None:
@@ -66,7 +84,27 @@ def find_circuit(
     return _extract(work, state, interrupted=False)
 
 
-def _step(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
+def _put_aside(work: Work, state: LoopState, saves: Saves) -> Saved:
+    check_numbers(work, state, saves)
+    return packed(state)
+
+
+def _taken_up(work: Work, first: LoopState, saved: Saved) -> tuple[Work, LoopState]:
+    """What was put aside, and what is left of the model by then."""
+    state = unpacked(first, saved)
+    trained, controller = work.sharding.replicate((state.trained, state.controller))
+    state = state.replace(trained=trained, controller=controller)  # type: ignore[attr-defined]
+    if state.left is not None:
+        plan = plan_for(work.model.config, state.left, work.config.execution.max_segments)
+        work = _narrowed(work, plan, state.left)
+        assert work.compaction is not None
+        state = state.replace(left=work.compaction.open)  # type: ignore[attr-defined]
+    return work, state
+
+
+def _step(
+    work: Work, state: LoopState, on_record: OnRecord, saves: Saves | None = None
+) -> LoopState:
     """One step, and a line of the log where one is due."""
     config, step = work.config, state.done
     runs = work.sharding.rows(work.train, work.order[step], work.sizes)
@@ -78,13 +116,8 @@ def _step(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
     state = state.replace(done=done, trained=trained)  # type: ignore[attr-defined]
     if step % config.log_every and done != config.steps:
         return state
+    check_numbers(work, state, saves)
     record = {"step": done} | jax.tree.map(float, terms)
-    if not math.isfinite(record["loss"]):
-        told = ", ".join(f"{k} {v}" for k, v in record.items() if k not in ("step", "kept"))
-        raise MgnpError(
-            f"the loss is {record['loss']} at step {done} ({told}): the model gives logits that "
-            "are not numbers on these prompts; check the checkpoint"
-        )
     on_record(record)
     told = {k: v for k, v in record.items() if k not in ("step", "kept")}
     return state.replace(terms=told)  # type: ignore[attr-defined]
@@ -102,11 +135,7 @@ def _validate(work: Work, state: LoopState, on_record: OnRecord) -> tuple[LoopSt
     metrics = _measured(work, masks)
     record = validated(config, done, masks, metrics, state.controller)
     on_record({"step": done, "validation": record})
-    if not math.isfinite(record["objective"]):
-        raise MgnpError(
-            f"the binary circuit of step {done} gives logits that are not numbers on "
-            "the validation prompts; check the checkpoint"
-        )
+    check_measured(record)
     target, best = target_of(config), state.best
     # With a target, prices of earlier steps were not yet those that meet it.
     latest = target is not None or config.choose == "last"
@@ -135,23 +164,29 @@ def _compact(
     # Each step has a forward pass and the gradient's.
     if 2 * (work.cost - plan.cost) * to_come < execution.compile_cost:
         return work, state
-    smaller = compacted(work.model.config, work.params, plan, left)
-    smaller = work.sharding.replicate(smaller)
-    trained = state.trained
+    work = _narrowed(work, plan, left)
+    assert work.compaction is not None
+    left, trained = work.compaction.open, state.trained
     trained = trained.replace(  # type: ignore[attr-defined]
-        log_alpha=closing.closed(trained.log_alpha, smaller.open)
+        log_alpha=closing.closed(trained.log_alpha, left)
     )
     cost = plan.cost / full_cost(work.model.config)
     told = f"closed nodes left out: a token costs {100 * cost:.0f}% of the whole model"
     on_record({"step": state.done, "cost": cost, "text": told})
-    work = dataclasses.replace(
+    return work, state.replace(trained=trained, left=left)  # type: ignore[attr-defined]
+
+
+def _narrowed(work: Work, plan: Plan, left: Masks) -> Work:
+    """The same work on what is left of the model."""
+    smaller = compacted(work.model.config, work.params, plan, jax.device_get(left))
+    smaller = work.sharding.replicate(smaller)
+    return dataclasses.replace(
         work,
         train=work.train.compacted(smaller),
         validation=work.validation.compacted(smaller),
         compaction=smaller,
         cost=plan.cost,
     )
-    return work, state.replace(trained=trained, left=smaller.open)  # type: ignore[attr-defined]
 
 
 def _settle(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
@@ -167,6 +202,7 @@ def _settle(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
     )
     record = validated(work.config, state.done, masks, metrics, state.controller)
     on_record({"step": state.done, "validation": record})
+    check_measured(record)
     best = Best(log_alpha=log_alpha, masks=masks, record=record)
     return state.replace(best=best)  # type: ignore[attr-defined]
 
@@ -176,19 +212,16 @@ def _extract(work: Work, state: LoopState, *, interrupted: bool) -> Circuit:
     if state.best is None:
         raise AssertionError("the last step always validates")
     config = work.config
-    # Numbers that were put aside and read again are NumPy's.
-    record, terms, done = jax.tree.map(
-        lambda number: np.asarray(number).item(), (state.best.record, state.terms, state.done)
-    )
+    record = state.best.record
     metadata: dict[str, Any] = {
         "settings": dataclasses.asdict(config),
         "training": {
-            "steps": done,
+            "steps": state.done,
             "interrupted": interrupted,
             "gates": gate_count(
                 work.model.config, embedding=config.train_embedding, names=config.granularities
             ),
-            "loss": terms,
+            "loss": state.terms,
         },
         "validation": record,
         "note": why_this_one(config, record),
