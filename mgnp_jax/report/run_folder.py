@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mgnp_jax.checkpoint import writing
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.report.figures import heads_figure, neurons_figure
 from mgnp_jax.report.tables import (
@@ -134,7 +135,8 @@ def save_circuit(folder: Path, circuit: Circuit) -> None:
     """
     for old in (folder / "circuit", *folder.glob("circuit.orbax-checkpoint-tmp*")):
         shutil.rmtree(old, ignore_errors=True)
-    circuit.save(folder / "circuit")
+    with writing(folder / "circuit", (circuit.masks, circuit.log_alpha, circuit.scores)):
+        circuit.save(folder / "circuit")
 
 
 def write_whole(file: Path, text: str) -> None:

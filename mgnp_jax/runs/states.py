@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mgnp_jax.checkpoint import load_trees, save_trees
+from mgnp_jax.checkpoint import load_trees, save_trees, writing
 from mgnp_jax.masks.circuit import Circuit, load_circuit
 from mgnp_jax.methods.protocol import Saved
 from mgnp_jax.runs.record_log import RecordLog
@@ -131,7 +130,7 @@ class States:
         self._wait()
         metadata = {**circuit.metadata, "states": self._facts()}
         whole = self.folder / "circuit"
-        with _writing(whole):
+        with writing(whole, (circuit.masks, circuit.log_alpha, circuit.scores)):
             dataclasses.replace(circuit, metadata=metadata).save(whole)
         self._stop.told = "the circuit that was found is kept and will be measured"
 
@@ -207,7 +206,7 @@ class States:
 
 def _write_state(path: Path, trees: dict[str, Any], facts: Record) -> None:
     facts = {**facts, "checksum": _sum(trees, facts)}
-    with _writing(path):
+    with writing(path, trees):
         save_trees(path, trees, facts)
 
 
@@ -231,18 +230,3 @@ def _read_circuit(path: Path) -> tuple[Circuit, Record]:
 def _sum(trees: dict[str, Any], facts: Record) -> str:
     told = json.dumps(facts, sort_keys=True).encode()
     return checksum(trees) + hashlib.sha256(told).hexdigest()
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except MgnpError:
-        raise
-    # Orbax reports a full disk by many exception types.
-    except Exception as error:
-        told = str(error).splitlines()[0] if str(error) else "no message"
-        raise MgnpError(
-            f"{path} cannot be written ({type(error).__name__}: {told}); what was put aside before "
-            "it is whole: make room, then go on with --resume"
-        ) from error
