@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
@@ -16,10 +17,13 @@ import mgnp_jax as mg
 from mgnp_jax.cachedir import cache_root
 from mgnp_jax.methods import DEFAULT
 from mgnp_jax.runs.config import method_named
+from mgnp_jax.runs.stopping import Stopped
 
 
 def command(config_type: type[Any], main: Callable[[Any, Console], Any]) -> None:
     """Parses the command line and runs; exits with 2 on a mistake of the user's.
+
+    Ended by Ctrl-C or SIGTERM it exits with 130 or 143, and says how to go on.
 
     Args:
       config_type: frozen dataclass; its docstrings are the help. If it has a `method`, that
@@ -37,9 +41,19 @@ def command(config_type: type[Any], main: Callable[[Any, Console], Any]) -> None
     except mg.MgnpError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Stopped as stopped:
+        print(f"{stopped}. Go on with:\n  {_command_line(stopped.again)}", file=sys.stderr)
+        raise SystemExit(stopped.code) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _command_line(more: Sequence[str]) -> str:
+    """How this process was called, with some more flags."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = ["-m", spec.name] if spec is not None else [sys.argv[0]]
+    return shlex.join(["python", *program, *sys.argv[1:], *more])
 
 
 def with_method(config_type: type[Any], arguments: Sequence[str]) -> type[Any]:

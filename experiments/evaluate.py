@@ -15,7 +15,7 @@ import mgnp_jax as mg
 from experiments.command import command
 from mgnp_jax.report.tables import comparison_table
 from mgnp_jax.runs.config import check_counts
-from mgnp_jax.runs.run import evaluate_with_bar
+from mgnp_jax.runs.measuring import evaluate_with_bar
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

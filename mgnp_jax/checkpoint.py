@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -69,14 +71,45 @@ def load_trees(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @contextlib.contextmanager
 def _without_its_warnings() -> Iterator[None]:
-    """Keeps what Orbax logs out of the user's terminal; the user's own records pass as before."""
+    """Keeps what Orbax logs out of the user's terminal; the user's own records pass as before.
+
+    Tracebacks, too: what goes wrong is raised beside them.
+    """
     logger = logging.getLogger("absl")
 
     def theirs(record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.ERROR or "orbax" not in record.pathname
+        return "orbax" not in record.pathname
 
     logger.addFilter(theirs)
     try:
         yield
     finally:
         logger.removeFilter(theirs)
+
+
+@contextlib.contextmanager
+def writing(path: Path, trees: Any) -> Iterator[None]:
+    """Says in a line if something cannot be written, a full disk before anything is.
+
+    Args:
+      path: of what is going to be written in this context.
+      trees: pytree of its arrays.
+
+    Raises:
+      MgnpError: naming the path and the reason.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as probe:
+            size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(trees))
+            # And what the files have beside the arrays.
+            os.posix_fallocate(probe.fileno(), 0, 2 * size + 2**18)
+        yield
+    except MgnpError:
+        raise
+    # Orbax reports trouble by many exception types.
+    except Exception as error:
+        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MgnpError(
+            f"{path} cannot be written ({told}); what was written before it is whole: mend that "
+            "and go on (--resume)"
+        ) from error

@@ -80,7 +80,7 @@ def published_step(
     grads = jax.grad(loss)(state.log_alpha)
     updates, opt_state = schedule.optimiser(config).update(grads, state.opt_state, state.log_alpha)
     log_alpha = cast(mg.Masks, optax.apply_updates(state.log_alpha, updates))
-    return TrainState(step=state.step + 1, log_alpha=log_alpha, opt_state=opt_state)
+    return state.replace(step=state.step + 1, log_alpha=log_alpha, opt_state=opt_state)  # type: ignore[attr-defined]
 
 
 def megabytes(compiled: Any) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import resource
 import time
@@ -15,11 +16,13 @@ from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.granularities import as_bool, check_masks
 from mgnp_jax.masks.hierarchy import apply_hierarchy
 from mgnp_jax.methods import DEFAULT
-from mgnp_jax.methods.protocol import Interrupted, Method, OnRecord
+from mgnp_jax.methods.protocol import Interrupted, Method, OnRecord, Resumable, Saves
 from mgnp_jax.metrics.evaluate import check_prompts
 from mgnp_jax.models.hub import Model
+from mgnp_jax.passes.settings import that_count
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import checksum
+from mgnp_jax.types import Record, checksum
+from mgnp_jax.version import __version__
 
 
 def discover(
@@ -29,6 +32,7 @@ def discover(
     config: Method | None = None,
     *,
     on_record: OnRecord = lambda record: None,
+    saves: Saves | None = None,
 ) -> Circuit:
     """Finds the circuit of a task.
 
@@ -39,38 +43,60 @@ def discover(
       data: training prompts are learned from, validation prompts choose the circuit.
       config: a method's: one of `METHODS`, or any other; node pruning by default.
       on_record: called with a dict whenever the method has something to say.
+      saves: where what is found is put aside, and what the method has on its way if it is
+        `Resumable`; called again with the same, it goes on from there. None for nowhere.
 
     Returns:
       The binary circuit.
 
     Raises:
-      MgnpError: for prompts the model cannot take, or a loss that is not a number.
+      MgnpError: for prompts the model cannot take, a loss that is not a number, or what was put
+        aside by another search.
       Interrupted: a `KeyboardInterrupt` that carries the best circuit so far.
     """
     method: Any = DEFAULT() if config is None else config
     for part in (data.train, data.validation):
         check_prompts(model.config, part)
+    origin = _origin(key, model, data, method)
     started = time.perf_counter()
+    find = method.find
+    if saves is not None:
+        saves.open(_search(origin, method))
+        if (found := saves.found()) is not None:
+            return found
+        started -= saves.seconds
+        if isinstance(method, Resumable):
+            find = functools.partial(method.find_from, saves=saves)
     try:
-        circuit = method.find(key, model, data, on_record)
+        circuit = find(key, model, data, on_record)
     except Interrupted as stopped:
         training = {**stopped.circuit.metadata.get("training", {}), "interrupted": True}
         metadata = {**stopped.circuit.metadata, "training": training}
         found = dataclasses.replace(stopped.circuit, metadata=metadata)
-        raise Interrupted(_with_origin(found, key, model, data, method, started)) from None
-    return _with_origin(circuit, key, model, data, method, started)
+        raise Interrupted(_with_origin(found, model, method, origin, started)) from None
+    circuit = _with_origin(circuit, model, method, origin, started)
+    if saves is not None:
+        saves.finish(circuit)
+    return circuit
 
 
-def _with_origin(
-    circuit: Circuit, key: jax.Array, model: Model, data: TaskData, method: Any, started: float
-) -> Circuit:
-    """The circuit with everything in its metadata that does not depend on the method."""
-    training = {
-        "seconds": time.perf_counter() - started,
-        # Of the process, whatever else it has done; kibibytes, as Linux counts.
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+def _search(origin: Record, method: Any) -> Record:
+    """What decides the result of a search, by names that a message may have."""
+    settings = json.loads(json.dumps(that_count(method), default=str))
+    return {
+        "version of mgnp_jax": __version__,
+        "method": origin["method"],
+        "settings": settings,
+        "model config": origin["config_hash"],
+        "weights": origin["weights_checksum"],
+        "prompts": origin["data_checksum"],
+        "key": origin["key"],
     }
-    metadata = {
+
+
+def _origin(key: jax.Array, model: Model, data: TaskData, method: Any) -> Record:
+    """Everything in a circuit's metadata that is known before it is found."""
+    return {
         "method": method.name,
         # Paths and the like as text.
         "config": json.loads(json.dumps(dataclasses.asdict(method), default=str)),
@@ -88,8 +114,19 @@ def _with_origin(
         "data": data.counts() | {"left_out": data.skipped},
         "data_checksum": data.checksum(),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
-        **circuit.metadata,
     }
+
+
+def _with_origin(
+    circuit: Circuit, model: Model, method: Any, origin: Record, started: float
+) -> Circuit:
+    """The circuit, consistent, with everything in its metadata that is not the method's."""
+    training = {
+        "seconds": time.perf_counter() - started,
+        # Of the process, whatever else it has done; kibibytes, as Linux counts.
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    metadata = {**origin, **circuit.metadata}
     metadata["training"] = training | circuit.metadata.get("training", {})
     check_masks(model.config, circuit.masks, f"the masks of {method.name!r}")
     # Consistent whatever the method made of the hierarchy; the same function of the prompts.

@@ -1,9 +1,10 @@
-"""What a method is: a frozen config that finds a circuit."""
+"""What a method is: a frozen config that finds a circuit, and may go on where it was stopped."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 
@@ -27,6 +28,7 @@ class Method(Protocol):
     config.json. `METHODS` has those built in; any other is used just as well. Some fields mean
     the same in all methods that have them: `steps` is the length of the bar, `execution` how
     passes are run, `penalty` what a sweep goes through, `keep` and `max_kl` what is asked for.
+    One that takes long should be `Resumable`, too; any other is begun again when it was stopped.
 
     Attributes:
       name: as on the command line.
@@ -46,6 +48,101 @@ class Method(Protocol):
         Returns:
           Binary masks; `metadata` with what is to be known of how they were found. `discover`
           closes what the hierarchy closes, and adds where they are from.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """A search between two steps, put aside.
+
+    Attributes:
+      done: steps done.
+      trees: by name, nested dicts of NumPy arrays that nothing else will write to.
+      facts: whatever else there is to know, a JSON dict.
+    """
+
+    done: int
+    trees: dict[str, Any]
+    facts: Record
+
+
+class Saves(Protocol):
+    """Where `discover` and a method that can go on put aside what they have.
+
+    Attributes:
+      seconds: that were spent up to the state that is gone on from.
+    """
+
+    seconds: float
+
+    def open(self, search: Record) -> None:
+        """Looks up what there is, before the search.
+
+        Args:
+          search: what decides its result, a JSON dict.
+
+        Raises:
+          MgnpError: if what there is belongs to another search.
+        """
+        ...
+
+    def latest(self) -> Saved | None:
+        """The state to go on from; None to begin."""
+        ...
+
+    def between_steps(self, done: int, state: Callable[[], Saved], *, more: bool) -> None:
+        """To be called after every step: puts the state aside when that is due.
+
+        Args:
+          done: steps done.
+          state: makes it; not called when nothing is due.
+          more: whether another step follows, after which this is called again.
+
+        Raises:
+          KeyboardInterrupt: if the user asked to stop; the state has been put aside.
+        """
+        ...
+
+    def keep(self, state: Saved) -> str:
+        """Puts a state aside at once, as a search does that cannot go on.
+
+        Args:
+          state: to be found by `latest`.
+
+        Returns:
+          Where it is.
+        """
+        ...
+
+    def found(self) -> Circuit | None:
+        """What the search has found, if it is over."""
+        ...
+
+    def finish(self, circuit: Circuit) -> None:
+        """Puts aside what the search has found.
+
+        Args:
+          circuit: to be returned by `found`.
+        """
+        ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A method that can go on: one that has this beside what `Method` wants."""
+
+    def find_from(
+        self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord, saves: Saves
+    ) -> Circuit:
+        """`find` that goes on from `saves.latest()`, to the same circuit bit for bit.
+
+        Args:
+          key: as for `find`, and the same as before.
+          model: as for `find`.
+          data: as for `find`.
+          on_record: as for `find`.
+          saves: to be told of every step.
         """
         ...
 

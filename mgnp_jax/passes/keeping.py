@@ -75,12 +75,13 @@ def keep_what_fits(
     ]
     budget = budget_of(execution, model_config, params, common, at_once)
     if execution.cache != "dataset":
-        on_record({"text": f"Memory: {budget}; nothing is kept (--cache {execution.cache})"})
+        told = f"Memory: {budget}; nothing is kept (--cache {execution.cache})"
+        on_record({"prepared": 0, "of": 0, "text": told})
         return found
     needs = [cache_bytes(model_config, each) for each in spans]
     places, rest = _places(execution, budget.room, needs)
-    on_record({"text": _told(budget, needs, places)})
     total, done = sum(len(batch) for batch in splits), 0
+    on_record({"prepared": done, "of": total, "text": _told(budget, needs, places)})
 
     def on_prompts(count: int) -> None:
         nonlocal done

@@ -12,6 +12,9 @@ import psutil
 SPARE_MEMORY = 2**30
 """Bytes that are left to others, before what can lie in files is put there."""
 
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
+"""What XLA's errors say when there is not enough."""
+
 _CGROUPS = (
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
     (

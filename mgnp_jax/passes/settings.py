@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from mgnp_jax.types import MgnpError
 
 CacheMode = Literal["dataset", "batch", "off"]
 CachePlace = Literal["auto", "device", "host", "disk"]
 Dtype = Literal["float32", "bfloat16"]
+
+SAME_RESULT: dict[str, Any] = {"changes_result": False}
+"""Metadata of a dataclass's field whose value cannot change what is found."""
+
+
+def that_count(config: Any) -> dict[str, Any]:
+    """The settings that can change what is found.
+
+    Args:
+      config: dataclass; fields with the metadata `SAME_RESULT` are left out, those of dataclasses
+        in it, too.
+
+    Returns:
+      Their values by name, nested.
+    """
+    found = dataclasses.asdict(config)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if not field.metadata.get("changes_result", True):
+            del found[field.name]
+        elif dataclasses.is_dataclass(value):
+            found[field.name] = that_count(value)
+    return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,11 +43,11 @@ class Execution:
     cache: CacheMode = "dataset"
     """Values of the plain passes: kept for the `dataset`, computed for each `batch`, or `off`:
     layer by layer beside the masked pass, never kept."""
-    memory_gib: float | None = None
+    memory_gib: float | None = dataclasses.field(default=None, metadata=SAME_RESULT)
     """Most memory that the run takes: of the accelerator's if there is one, else of the machine's.
-    By default half of what is free, on CPUs at most 4. What decides where values are kept, and so
-    never a circuit."""
-    cache_on: CachePlace = "auto"
+    By default half of what is free, on CPUs at most 4. Decides where values are kept, and so never
+    changes a circuit."""
+    cache_on: CachePlace = dataclasses.field(default="auto", metadata=SAME_RESULT)
     """Where a kept dataset lies: on the `device`, in the `host`'s memory, from which each batch is
     copied over, or in a file on `disk`, read batch by batch; by default the first that has room."""
     share_prefix: bool = True

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mgnp_jax.checkpoint import writing
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.report.figures import heads_figure, neurons_figure
 from mgnp_jax.report.tables import (
@@ -17,61 +19,6 @@ from mgnp_jax.report.tables import (
     layer_table,
     size_table,
 )
-from mgnp_jax.types import MgnpError
-
-
-def check_free(wanted: Path | None) -> None:
-    """Refuses a folder that holds something, before anything is computed.
-
-    Args:
-      wanted: the user's choice; None for a numbered default, which is always free.
-
-    Raises:
-      MgnpError: if it is a file or not empty.
-    """
-    if wanted is not None and wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
-        raise MgnpError(
-            f"--out {wanted} is not an empty folder; nothing was computed or changed. Pass a new "
-            "folder, or leave --out away to get a numbered one under runs/"
-        )
-
-
-def new_folder(wanted: Path | None, name: str) -> Path:
-    """Makes the folder of a run.
-
-    Args:
-      wanted: the user's choice; None for `runs/NAME`, numbered if that is taken.
-      name: of the run, for the default.
-
-    Returns:
-      A folder that exists and is empty.
-
-    Raises:
-      MgnpError: if the user's choice holds something already, or no folder can be made there.
-    """
-    try:
-        return _made(wanted, name)
-    except OSError as error:
-        raise MgnpError(
-            f"no folder for the run can be made at {error.filename} ({error.strerror}); pass --out "
-            "FOLDER in a place that can be written to"
-        ) from None
-
-
-def _made(wanted: Path | None, name: str) -> Path:
-    if wanted is not None:
-        check_free(wanted)
-        wanted.mkdir(parents=True, exist_ok=True)
-        return wanted
-    slug = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
-    for number in range(1, 10_000):
-        folder = Path("runs") / (slug if number == 1 else f"{slug}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
-    raise MgnpError(f"runs/ holds 9,999 runs named {slug}; clear some or pass --out")
 
 
 def results_of(
@@ -145,27 +92,23 @@ def tables_of(results: Mapping[str, Any], circuit: Circuit) -> list[Table]:
 
 
 def write(folder: Path, circuit: Circuit, results: Mapping[str, Any]) -> None:
-    """Writes circuit, results, pictures and the explaining page.
+    """Writes circuit, results, pictures and the explaining page, over what there was of them.
 
     Args:
       folder: the run's folder.
       circuit: the circuit; saved with the figures in its metadata.
       results: as `results_of` returns them.
     """
-    circuit.save(folder / "circuit")
+    save_circuit(folder, circuit)
     title = f"{results['task']} on {results['model']}"
     heads_figure(circuit.masks, f"Heads kept: {title}").savefig(folder / "heads.png", dpi=150)
     neurons_figure(circuit.masks, f"Neurons kept: {title}").savefig(folder / "neurons.png", dpi=150)
     tables = "\n\n".join(table.markdown() for table in tables_of(results, circuit))
-    training = results["training"]
-    stopped = ""
-    if training.get("interrupted"):
-        stopped = f", **stopped by the user** after {training.get('steps', 'some')} steps"
     page = f"""# A circuit for {title}
 
 {tables}
 
-Found by the method {results["method"]}{stopped}. Every figure is measured with binary masks on the
+Found by the method {results["method"]}. Every figure is measured with binary masks on the
 held-out test split; layers and heads are counted from 0.
 
 | file | what it is |
@@ -180,4 +123,29 @@ Measure it again in a new process: `python -m experiments.evaluate --circuit {fo
 """
     (folder / "README.md").write_text(page, encoding="utf-8")
     # Last, so that a folder with results is a whole one.
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
+
+
+def save_circuit(folder: Path, circuit: Circuit) -> None:
+    """Writes the circuit of a run, instead of one that was there.
+
+    Args:
+      folder: the run's folder.
+      circuit: the circuit.
+    """
+    for old in (folder / "circuit", *folder.glob("circuit.orbax-checkpoint-tmp*")):
+        shutil.rmtree(old, ignore_errors=True)
+    with writing(folder / "circuit", (circuit.masks, circuit.log_alpha, circuit.scores)):
+        circuit.save(folder / "circuit")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes a file that is there whole or not at all.
+
+    Args:
+      file: its path.
+      text: what it says.
+    """
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, file)

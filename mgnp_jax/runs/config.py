@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 from mgnp_jax.methods import DEFAULT, METHODS
 from mgnp_jax.methods.protocol import Method
+from mgnp_jax.passes.settings import SAME_RESULT, that_count
 from mgnp_jax.report.run_folder import flattened
+from mgnp_jax.runs.folder import SETTINGS, begun, results_in
+from mgnp_jax.runs.states import SAVE_EVERY
 from mgnp_jax.tasks import TASKS
 from mgnp_jax.tasks.metrics import metric_named
 from mgnp_jax.tasks.task import EXTRA_CORRUPTIONS
@@ -38,8 +40,13 @@ class RunConfig:
     """gpt2-mini, smollm2-135m, a Hugging Face id, or a local checkpoint directory."""
     method: str = ""
     """How the circuit is found, by name; decides which further flags there are."""
-    out: Path | None = None
+    out: Path | None = dataclasses.field(default=None, metadata=SAME_RESULT)
     """New or empty folder for the run; by default one under runs/. A sweep's may hold its runs."""
+    resume: bool = dataclasses.field(default=False, metadata=SAME_RESULT)
+    """Go on with the run in that folder, which was stopped or killed, to the same circuit; by
+    default with the latest under runs/. A sweep goes on without being told."""
+    save_every: float = dataclasses.field(default=SAVE_EVERY, metadata=SAME_RESULT)
+    """Seconds between the states that a run can be gone on from."""
     seed: int = 0
     """Of prompts and method; the same seed gives the same circuit."""
     test_prompts: int | None = None
@@ -64,7 +71,10 @@ class RunConfig:
         if self.gt_corruption == "other" and self.task != "gt":
             raise MgnpError("--gt-corruption goes with --task gt alone")
         check_counts(self.seed, self.test_prompts)
-        least_of = (("control_prompts", 1), ("extra_corruptions", 0), ("sweep_span", 1))
+        least_of = (
+            *(("control_prompts", 1), ("extra_corruptions", 0)),
+            *(("sweep_span", 1), ("save_every", 0)),
+        )
         for name, least in least_of:
             if getattr(self, name) < least:
                 flag = name.replace("_", "-")
@@ -165,8 +175,35 @@ def settings_text(config: RunConfig) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
 
 
+def check_same(folder: Path, wanted: RunConfig) -> None:
+    """Refuses to go on with a run by settings that would have another result.
+
+    Args:
+      folder: of the run.
+      wanted: how it would be run now.
+
+    Raises:
+      MgnpError: naming the settings.
+    """
+    # A setting that is newer than the run was at its default.
+    default = RunConfig(task=wanted.task, data=wanted.data, config=type(wanted.config)())
+    now, known = (
+        flattened(json.loads(json.dumps(that_count(c), default=str))) for c in (wanted, default)
+    )
+    saved = flattened(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+    # A method that is not named, and settings that there are no more, are of an older version.
+    was = {**known, "method": None, **saved}
+    other = [n.rpartition(".")[2] for n in now if was[n] != now[n]]
+    other += [n for n in saved if n not in flattened(json.loads(settings_text(wanted)))]
+    if other:
+        raise MgnpError(
+            f"{folder} was run with another {', '.join(other)}; pass another --out, or delete "
+            "that folder to run it again"
+        )
+
+
 def finished(folder: Path, wanted: RunConfig) -> dict[str, Any] | None:
-    """Results of a run that is done; None if it is not, and its remains are removed.
+    """Results of a run that is done; None if it is not.
 
     Args:
       folder: of the run.
@@ -175,26 +212,7 @@ def finished(folder: Path, wanted: RunConfig) -> dict[str, Any] | None:
     Raises:
       MgnpError: if the folder holds a run with other settings, done or not.
     """
-    settings = folder / "config.json"
-    if not settings.exists():
+    if not begun(folder):
         return None
-    # A setting that is newer than the run was at its default.
-    default = RunConfig(task=wanted.task, data=wanted.data, config=type(wanted.config)())
-    now, known = (flattened(json.loads(settings_text(c))) for c in (wanted, default))
-    saved = flattened(json.loads(settings.read_text()))
-    # A method that is not named, and settings that there are no more, are of an older version.
-    was = {**known, "method": None, **saved}
-    other = [n.rpartition(".")[2] for n in now if n != "out" and was[n] != now[n]]
-    other += [n for n in saved if n not in now]
-    if other:
-        raise MgnpError(
-            f"{folder} was run with another {', '.join(other)}; pass another --out, or delete "
-            "that folder to run it again"
-        )
-    file = folder / "results.json"
-    results = json.loads(file.read_text()) if file.exists() else None
-    if results is None or results["training"].get("interrupted"):
-        # A run writes this folder alone, its results last; so this one was cut short.
-        shutil.rmtree(folder)
-        return None
-    return results
+    check_same(folder, wanted)
+    return results_in(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -24,9 +25,13 @@ from mgnp_jax.methods.discover import discover
 from mgnp_jax.metrics.evaluate import evaluate
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import load_model
+from mgnp_jax.report.run_folder import write_whole
 from mgnp_jax.report.tables import LABELS, Table
-from mgnp_jax.runs.config import check_counts, checked_method
+from mgnp_jax.runs.config import check_counts, checked_method, named_after
 from mgnp_jax.runs.decoy_model import Widened, with_decoys
+from mgnp_jax.runs.folder import at_work
+from mgnp_jax.runs.states import States
+from mgnp_jax.runs.stopping import Stop
 from mgnp_jax.tasks import load_task
 from mgnp_jax.types import Masks, MgnpError
 
@@ -49,8 +54,11 @@ class DecoyConfig:
     """Of prompts, method and decoys."""
     test_prompts: int | None = 2000
     """Measure on the first so many test prompts only."""
+    out: Path | None = None
+    """Folder for the two circuits and decoys.json, by default one under runs/; a circuit that is
+    there is not searched again, and a search that was stopped is gone on with."""
     json: Path | None = None
-    """Where to write the figures."""
+    """Where to write the figures, too."""
     method: str = ""
     """How circuits are found, by name; decides which further flags there are."""
     config: Any = DEFAULT()
@@ -99,6 +107,13 @@ def decoys(config: DecoyConfig, console: Console) -> dict[str, Any]:
     Returns:
       The figures, as in the JSON file.
     """
+    name = f"decoys-{config.task}{named_after(config.method)}-seed{config.seed}"
+    out = config.out or Path("runs") / name
+    with at_work(out) as stop:
+        return _decoys(config, out, stop, console)
+
+
+def _decoys(config: DecoyConfig, out: Path, stop: Stop, console: Console) -> dict[str, Any]:
     model = load_model("gpt2-mini")
     data = load_task(config.task, model.tokenizer, config.seed)
     test = data.test.take(slice(config.test_prompts))
@@ -111,9 +126,11 @@ def decoys(config: DecoyConfig, console: Console) -> dict[str, Any]:
         seed=config.seed,
     )
     found = []
-    for each in (model, wide.model):
+    for part, each in (("without", model), ("with", wide.model)):
         console.print(f"Finding the circuit of {config.task} in {each.name}")
-        circuit = discover(jax.random.key(config.seed), each, data, config.config)
+        with contextlib.closing(States(out / part, stop=stop, say=console.print)) as states:
+            key = jax.random.key(config.seed)
+            circuit = discover(key, each, data, config.config, saves=states)
         found.append((circuit, evaluate(each, circuit, test)))
     (plain, alone), (circuit, beside) = found
     result: dict[str, Any] = {
@@ -125,8 +142,8 @@ def decoys(config: DecoyConfig, console: Console) -> dict[str, Any]:
         "granularities": compared(model.config, plain, wide, circuit),
     }
     console.print(_table(result).rich())
-    if config.json is not None:
-        config.json.write_text(json.dumps(result, indent=2) + "\n")
+    for file in (out / "decoys.json", *filter(None, (config.json,))):
+        write_whole(file, json.dumps(result, indent=2) + "\n")
     return result
 
 

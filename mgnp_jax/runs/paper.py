@@ -13,8 +13,9 @@ from mgnp_jax.masks.circuit import load_circuit
 from mgnp_jax.methods import DEFAULT
 from mgnp_jax.report import paper
 from mgnp_jax.report.tables import Table, layer_table
-from mgnp_jax.runs.config import RunConfig, checked_method, finished, named_after
-from mgnp_jax.runs.run import run
+from mgnp_jax.runs.config import RunConfig, checked_method, named_after
+from mgnp_jax.runs.folder import at_work
+from mgnp_jax.runs.run import ensured
 from mgnp_jax.tasks import TASKS
 from mgnp_jax.types import Masks, MgnpError
 
@@ -67,6 +68,12 @@ def protocol(config: PaperConfig, console: Console) -> Runs:
     out = (
         config.out or Path("runs") / f"paper-{Path(config.model).name}{named_after(config.method)}"
     )
+    with at_work(out) as stop:
+        stop.told = "the runs that are done are kept"
+        return _protocol(config, out, console)
+
+
+def _protocol(config: PaperConfig, out: Path, console: Console) -> Runs:
     runs: Runs = {}
     circuits: dict[tuple[str, int], Masks] = {}
     for task in config.tasks:
@@ -81,8 +88,7 @@ def protocol(config: PaperConfig, console: Console) -> Runs:
                 test_prompts=config.test_prompts,
                 config=config.config,
             )
-            results = finished(folder, wanted) or run(wanted, console)
-            runs.setdefault(task, []).append(results)
+            runs.setdefault(task, []).append(ensured(wanted, console))
             circuits[task, seed] = load_circuit(folder).masks
     for table in _write(out, config, runs, circuits):
         console.print(table.rich())

@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 from rich.console import Console
-from rich.progress import Progress
 
 from mgnp_jax.masks.circuit import Circuit
-from mgnp_jax.masks.controls import shuffled
-from mgnp_jax.masks.granularities import EMBEDDING, full_masks, gate_count
-from mgnp_jax.masks.hierarchy import complement
+from mgnp_jax.masks.granularities import gate_count
 from mgnp_jax.methods.discover import discover
 from mgnp_jax.methods.protocol import Interrupted
-from mgnp_jax.metrics.evaluate import check_prompts, evaluate, evaluate_all
+from mgnp_jax.metrics.evaluate import check_prompts
 from mgnp_jax.metrics.sizes import circuit_sizes
 from mgnp_jax.models.hub import Model, load_model
 from mgnp_jax.passes.sharding import batch_sharding
 from mgnp_jax.report import run_folder
 from mgnp_jax.report.progress import TrainingProgress
-from mgnp_jax.runs.config import RunConfig, named_after, settings_text
+from mgnp_jax.runs.config import RunConfig, finished, named_after, settings_text
+from mgnp_jax.runs.folder import (
+    SETTINGS,
+    at_work,
+    begun,
+    check_free,
+    last_default,
+    new_default,
+)
+from mgnp_jax.runs.measuring import controls_of, evaluate_with_bar
+from mgnp_jax.runs.record_log import RecordLog
+from mgnp_jax.runs.states import States
+from mgnp_jax.runs.stopping import Stop, Stopped
 from mgnp_jax.tasks import check_source, load_task
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import Batch, Record
+from mgnp_jax.types import Batch, MgnpError, Record
 
+STATES = "resume"
+"""Where in a run's folder lies what it can be gone on from, until it is done."""
 LITTLE_PRUNED = 0.98
 """Share of the parameters above which a circuit is called the whole model."""
 
 
+Loaded = tuple[Model, TaskData, Batch]
+"""What a run works with: the model, its prompts, those of the test split that are measured on."""
+
+
 def run(config: RunConfig, console: Console) -> dict[str, Any]:
-    """Runs the main job.
+    """Runs the main job, or goes on with it.
 
     Args:
       config: what to do.
@@ -43,12 +59,64 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
       The results, as in results.json.
 
     Raises:
-      Interrupted: if the user stopped the search; what was found by then is measured and saved.
+      Stopped: if a signal ended it, with what it can be gone on from put aside.
+      MgnpError: for a mistake of the user's, or a folder that cannot be written to.
     """
     check_source(config.source)
     if hasattr(config.config, "execution"):
         batch_sharding(config.config.execution.devices)
-    run_folder.check_free(config.out)
+    source = Path(config.source).stem if config.data else config.source
+    name = f"{source}-{Path(config.model).name}{named_after(config.method)}-seed{config.seed}"
+    loaded = None
+    if config.resume:
+        folder = config.out or last_default(name)
+        if not begun(folder):
+            raise MgnpError(
+                f"there is nothing to go on with in {folder}: no run was begun there; leave "
+                "--resume away to begin one, or pass the --out of another"
+            )
+    elif config.out is not None:
+        folder = config.out
+        if not begun(folder):
+            check_free(folder)
+    else:
+        # First, so that a mistake leaves no folder behind.
+        loaded = _load(config)
+        folder = new_default(name)
+    place = ("--out", str(folder)) if config.out is None else ()
+    again = () if config.resume else (*place, "--resume")
+    with at_work(folder, again) as stop:
+        if not config.resume:
+            check_free(folder)
+        elif (results := finished(folder, config)) is not None:
+            shutil.rmtree(folder / STATES, ignore_errors=True)
+            console.print(f"{folder} is done already; its figures are in results.json")
+            return results
+        return _run(config, loaded or _load(config), folder, stop, console)
+
+
+def ensured(config: RunConfig, console: Console) -> dict[str, Any]:
+    """Results of a run that is done, or is gone on with, or begun.
+
+    Args:
+      config: what to do, with the folder to do it in.
+      console: where to report.
+
+    Raises:
+      Stopped: if a signal ended it; called again, it goes on.
+      MgnpError: as `run` does; for a folder that holds a run with other settings, too.
+    """
+    assert config.out is not None
+    if (results := finished(config.out, config)) is not None:
+        return results
+    try:
+        return run(dataclasses.replace(config, resume=begun(config.out)), console)
+    except Stopped as stopped:
+        stopped.again = ()
+        raise
+
+
+def _load(config: RunConfig) -> Loaded:
     model = load_model(config.model)
     data = load_task(
         config.source,
@@ -60,19 +128,25 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     )
     test = data.test.take(slice(config.test_prompts))
     check_prompts(model.config, test)
-    # Only now, so that a mistake above leaves no folder behind.
-    name = f"{data.name}-{Path(config.model).name}{named_after(config.method)}-seed{config.seed}"
-    folder = run_folder.new_folder(config.out, name)
-    # Whole or not at all: `finished` reads it.
-    part = folder / "config.json.part"
-    part.write_text(settings_text(config))
-    part.rename(folder / "config.json")
+    return model, data, test
+
+
+def _run(
+    config: RunConfig, loaded: Loaded, folder: Path, stop: Stop, console: Console
+) -> dict[str, Any]:
+    """Searches, measures and saves, in a folder that is this process's alone."""
+    model, data, test = loaded
+    if not config.resume:
+        run_folder.write_whole(folder / SETTINGS, settings_text(config))
     _say_prompts(config, model, data, console)
     try:
-        circuit = _find(config, model, data, folder, console)
+        circuit = _find(config, model, data, folder, stop, console)
     except Interrupted as stopped:
-        console.print("Stopped; measuring and saving what was found by then", highlight=False)
-        _measure_and_save(config, model, stopped.circuit, test, folder, console)
+        kept = {**stopped.circuit.metadata, "test_prompts": config.test_prompts}
+        best = dataclasses.replace(stopped.circuit, metadata=kept)
+        run_folder.save_circuit(folder, best)
+        told = "the best circuit so far, not measured, is in circuit/"
+        stop.told = ", ".join(filter(None, (stop.told, told)))
         raise
     return _measure_and_save(config, model, circuit, test, folder, console)
 
@@ -97,60 +171,37 @@ def _say_prompts(config: RunConfig, model: Model, data: TaskData, console: Conso
 
 
 def _find(
-    config: RunConfig, model: Model, data: TaskData, folder: Path, console: Console
+    config: RunConfig,
+    model: Model,
+    data: TaskData,
+    folder: Path,
+    stop: Stop,
+    console: Console,
 ) -> Circuit:
     """Searches with a bar; everything that the method says goes to metrics.jsonl, too."""
     steps = getattr(config.config, "steps", None)
-    with (folder / "metrics.jsonl").open("w") as log:
-        with TrainingProgress(steps, console) as progress:
+    with (
+        TrainingProgress(steps, console) as progress,
+        contextlib.closing(RecordLog(folder / "metrics.jsonl")) as log,
+        contextlib.closing(
+            States(
+                folder / STATES,
+                every=config.save_every,
+                stop=stop,
+                log=log,
+                say=lambda text: progress({"text": text}),
+            )
+        ) as states,
+    ):
 
-            def on_record(record: Record) -> None:
-                print(json.dumps(record), file=log, flush=True)
-                progress(record)
+        def on_record(record: Record) -> None:
+            # Of each process its own.
+            if "prepared" not in record:
+                log(record)
+            progress(record)
 
-            key = jax.random.key(config.seed)
-            return discover(key, model, data, config.config, on_record=on_record)
-
-
-def evaluate_with_bar(model: Model, circuit: Circuit, test: Batch, console: Console) -> Record:
-    """`evaluate` with a progress bar.
-
-    Args:
-      model: the model.
-      circuit: the circuit.
-      test: held-out prompts.
-      console: where to draw.
-
-    Returns:
-      The metrics.
-    """
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("Measuring on test prompts", total=len(test))
-        return evaluate(
-            model, circuit, test, on_progress=lambda prompts: bar.advance(task, prompts)
-        )
-
-
-def controls_of(
-    model: Model, circuit: Circuit, some: Batch, seed: int
-) -> dict[str, dict[str, Any]]:
-    """The circuit beside others that should fail.
-
-    Args:
-      model: the model.
-      circuit: the circuit.
-      some: held-out prompts.
-      seed: of the random one.
-
-    Returns:
-      Metrics of the circuit, a random one of its size, what it leaves out, and nothing kept.
-    """
-    others = {
-        "random": shuffled(jax.random.key(seed), circuit.masks),
-        "complement": complement(circuit.masks),
-        "empty": full_masks(model.config, 0.0, embedding=EMBEDDING in circuit.masks),
-    }
-    return evaluate_all(model, {"circuit": circuit, **others}, some)
+        key = jax.random.key(config.seed)
+        return discover(key, model, data, config.config, on_record=on_record, saves=states)
 
 
 def _measure_and_save(
@@ -166,6 +217,7 @@ def _measure_and_save(
     results["controls"] = controls_of(model, circuit, some, config.seed)
     metadata = {**circuit.metadata, "test_prompts": config.test_prompts, "figures": figures}
     run_folder.write(folder, dataclasses.replace(circuit, metadata=metadata), results)
+    shutil.rmtree(folder / STATES)
     for table in run_folder.tables_of(results, circuit):
         console.print(table.rich())
     if results["parameters"]["active"] > LITTLE_PRUNED * results["parameters"]["total"]:

@@ -14,8 +14,9 @@ from rich.console import Console
 from mgnp_jax.masks.granularities import ATTENTION_HEADS, MLP_HIDDEN
 from mgnp_jax.report.figures import trade_off
 from mgnp_jax.report.tables import Table
-from mgnp_jax.runs.config import RunConfig, finished, named_after
-from mgnp_jax.runs.run import run
+from mgnp_jax.runs.config import RunConfig, named_after
+from mgnp_jax.runs.folder import at_work
+from mgnp_jax.runs.run import ensured
 
 COLUMNS = {
     "price": "{:.3g}",
@@ -72,6 +73,14 @@ def sweep(config: RunConfig, points: int, console: Console) -> list[dict[str, fl
     source = Path(config.source).stem
     name = f"sweep-{source}-{Path(config.model).name}{named_after(config.method)}-seed{config.seed}"
     out = config.out or Path("runs") / name
+    with at_work(out) as stop:
+        stop.told = "the runs that are done are kept"
+        return _sweep(config, points, source, out, console)
+
+
+def _sweep(
+    config: RunConfig, points: int, source: str, out: Path, console: Console
+) -> list[dict[str, float]]:
     rows = []
     for factor in np.geomspace(1 / config.sweep_span, config.sweep_span, points):
         price = float(f"{config.config.penalty * factor:.4g}")
@@ -81,8 +90,7 @@ def sweep(config: RunConfig, points: int, console: Console) -> list[dict[str, fl
             out=out / f"price-{price:g}",
             config=dataclasses.replace(config.config, penalty=price),
         )
-        results = finished(out / f"price-{price:g}", wanted) or run(wanted, console)
-        rows.append(row_of(results, price))
+        rows.append(row_of(ensured(wanted, console), price))
     with (out / "trade-off.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(COLUMNS))
         writer.writeheader()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -258,7 +259,7 @@ def test_the_compile_pipeline_of_users_gives_the_same_figures(
     assert kept[0] == pytest.approx(kept[1], abs=0.05) and max(kept) < 0.9
 
 
-def test_a_stopped_run_saves_what_it_has_and_says_so(
+def test_a_stopped_run_keeps_its_best_circuit_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = TrainingProgress.__call__
@@ -266,17 +267,28 @@ def test_a_stopped_run_saves_what_it_has_and_says_so(
     def stop(self: TrainingProgress, record: dict[str, Any]) -> None:
         shown(self, record)
         if record.get("step", 0) > 3 and "loss" in record:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(TrainingProgress, "__call__", stop)
-    out = tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
     short = ("--steps", 6, "--validate-every", 3, "--log-every", 1, "--validation-prompts", 8)
-    few = (*short, "--test-prompts", 8, "--out", out)
-    assert call_here("experiments.run", "--task", "ioi", *few) == 130
+    few = ("--task", "ioi", *short, "--test-prompts", 8, "--control-prompts", 8)
+    assert call_here("experiments.run", *few, cwd=tmp_path) == 130
+    printed = capsys.readouterr().err
+    out = "runs/ioi-gpt2-mini-seed0"
+    command = " ".join(map(str, ("python -m experiments.run", *few, "--out", out, "--resume")))
+    assert "the state of step 4 is kept, the best circuit so far, not measured" in printed
+    assert command in printed
+    best = mg.load_circuit(tmp_path / out).metadata
+    assert best["training"]["interrupted"] and best["validation"]["step"] == 3
+    monkeypatch.setattr(TrainingProgress, "__call__", shown)
+    # By default the latest of that name.
+    assert call_here("experiments.run", *few, "--resume", cwd=tmp_path) == 0
     printed = capsys.readouterr().out
-    assert "measuring and saving what was found by then" in printed
-    # Three steps close nothing.
+    assert "Going on after step 4" in printed
+    # Six steps close nothing.
     assert "hardly anything is pruned, so this is the model" in printed
-    results = json.loads((out / "results.json").read_text())
-    assert results["training"]["interrupted"] and results["validation"]["step"] == 3
-    assert mg.load_circuit(out).metadata["training"]["steps"] == 3
+    results = json.loads((tmp_path / out / "results.json").read_text())
+    assert not results["training"]["interrupted"] and results["training"]["steps"] == 6
+    assert call_here("experiments.run", *few, "--resume", cwd=tmp_path) == 0
+    assert "is done already" in capsys.readouterr().out

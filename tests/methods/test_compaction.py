@@ -130,11 +130,11 @@ def test_training_leaves_closed_nodes_out_and_never_reopens_them(
     states: list[tuple[mg.Masks | None, mg.Masks]] = []
     step = loop._step
 
-    def watched(work: Any, state: Any, on_record: Any) -> Any:
-        state = step(work, state, on_record)
+    def watched(*before: Any) -> Any:
+        work, state = step(*before)
         log_alpha = jax.tree.map(jnp.copy, state.trained.log_alpha)
         states.append((state.left, log_alpha))
-        return state
+        return work, state
 
     monkeypatch.setattr(loop, "_step", watched)
     records: list[dict[str, Any]] = []

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
-from mgnp_jax.methods.node_pruning import schedule, state
+from mgnp_jax.methods.node_pruning import loop, schedule, state
 from mgnp_jax.methods.node_pruning.config import GateKind
 from mgnp_jax.methods.node_pruning.controller import Controller, next_controller
 from mgnp_jax.methods.node_pruning.step import train_step
-from mgnp_jax.passes import cached_runs
+from mgnp_jax.passes import cached_runs, memory
 from mgnp_jax.passes.keeping import keep_what_fits
 from tests import tiny
 
@@ -331,3 +331,44 @@ def test_gates_of_other_granularities_stay_open() -> None:
     # A closed head's neurons are closed with it, the open heads' all open.
     heads, neurons = circuit.masks["attention_heads"], circuit.masks["attention_neurons"]
     np.testing.assert_array_equal(neurons, np.broadcast_to(heads[..., None], neurons.shape))
+
+
+def test_a_step_that_finds_no_memory_is_done_again_with_values_in_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny.model("gpt2")
+    expected = find(model, CONFIG)
+    real, calls = loop.train_step, 0
+
+    def short(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes")
+        return real(*args)
+
+    monkeypatch.setattr(loop, "train_step", short)
+    records: list[dict[str, Any]] = []
+    key, data = jax.random.key(0), tiny.data(model.config)
+    got = mg.discover(key, model, data, CONFIG, on_record=records.append)
+    assert [r["step"] for r in records if "in files" in r.get("text", "")] == [5]
+    assert [r["step"] for r in records if "loss" in r] == [1, 4, 7, 10, 12]
+    assert calls == CONFIG.steps + 1
+    chex.assert_trees_all_equal(got.log_alpha, expected.log_alpha)
+
+    calls = 5
+    lean = dataclasses.replace(CONFIG, execution=mg.Execution(cache_on="disk"))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Out of memory"):
+        mg.discover(key, model, data, lean)
+
+
+def test_values_go_to_files_when_the_machine_runs_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.model("llama")
+    expected = find(model, CONFIG)
+    monkeypatch.setattr(memory, "is_short", lambda: True)
+    records: list[dict[str, Any]] = []
+    got = mg.discover(
+        *(jax.random.key(0), model, tiny.data(model.config), CONFIG), on_record=records.append
+    )
+    assert sum("runs short" in record.get("text", "") for record in records) == 1
+    chex.assert_trees_all_equal(got.log_alpha, expected.log_alpha)

@@ -58,17 +58,22 @@ def test_auc_counts_pairs() -> None:
     assert auc(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == (1 + 0.5 + 1 + 1) / 4
 
 
-def test_the_comparison_is_written(tmp_path: Path) -> None:
+def test_the_comparison_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = DecoyConfig(
         decoy_heads=1,
         decoy_hidden=8,
         decoy_layers=1,
         test_prompts=8,
+        out=tmp_path / "out",
         json=tmp_path / "decoys.json",
         config=mg.DiscoverConfig(steps=2, batch_size=4, validation_prompts=8),
     )
     result = decoys(config, Console(quiet=True))
-    assert json.loads((tmp_path / "decoys.json").read_text()) == result
+    for file in (tmp_path / "decoys.json", tmp_path / "out" / "decoys.json"):
+        assert json.loads(file.read_text()) == result
+    # What was found is not searched again.
+    monkeypatch.setattr(mg.DiscoverConfig, "find_from", lambda *_, **__: pytest.fail("searched"))
+    assert decoys(config, Console(quiet=True)) == result
     heads = result["granularities"]["attention_heads"]
     assert heads["decoys"] == 4 + 9 and heads["kept_without"] == 32
     assert result["settings"]["config"]["steps"] == 2 and heads["auc"] is not None

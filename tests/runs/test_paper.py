@@ -44,7 +44,7 @@ def test_tables_are_written_and_finished_runs_kept(checkpoint: Path, tmp_path: P
     console = Console(file=printed, width=400)
     first = paper.protocol(config, console)
     assert "names come again in other templates" in printed.getvalue()
-    # A run that was cut short is run again, the others are not.
+    # A run that was cut short is gone on with, the others are left alone.
     (tmp_path / "paper" / "gp-seed1" / "results.json").unlink()
     kept = tmp_path / "paper" / "gp-seed0" / "results.json"
     written = kept.stat().st_mtime_ns

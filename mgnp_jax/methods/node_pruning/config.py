@@ -125,7 +125,9 @@ class Settings:
             *("mean_score_weight", "log_every", "validate_every", "validation_prompts"),
         )
         default = type(self)()
-        return dataclasses.replace(self, **{name: getattr(default, name) for name in host})
+        execution = dataclasses.replace(self.execution, memory_gib=None, cache_on="auto")
+        changes = {name: getattr(default, name) for name in host}
+        return dataclasses.replace(self, execution=execution, **changes)
 
     @property
     def trained(self) -> tuple[str, ...]:

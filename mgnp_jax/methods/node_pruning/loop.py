@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from typing import Any
+import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mgnp_jax.masks.circuit import Circuit, binarise
-from mgnp_jax.masks.granularities import gate_count
 from mgnp_jax.methods.node_pruning import compaction as closing
 from mgnp_jax.methods.node_pruning import schedule
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.controller import next_controller
-from mgnp_jax.methods.node_pruning.state import Best, LoopState, first_state
+from mgnp_jax.methods.node_pruning.extraction import extracted, settled
+from mgnp_jax.methods.node_pruning.numbers import check_measured, check_numbers
+from mgnp_jax.methods.node_pruning.state import (
+    Best,
+    LoopState,
+    first_state,
+    packed,
+    unpacked,
+)
 from mgnp_jax.methods.node_pruning.step import train_step
 from mgnp_jax.methods.node_pruning.target import target_of
-from mgnp_jax.methods.node_pruning.validation import measured, validated, why_this_one
+from mgnp_jax.methods.node_pruning.validation import measured, validated
 from mgnp_jax.methods.node_pruning.work import Work, prepare
-from mgnp_jax.methods.protocol import Interrupted, OnRecord
+from mgnp_jax.methods.protocol import Interrupted, OnRecord, Saved, Saves
 from mgnp_jax.models.hub import Model
+from mgnp_jax.passes import memory
 from mgnp_jax.passes.compaction import compacted, plan_for
-from mgnp_jax.passes.segment_plan import full_cost
+from mgnp_jax.passes.segment_plan import Plan, full_cost
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import Masks, MgnpError, Record
+from mgnp_jax.types import Masks
+
+IN_FILES = "values of the plain passes are kept in files from here on"
 
 
 def find_circuit(
-    key: jax.Array, model: Model, data: TaskData, config: Settings, on_record: OnRecord
+    key: jax.Array,
+    model: Model,
+    data: TaskData,
+    config: Settings,
+    on_record: OnRecord,
+    saves: Saves | None = None,
 ) -> Circuit:
     """Trains gates on the training prompts and keeps the best binary circuit.
 
@@ -42,56 +54,105 @@ def find_circuit(
       on_record: called with a dict at every logged step (`step`, `loss`, its terms,
         `kept`), validation (`step`, `validation`) and compaction (`step`, `cost`, the
         multiply-adds of what is left over those of the whole model, and it as `text`).
+      saves: where the state is put aside between steps, and gone on from; None for nowhere.
 
     Returns:
       The binary circuit with the least objective on the validation split.
 
     Raises:
-      MgnpError: for a loss that is not a number.
+      MgnpError: for a loss, gradient or score that is not a number.
       Interrupted: if the user stops it, with the best circuit so far.
     """
     work = prepare(key, model, data, config, on_record)
     state = first_state(config, model.config, work.key, work.sharding)
+    if saves is not None and (saved := saves.latest()) is not None:
+        work, state = _taken_up(work, state, saved)
     try:
         while state.done < config.steps:
-            state = _step(work, state, on_record)
-            if state.done % config.validate_every == 0 or state.done == config.steps:
-                state, log_alpha = _validate(work, state, on_record)
-                work, state = _compact(work, state, log_alpha, on_record)
-        state = _settle(work, state, on_record)
+            work, state = _advance(work, state, on_record, saves)
+            if saves is not None:
+                aside = functools.partial(_put_aside, work, state, saves)
+                saves.between_steps(state.done, aside, more=state.done < config.steps)
+        state = settled(work, state, on_record)
     except KeyboardInterrupt:
         if state.best is None:
             raise
-        raise Interrupted(_extract(work, state, interrupted=True)) from None
-    return _extract(work, state, interrupted=False)
+        raise Interrupted(extracted(work, state, interrupted=True)) from None
+    return extracted(work, state, interrupted=False)
 
 
-def _step(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
+def _put_aside(work: Work, state: LoopState, saves: Saves) -> Saved:
+    check_numbers(work, state, saves)
+    return packed(state)
+
+
+def _taken_up(work: Work, first: LoopState, saved: Saved) -> tuple[Work, LoopState]:
+    """What was put aside, and what is left of the model by then."""
+    state = unpacked(first, saved)
+    trained, controller = work.sharding.replicate((state.trained, state.controller))
+    state = state.replace(trained=trained, controller=controller)  # type: ignore[attr-defined]
+    if state.left is not None:
+        plan = plan_for(work.model.config, state.left, work.config.execution.max_segments)
+        work = _narrowed(work, plan, state.left)
+        assert work.compaction is not None
+        state = state.replace(left=work.compaction.open)  # type: ignore[attr-defined]
+    return work, state
+
+
+def _advance(
+    work: Work, state: LoopState, on_record: OnRecord, saves: Saves | None
+) -> tuple[Work, LoopState]:
+    """A step and what is due after it; with less in memory if there is not enough."""
+    short = state.done % work.config.log_every == 0 and memory.is_short()
+    if short and (lean := work.in_files()) is not None:
+        on_record({"step": state.done, "text": f"memory runs short: {IN_FILES}"})
+        work = lean
+    try:
+        return _step_and_validation(work, state, on_record, saves)
+    except jax.errors.JaxRuntimeError as error:
+        lean = work.in_files() if memory.OUT_OF_MEMORY in str(error) else None
+        if lean is None:
+            raise
+    on_record({"step": state.done, "text": f"no memory for a step: {IN_FILES}"})
+    return _step_and_validation(lean, state, on_record, saves)
+
+
+def _step_and_validation(
+    work: Work, state: LoopState, on_record: OnRecord, saves: Saves | None
+) -> tuple[Work, LoopState]:
+    work, state = _step(work, state, on_record, saves)
+    config = work.config
+    if state.done % config.validate_every and state.done != config.steps:
+        return work, state
+    check_numbers(work, state, saves)
+    state, log_alpha = _validate(work, state, on_record)
+    work, state = _compact(work, state, log_alpha, on_record)
+    # Compilers leave some behind.
+    memory.give_back()
+    return work, state
+
+
+def _step(
+    work: Work, state: LoopState, on_record: OnRecord, saves: Saves | None = None
+) -> tuple[Work, LoopState]:
     """One step, and a line of the log where one is due."""
     config, step = work.config, state.done
-    runs = work.sharding.rows(work.train, work.order[step], work.sizes)
     trained, terms = train_step(
         *(work.static, work.model.config, work.key, work.params),
-        *(state.trained, runs, state.controller, work.compaction),
+        *(state.trained, work.batch_of(step), state.controller, work.compaction),
     )
     done = step + 1
+    # The next batch is laid out while this step runs, and no further ahead: batches are large.
+    work = work.ahead_of(done)
+    trained, terms = jax.block_until_ready((trained, terms))
     state = state.replace(done=done, trained=trained)  # type: ignore[attr-defined]
     if step % config.log_every and done != config.steps:
-        return state
+        return work, state
+    check_numbers(work, state, saves)
     record = {"step": done} | jax.tree.map(float, terms)
-    if not math.isfinite(record["loss"]):
-        told = ", ".join(f"{k} {v}" for k, v in record.items() if k not in ("step", "kept"))
-        raise MgnpError(
-            f"the loss is {record['loss']} at step {done} ({told}): the model gives logits that "
-            "are not numbers on these prompts; check the checkpoint"
-        )
     on_record(record)
     told = {k: v for k, v in record.items() if k not in ("step", "kept")}
-    return state.replace(terms=told)  # type: ignore[attr-defined]
-
-
-def _measured(work: Work, masks: Masks) -> Record:
-    return measured(work.validation, masks, work.at_once)
+    return work, state.replace(terms=told)  # type: ignore[attr-defined]
 
 
 def _validate(work: Work, state: LoopState, on_record: OnRecord) -> tuple[LoopState, Masks]:
@@ -99,14 +160,10 @@ def _validate(work: Work, state: LoopState, on_record: OnRecord) -> tuple[LoopSt
     config, done = work.config, state.done
     log_alpha = jax.tree.map(jnp.copy, state.trained.log_alpha)
     masks = binarise(log_alpha)
-    metrics = _measured(work, masks)
+    metrics = measured(work.validation, masks, work.at_once)
     record = validated(config, done, masks, metrics, state.controller)
     on_record({"step": done, "validation": record})
-    if not math.isfinite(record["objective"]):
-        raise MgnpError(
-            f"the binary circuit of step {done} gives logits that are not numbers on "
-            "the validation prompts; check the checkpoint"
-        )
+    check_measured(record)
     target, best = target_of(config), state.best
     # With a target, prices of earlier steps were not yet those that meet it.
     latest = target is not None or config.choose == "last"
@@ -135,61 +192,19 @@ def _compact(
     # Each step has a forward pass and the gradient's.
     if 2 * (work.cost - plan.cost) * to_come < execution.compile_cost:
         return work, state
-    smaller = compacted(work.model.config, work.params, plan, left)
-    smaller = work.sharding.replicate(smaller)
-    trained = state.trained
+    work = _narrowed(work, plan, left)
+    assert work.compaction is not None
+    left, trained = work.compaction.open, state.trained
     trained = trained.replace(  # type: ignore[attr-defined]
-        log_alpha=closing.closed(trained.log_alpha, smaller.open)
+        log_alpha=closing.closed(trained.log_alpha, left)
     )
     cost = plan.cost / full_cost(work.model.config)
     told = f"closed nodes left out: a token costs {100 * cost:.0f}% of the whole model"
     on_record({"step": state.done, "cost": cost, "text": told})
-    work = work.compacted(smaller, plan.cost)
-    return work, state.replace(trained=trained, left=smaller.open)  # type: ignore[attr-defined]
+    return work, state.replace(trained=trained, left=left)  # type: ignore[attr-defined]
 
 
-def _settle(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
-    """Meets the size or quality that was asked for, if one was."""
-    target = target_of(work.config)
-    if target is None or state.best is None:
-        return state
-    log_alpha, masks, metrics = target.settle(
-        state.best.log_alpha,
-        work.config.granularities,
-        lambda new, old: closing.hold(new, old, state.left),
-        lambda masks: _measured(work, masks),
-    )
-    record = validated(work.config, state.done, masks, metrics, state.controller)
-    on_record({"step": state.done, "validation": record})
-    best = Best(log_alpha=log_alpha, masks=masks, record=record)
-    return state.replace(best=best)  # type: ignore[attr-defined]
-
-
-def _extract(work: Work, state: LoopState, *, interrupted: bool) -> Circuit:
-    """The circuit to keep, and what is to be known of its training."""
-    if state.best is None:
-        raise AssertionError("the last step always validates")
-    config = work.config
-    # Numbers that were put aside and read again are NumPy's.
-    record, terms, done = jax.tree.map(
-        lambda number: np.asarray(number).item(), (state.best.record, state.terms, state.done)
-    )
-    metadata: dict[str, Any] = {
-        "settings": dataclasses.asdict(config),
-        "training": {
-            "steps": done,
-            "interrupted": interrupted,
-            "gates": gate_count(
-                work.model.config, embedding=config.train_embedding, names=config.granularities
-            ),
-            "loss": terms,
-        },
-        "validation": record,
-        "note": why_this_one(config, record),
-    }
-    return Circuit(
-        masks=state.best.masks,
-        log_alpha=state.best.log_alpha,
-        metadata=metadata,
-        ablation_values=work.constants,
-    )
+def _narrowed(work: Work, plan: Plan, left: Masks) -> Work:
+    """The same work on what is left of the model."""
+    smaller = compacted(work.model.config, work.params, plan, jax.device_get(left))
+    return work.compacted(work.sharding.replicate(smaller), plan.cost)

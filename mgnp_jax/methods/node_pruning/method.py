@@ -10,7 +10,7 @@ import jax
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.loop import find_circuit
-from mgnp_jax.methods.protocol import OnRecord
+from mgnp_jax.methods.protocol import OnRecord, Saves
 from mgnp_jax.models.hub import Model
 from mgnp_jax.tasks.task import TaskData
 
@@ -24,3 +24,9 @@ class DiscoverConfig(Settings):
     def find(self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord) -> Circuit:
         """Trains gates and binarises them, see `Method.find`."""
         return find_circuit(key, model, data, self, on_record)
+
+    def find_from(
+        self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord, saves: Saves
+    ) -> Circuit:
+        """Goes on with it, see `Resumable.find_from`."""
+        return find_circuit(key, model, data, self, on_record, saves)

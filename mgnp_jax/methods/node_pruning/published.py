@@ -22,7 +22,7 @@ from mgnp_jax.masks.granularities import GRANULARITIES, gate_count
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.loop import find_circuit
 from mgnp_jax.methods.node_pruning.prices import Penalties
-from mgnp_jax.methods.protocol import OnRecord
+from mgnp_jax.methods.protocol import OnRecord, Saves
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.settings import Execution
@@ -118,9 +118,25 @@ class PublishedConfig:
 
     def find(self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord) -> Circuit:
         """Trains gates as published and binarises the last ones, see `Method.find`."""
+        return self._find(key, model, data, on_record, None)
+
+    def find_from(
+        self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord, saves: Saves
+    ) -> Circuit:
+        """Goes on with it, see `Resumable.find_from`."""
+        return self._find(key, model, data, on_record, saves)
+
+    def _find(
+        self,
+        key: jax.Array,
+        model: Model,
+        data: TaskData,
+        on_record: OnRecord,
+        saves: Saves | None,
+    ) -> Circuit:
         if data.extra_corruptions:
             data = dataclasses.replace(data, train=once_each(data.train))
-        return find_circuit(key, model, data, self.settings(model.config, data), on_record)
+        return find_circuit(key, model, data, self.settings(model.config, data), on_record, saves)
 
     def settings(self, model_config: ModelConfig, data: TaskData) -> Settings:
         """What the engine is asked for.

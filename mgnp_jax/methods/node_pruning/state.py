@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -14,6 +15,7 @@ from mgnp_jax.masks.granularities import full_masks
 from mgnp_jax.methods.node_pruning import schedule
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.controller import Controller, first_controller
+from mgnp_jax.methods.protocol import Saved
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.sharding import BatchSharding
 from mgnp_jax.types import INIT_STREAM, Masks, stream_key
@@ -30,11 +32,14 @@ class TrainState:
       step: [] int32, steps done.
       log_alpha: float32 arrays by granularity.
       opt_state: optax's.
+      bad: [] int32, the first step (from 1) whose loss or gradient was not a number, from which on
+        nothing moves; 0 while there is none.
     """
 
     step: jax.Array
     log_alpha: Masks
     opt_state: optax.OptState
+    bad: jax.Array
 
 
 @struct.dataclass
@@ -93,7 +98,8 @@ def first_trained(config: Settings, model_config: ModelConfig, key: jax.Array) -
             leaf += jax.random.uniform(each, leaf.shape, leaf.dtype, -spread, spread)
         log_alpha[name] = leaf
     opt_state = schedule.optimiser(config).init(log_alpha)
-    return TrainState(step=jnp.zeros((), jnp.int32), log_alpha=log_alpha, opt_state=opt_state)
+    none = jnp.zeros((), jnp.int32)
+    return TrainState(step=none, log_alpha=log_alpha, opt_state=opt_state, bad=none)
 
 
 def first_state(
@@ -110,3 +116,51 @@ def first_state(
     trained = first_trained(config.of_a_step, model_config, key)
     trained, controller = sharding.replicate((trained, first_controller(config)))
     return LoopState(done=0, trained=trained, controller=controller)
+
+
+def packed(state: LoopState) -> Saved:
+    """A state as it can be put aside.
+
+    Args:
+      state: between two steps.
+    """
+    moving = (state.trained, state.controller)
+    trees: dict[str, Any] = {
+        "moving": {
+            jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(moving)
+        }
+    }
+    facts: dict[str, Any] = {"terms": state.terms}
+    if state.left is not None:
+        trees["left"] = state.left
+    if state.best is not None:
+        trees["best"] = {"log_alpha": state.best.log_alpha, "masks": state.best.masks}
+        facts["record"] = state.best.record
+    # Copies: the next step overwrites what it is given.
+    trees = jax.tree.map(lambda leaf: np.array(leaf, copy=True), trees)
+    return Saved(done=int(state.done), trees=trees, facts=facts)
+
+
+def unpacked(first: LoopState, saved: Saved) -> LoopState:
+    """The state that was put aside, bit for bit.
+
+    Args:
+      first: the state before the first step of the same search.
+      saved: by `packed`.
+    """
+    old = saved.trees["moving"]
+    trained, controller = jax.tree.map_with_path(
+        lambda path, leaf: jnp.asarray(old[jax.tree_util.keystr(path)], leaf.dtype),
+        (first.trained, first.controller),
+    )
+    best = None
+    if "best" in saved.trees:
+        best = Best(**jax.tree.map(jnp.asarray, saved.trees["best"]), record=saved.facts["record"])
+    return LoopState(
+        done=saved.done,
+        trained=trained,
+        controller=controller,
+        left=saved.trees.get("left"),
+        best=best,
+        terms=saved.facts["terms"],
+    )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from typing import cast
+from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from mgnp_jax.methods.node_pruning import schedule
@@ -44,11 +45,12 @@ def train_step(
       compaction: what is left of the model; None for all of it.
 
     Returns:
-      The next state; the loss terms and open fractions of this step, before the update.
+      The next state; the loss terms and open fractions of this step, before the update. From a
+      step on whose loss or gradient is not a number, the state stays and names it as `bad`.
     """
     key = stream_key(root, MASK_STREAM, state.step)
     value_and_grad = jax.value_and_grad(objective, has_aux=True)
-    (_, record), grads = value_and_grad(
+    (loss, record), grads = value_and_grad(
         state.log_alpha,
         key,
         config,
@@ -63,4 +65,12 @@ def train_step(
     log_alpha = cast(Masks, optax.apply_updates(state.log_alpha, updates))
     left = None if compaction is None else compaction.open
     log_alpha = hold(log_alpha, state.log_alpha, left)
-    return TrainState(step=state.step + 1, log_alpha=log_alpha, opt_state=opt_state), record
+    moved = TrainState(step=state.step + 1, log_alpha=log_alpha, opt_state=opt_state, bad=state.bad)
+    numbers = (state.bad == 0) & _all_finite((loss, grads))
+    stays = state.replace(bad=jnp.where(state.bad, state.bad, state.step + 1))  # type: ignore[attr-defined]
+    return jax.tree.map(lambda new, old: jnp.where(numbers, new, old), moved, stays), record
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    each = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+    return jnp.stack(each).all()

@@ -12,6 +12,7 @@ from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.ablation import ablation_values
+from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.compaction import Compaction
 from mgnp_jax.passes.keeping import keep_what_fits, shares_prefix
 from mgnp_jax.passes.precision import as_stored
@@ -43,6 +44,8 @@ class Work:
       constants: given to pruned nodes; None for the corrupted run's values.
       compaction: what is left of the model; None for all of it.
       cost: multiply-adds a token of what is left.
+      ahead: a step and its batch, laid out before its turn; None if there is none.
+      read: [N] which of the split's prompts the training prompts are.
     """
 
     config: Settings
@@ -59,6 +62,30 @@ class Work:
     constants: AblationValues | None
     compaction: Compaction | None = None
     cost: float
+    ahead: tuple[int, CachedRuns] | None = None
+    read: np.ndarray
+
+    def batch_of(self, step: int) -> CachedRuns:
+        """What a step reads.
+
+        Args:
+          step: from 0.
+        """
+        if self.ahead is not None and self.ahead[0] == step:
+            return self.ahead[1]
+        return self.sharding.rows(self.train, self.order[step], self.sizes)
+
+    def ahead_of(self, step: int) -> Work:
+        """The same with the batch of a step laid out.
+
+        Args:
+          step: from 0; one that is not run has none.
+        """
+        if step >= len(self.order):
+            return dataclasses.replace(self, ahead=None)
+        # Not of another step: the batch that is there has been used.
+        batch = dataclasses.replace(self, ahead=None).batch_of(step)
+        return dataclasses.replace(self, ahead=(step, batch))
 
     def compacted(self, smaller: Compaction, cost: float) -> Work:
         """The same for what is left of the model.
@@ -73,6 +100,7 @@ class Work:
             validation=self.validation.compacted(smaller),
             compaction=smaller,
             cost=cost,
+            ahead=None,
         )
 
     def in_files(self) -> Work | None:
@@ -81,7 +109,7 @@ class Work:
             return None
         train = self.train.in_files(Room(0, 0, free_on_disk()))
         validation = self.validation.in_files(Room(0, 0, free_on_disk()))
-        return dataclasses.replace(self, train=train, validation=validation)
+        return dataclasses.replace(self, train=train, validation=validation, ahead=None)
 
 
 def prepare(
@@ -118,7 +146,7 @@ def prepare(
     at_once = size // execution.accumulate
     constants = ablation_values(model.config, params, data.train, config.ablation, at_once)
     read, order = _read(key, data.train, config, size)
-    splits = [read, data.validation.take(slice(config.validation_prompts))]
+    splits = [data.train.take(read), data.validation.take(slice(config.validation_prompts))]
     train, validation = keep_what_fits(
         *(model.config, params, splits, config.batch_size, execution, constants),
         on_record=on_record,
@@ -137,12 +165,15 @@ def prepare(
         at_once=at_once,
         constants=constants,
         cost=full_cost(model.config),
+        read=read,
     )
 
 
-def _read(key: jax.Array, train: Batch, config: Settings, size: int) -> tuple[Batch, np.ndarray]:
-    """The training prompts that some step reads, and which of them each one does [steps, B]."""
+def _read(
+    key: jax.Array, train: Batch, config: Settings, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """[N'] training prompts that some step reads; [steps, B] which of them each one does."""
     spans = spans_of(train, share_prefix=shares_prefix(config.execution, config.ablation))
     order = schedule.batch_order(key, spans.lengths - spans.starts, size, config.steps)
     read = np.unique(order)
-    return train.take(read), np.searchsorted(read, order).astype(np.int32)
+    return read, np.searchsorted(read, order).astype(np.int32)

@@ -1,0 +1,102 @@
+"""Numbers that are none: where training stops, of which prompts they are, what is kept."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mgnp_jax.methods.node_pruning.state import LoopState, packed
+from mgnp_jax.methods.node_pruning.step import train_step
+from mgnp_jax.methods.node_pruning.work import Work
+from mgnp_jax.methods.protocol import Saves
+from mgnp_jax.passes.cached_runs import plain_runs
+from mgnp_jax.types import MgnpError, Record
+
+SHOWN = 3
+"""Prompts that are shown as text."""
+
+
+def check_numbers(work: Work, state: LoopState, saves: Saves | None) -> None:
+    """Stops at a step whose loss or gradient was not a number.
+
+    Every step looks at its own and says so in its state, which then stays as it was before; this
+    reads it, and so waits for the step.
+
+    Args:
+      work: what was worked with.
+      state: after the step, or after some more.
+      saves: where the last good state is put aside; None for nowhere.
+
+    Raises:
+      MgnpError: naming the step, its prompts, and the last good state.
+    """
+    if not (bad := int(state.trained.bad)):
+        return
+    trained = state.trained.replace(bad=jnp.zeros_like(state.trained.bad))  # type: ignore[attr-defined]
+    good = state.replace(done=bad - 1, trained=trained)  # type: ignore[attr-defined]
+    kept = ""
+    if saves is not None and good.done:
+        kept = f"; the state of step {good.done} is in {saves.keep(packed(good))}"
+    rows = work.order[bad - 1]
+    raise MgnpError(f"{_what(work, good, rows)}, on {_which(work, rows)}{kept}")
+
+
+def check_measured(record: Record) -> None:
+    """Stops at a validation whose figures are not numbers.
+
+    Args:
+      record: of a binary circuit.
+
+    Raises:
+      MgnpError: naming its step.
+    """
+    figures = {name: record[name] for name in ("objective", "score", "kl")}
+    if not all(map(math.isfinite, figures.values())):
+        told = ", ".join(f"{name} {value}" for name, value in figures.items())
+        raise MgnpError(
+            f"the binary circuit of step {record['step']} gives logits that are not numbers on "
+            f"the validation prompts ({told}); check the checkpoint"
+        )
+
+
+def _what(work: Work, good: LoopState, rows: np.ndarray) -> str:
+    """What was not a number: the step is done once more, to be looked at."""
+    runs = work.sharding.rows(work.train, rows, work.sizes)
+    _, terms = train_step(
+        *(work.static, work.model.config, work.key, work.params),
+        *(jax.tree.map(jnp.copy, good.trained), runs, good.controller, work.compaction),
+    )
+    found = {name: float(term) for name, term in terms.items() if name != "kept"}
+    told = ", ".join(f"{name} {value}" for name, value in found.items())
+    if math.isfinite(found["loss"]):
+        return (
+            f"the gradient of the loss has entries that are not numbers at step {good.done + 1} "
+            f"({told}): it is too large for {work.config.execution.dtype}"
+        )
+    return (
+        f"the loss is {found['loss']} at step {good.done + 1} ({told}): the model gives logits "
+        "that are not numbers; check the checkpoint"
+    )
+
+
+def _which(work: Work, rows: np.ndarray) -> str:
+    """The prompts of a batch; if the model itself gives no numbers for some, those alone."""
+    batch = work.train.batch.take(rows)
+    base = plain_runs(work.model.config, work.params, batch).base_logits
+    own = ~np.isfinite(np.asarray(base, np.float32)).all(-1)
+    whose = "rows of the training prompts"
+    if own.any():
+        rows, whose = rows[own], "training prompts on which the whole model gives none, rows"
+    told = f"{whose} {', '.join(map(str, work.read[rows].tolist()))}"
+    if work.model.tokenizer is None:
+        return told
+    shown = work.train.batch.take(rows[:SHOWN])
+    texts = (
+        work.model.tokenizer.decode(tokens[mask.astype(bool)].tolist())
+        for tokens, mask in zip(np.asarray(shown.clean), np.asarray(shown.attention_mask))
+    )
+    more = ", …" if len(rows) > SHOWN else ""
+    return f"{told} ({', '.join(repr(text) for text in texts)}{more})"

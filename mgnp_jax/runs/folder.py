@@ -1,0 +1,184 @@
+"""A run's folder: whose it is, what is in it, and that one process at a time has it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mgnp_jax.runs.stopping import Stop, Stopped, listening, stopped_run
+from mgnp_jax.types import MgnpError
+
+SETTINGS, RESULTS, LOCK = "config.json", "results.json", ".lock"
+OWN = frozenset({LOCK, f"{SETTINGS}.part"})
+"""What a run leaves that was ended before it had begun."""
+
+
+def results_in(folder: Path) -> dict[str, Any] | None:
+    """Results of a run that is done; None if it is not.
+
+    Args:
+      folder: of the run.
+    """
+    file = folder / RESULTS
+    results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    # Versions that had no states to go on from left results of searches that were stopped.
+    return None if results and results["training"].get("interrupted") else results
+
+
+def begun(folder: Path) -> bool:
+    """Whether a run was begun there, done or not.
+
+    Args:
+      folder: of the run.
+    """
+    return (folder / SETTINGS).exists()
+
+
+def check_free(folder: Path) -> None:
+    """Refuses a folder that holds something, before anything is computed.
+
+    Args:
+      folder: where a run is to begin.
+
+    Raises:
+      MgnpError: if it is a file or not empty; how to go on if it holds a run that is not done.
+    """
+    if not folder.exists():
+        return
+    if folder.is_dir() and begun(folder) and results_in(folder) is None:
+        raise MgnpError(
+            f"{folder} holds a run that is not done; nothing was computed or changed. Add --resume "
+            "to go on with it, or begin anew with another --out (or delete that folder)"
+        )
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} - OWN:
+        raise MgnpError(
+            f"--out {folder} is not an empty folder; nothing was computed or changed. Pass a new "
+            "folder, or leave --out away to get a numbered one under runs/"
+        )
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
+
+
+def new_default(name: str) -> Path:
+    """Makes an empty folder `runs/NAME`, numbered if that is taken.
+
+    Args:
+      name: of the run.
+
+    Raises:
+      MgnpError: if none can be made.
+    """
+    slug = _slug(name)
+    for number in range(1, 10_000):
+        folder = Path("runs") / (slug if number == 1 else f"{slug}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise _no_folder(error) from None
+        return folder
+    raise MgnpError(f"runs/ holds 9,999 runs named {slug}; clear some or pass --out")
+
+
+def last_default(name: str) -> Path:
+    """The latest of the folders that `new_default` made.
+
+    Args:
+      name: of the run.
+    """
+    slug = _slug(name)
+    numbered = re.compile(rf"{re.escape(slug)}(?:-(\d+))?")
+    found = [(m, p) for p in Path("runs").glob(f"{slug}*") if (m := numbered.fullmatch(p.name))]
+    return max((int(m[1] or 1), p) for m, p in found)[1] if found else Path("runs") / slug
+
+
+def _no_folder(error: OSError) -> MgnpError:
+    return MgnpError(
+        f"no folder for the run can be made at {error.filename} ({error.strerror}); pass --out "
+        "FOLDER in a place that can be written to"
+    )
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps a folder from other processes; the lock of one that has died is no lock.
+
+    Args:
+      folder: made if there is none; if it is still empty at the end, it goes again.
+
+    Raises:
+      MgnpError: if another process has it, or no folder can be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _locked(folder)
+    except OSError as error:
+        raise _no_folder(error) from None
+    try:
+        yield
+    finally:
+        # Before it is given up, so that nobody takes a file that is gone.
+        (folder / LOCK).unlink(missing_ok=True)
+        os.close(lock)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _locked(folder: Path) -> int:
+    path = folder / LOCK
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(lock, 20, 0).decode() or "unknown"
+            os.close(lock)
+            raise MgnpError(
+                f"{folder} is in use by another run (process {pid}); nothing was changed. Wait for "
+                "it, or pass another --out"
+            ) from None
+        # Whoever had it may have removed the file just now.
+        if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
+            os.truncate(lock, 0)
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
+            return lock
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def at_work(folder: Path, again: Sequence[str] = ()) -> Iterator[Stop]:
+    """Holds a folder, takes signals, and says what went wrong there in a line.
+
+    Args:
+      folder: of the run.
+      again: flags that go on with it, beside those that it was begun with.
+
+    Yields:
+      What signals ask for.
+
+    Raises:
+      MgnpError: if the folder is another process's, or cannot be written to.
+      Stopped: if a signal ended the run.
+    """
+    with held(folder), listening() as stop:
+        try:
+            yield stop
+        except (Stopped, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            raise stopped_run(stop, folder, again if begun(folder) else ()) from None
+        except OSError as error:
+            where = error.filename or folder
+            raise MgnpError(
+                f"{where} cannot be read or written ({error.strerror or error}); what was put "
+                f"aside before in {folder} is whole: mend that and go on (--resume)"
+            ) from error

@@ -1,0 +1,232 @@
+"""What a search has on its way, in a folder: its latest states, and the circuit it found."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mgnp_jax.checkpoint import load_trees, save_trees, writing
+from mgnp_jax.masks.circuit import Circuit, load_circuit
+from mgnp_jax.methods.protocol import Saved
+from mgnp_jax.runs.record_log import RecordLog
+from mgnp_jax.runs.stopping import Stop
+from mgnp_jax.types import MgnpError, Record, checksum
+
+SAVE_EVERY = 15.0
+"""Seconds between states; putting one aside takes about a tenth of one."""
+KEPT = 2
+"""States that are kept: should the newest be damaged, the one before serves."""
+
+
+class States:
+    """`Saves` in a folder: the latest states, each whole or not at all, and the circuit found.
+
+    Attributes:
+      seconds: that were spent up to the state that is gone on from.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        every: float = SAVE_EVERY,
+        stop: Stop | None = None,
+        log: RecordLog | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """Nothing is read or written yet.
+
+        Args:
+          folder: made when it is needed.
+          every: seconds between states.
+          stop: what signals have asked for.
+          log: that is taken back to where it was.
+          say: told in a line what is gone on from.
+        """
+        self.folder, self.seconds = folder, 0.0
+        self._every, self._say = every, say
+        self._stop, self._log = stop or Stop(), log
+        self._search: Record = {}
+        self._latest: Saved | None = None
+        self._found: Circuit | None = None
+        self._started = self._last = time.perf_counter()
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "states")
+        self._pending: concurrent.futures.Future[None] | None = None
+
+    def open(self, search: Record) -> None:
+        """Reads the newest state that is whole; see `Saves.open`.
+
+        Args:
+          search: what decides the result.
+        """
+        self._search = search
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._clear_unfinished()
+        facts: Record = {}
+        if (found := self._read(self.folder / "circuit", _read_circuit)) is not None:
+            self._found, facts = found
+            self._stop.told = "the circuit that was found is kept and will be measured"
+        for path in reversed(self._paths()):
+            if self._found is None and self._latest is None:
+                if (state := self._read(path, _read_state)) is not None:
+                    self._latest, facts = state
+                    self.seconds = facts["seconds"]
+                    self._tell_kept(path)
+                    self._say(f"Going on after step {self._latest.done}, from {path}")
+        if self._log is not None:
+            self._log.rewind(facts.get("lines", 0))
+        self._started = self._last = time.perf_counter()
+
+    def latest(self) -> Saved | None:
+        """The state to go on from, see `Saves.latest`."""
+        return self._latest
+
+    def found(self) -> Circuit | None:
+        """What was found, see `Saves.found`."""
+        return self._found
+
+    def between_steps(self, done: int, state: Callable[[], Saved], *, more: bool) -> None:
+        """Puts the state aside when it is time, see `Saves.between_steps`.
+
+        Args:
+          done: steps done.
+          state: makes it.
+          more: whether another step follows.
+        """
+        self._stop.waits = more
+        if self._stop.asked is not None:
+            self.keep(state())
+            self._stop.waits = False
+            raise KeyboardInterrupt
+        if time.perf_counter() - self._last < self._every:
+            return
+        if self._pending is None or self._pending.done():
+            self._begin(state())
+
+    def keep(self, state: Saved) -> str:
+        """Puts a state aside and waits for it, see `Saves.keep`.
+
+        Args:
+          state: the state.
+        """
+        self._begin(state)
+        self._wait()
+        return str(self._path(state.done))
+
+    def finish(self, circuit: Circuit) -> None:
+        """Puts the circuit aside, see `Saves.finish`.
+
+        Args:
+          circuit: that was found.
+        """
+        self._stop.waits = False
+        self._wait()
+        metadata = {**circuit.metadata, "states": self._facts()}
+        whole = self.folder / "circuit"
+        with writing(whole, (circuit.masks, circuit.log_alpha, circuit.scores)):
+            dataclasses.replace(circuit, metadata=metadata).save(whole)
+        self._stop.told = "the circuit that was found is kept and will be measured"
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._thread.shutdown()
+
+    def _begin(self, state: Saved) -> None:
+        self._wait()
+        path = self._path(state.done)
+        if not path.exists():
+            facts = {**self._facts(), "method": state.facts, "done": state.done}
+            self._pending = self._thread.submit(_write_state, path, state.trees, facts)
+        self._last = time.perf_counter()
+
+    def _wait(self) -> None:
+        """Until the state that is being written is whole; then older ones may go."""
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        try:
+            pending.result()
+        except MgnpError:
+            self._clear_unfinished()
+            raise
+        paths = self._paths()
+        self._tell_kept(paths[-1])
+        for path in paths[:-KEPT]:
+            shutil.rmtree(path)
+
+    def _facts(self) -> Record:
+        return {
+            "search": self._search,
+            "lines": 0 if self._log is None else self._log.sync(),
+            "seconds": self.seconds + time.perf_counter() - self._started,
+        }
+
+    def _tell_kept(self, path: Path) -> None:
+        self._stop.told = f"the state of step {int(path.name.rpartition('-')[2])} is kept"
+
+    def _path(self, done: int) -> Path:
+        return self.folder / f"step-{done:08d}"
+
+    def _paths(self) -> list[Path]:
+        """Whole states, oldest first."""
+        return sorted(p for p in self.folder.glob("step-*") if p.name[5:].isdigit())
+
+    def _clear_unfinished(self) -> None:
+        """Removes what a process that died, or a full disk, has left half written."""
+        for path in self.folder.glob("*tmp*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _read(self, path: Path, read: Callable[[Path], tuple[Any, Record]]) -> Any:
+        """What is there, if it is whole and belongs to this search; a damaged one goes aside."""
+        if not path.exists():
+            return None
+        try:
+            found, facts = read(path)
+        except MgnpError as error:
+            aside = path.with_name(f"damaged-{path.name}-{time.time_ns()}")
+            path.rename(aside)
+            self._say(f"{path} is damaged and not used, it is in {aside.name}: {error}")
+            return None
+        was = facts["search"]
+        other = [name for name, value in self._search.items() if was.get(name) != value]
+        if other:
+            raise MgnpError(
+                f"{path} is of a search with another {', another '.join(other)}; go on with what "
+                "it was begun with, or begin anew in another folder"
+            )
+        return found, facts
+
+
+def _write_state(path: Path, trees: dict[str, Any], facts: Record) -> None:
+    facts = {**facts, "checksum": _sum(trees, facts)}
+    with writing(path, trees):
+        save_trees(path, trees, facts)
+
+
+def _read_state(path: Path) -> tuple[Saved, Record]:
+    trees, facts = load_trees(path)
+    wanted = facts.pop("checksum", None)
+    if wanted != _sum(trees, facts):
+        raise MgnpError("its checksum is another than the one that was saved with it")
+    return Saved(done=facts["done"], trees=trees, facts=facts["method"]), facts
+
+
+def _read_circuit(path: Path) -> tuple[Circuit, Record]:
+    circuit = load_circuit(path)
+    metadata = dict(circuit.metadata)
+    facts = metadata.pop("states", None)
+    if facts is None:
+        raise MgnpError("it does not say of which search it is")
+    return dataclasses.replace(circuit, metadata=metadata), facts
+
+
+def _sum(trees: dict[str, Any], facts: Record) -> str:
+    told = json.dumps(facts, sort_keys=True).encode()
+    return checksum(trees) + hashlib.sha256(told).hexdigest()

@@ -1,0 +1,75 @@
+"""Runs in processes of their own that have imported everything already, to be killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from experiments.command import command
+from experiments.run import main
+from mgnp_jax.runs.config import RunConfig
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([__name__])
+NAMES = ("Mary", "John", "Emma", "Paul", "Lisa", "Mark", "Anna", "Adam")
+PRUNING = (
+    *("--steps", 12, "--batch-size", 4, "--validate-every", 4, "--log-every", 2),
+    # Closes nodes for good on the way.
+    *("--learning-rate", 2.0, "--penalty", 20, "--warmup", 0, "--choose", "last"),
+    *("--compile-cost", 1e6, "--save-every", 0),
+)
+
+
+def begin(arguments: tuple[object, ...], printed: Path, most: int | None = None) -> CONTEXT.Process:  # type: ignore[name-defined]
+    """Starts `experiments.run ARGUMENTS`.
+
+    Args:
+      arguments: of the command line.
+      printed: file for what it prints.
+      most: bytes a file may have, as on a disk that is nearly full; None for any.
+    """
+    process = CONTEXT.Process(target=_run, args=([*map(str, arguments)], str(printed), most))
+    process.start()
+    return process
+
+
+def ended(arguments: tuple[object, ...], printed: Path, most: int | None = None) -> int:
+    """The same, until it has ended.
+
+    Args:
+      arguments: of the command line.
+      printed: file for what it prints.
+      most: bytes a file may have; None for any.
+
+    Returns:
+      The exit status; below 0 if it was killed.
+    """
+    process = begin(arguments, printed, most)
+    process.join(300)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 240) -> None:
+    """Waits until something is so.
+
+    Args:
+      what: whether it is.
+      seconds: at most.
+    """
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def _run(arguments: list[str], printed: str, most: int | None) -> None:
+    sys.argv = ["experiments/run.py", *arguments]
+    sys.stdout = sys.stderr = open(printed, "w", buffering=1)
+    if most is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    command(RunConfig, main)

@@ -1,0 +1,183 @@
+"""A run's folder: one process has it, what is in it is not lost, what may change is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import mgnp_jax as mg
+from mgnp_jax.passes.settings import that_count
+from mgnp_jax.runs import run as module
+from mgnp_jax.runs.config import RunConfig
+from mgnp_jax.runs.folder import OWN, held, last_default, new_default
+from mgnp_jax.runs.run import ensured, run
+from tests.experiments.processes import NAMES
+
+HOLD = """
+import fcntl, os, sys
+lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(lock, fcntl.LOCK_EX)
+os.write(lock, str(os.getpid()).encode())
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    """A run that takes no time."""
+    rows = [
+        {
+            "clean": f"Then {a} and Tom spent the day at the park, and Tom gave a book to",
+            "corrupted": f"Then {b} and Tom spent the day at the park, and {a} gave a book to",
+            "answers": [f" {a}"],
+            "wrong_answers": [f" {b}"],
+        }
+        for a, b in zip(NAMES, NAMES[1:] + NAMES[:1])
+    ]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)).replace("Tom", "Peter"))
+    method = mg.METHODS["magnitude"]()
+    return RunConfig(data=file, out=tmp_path / "run", config=method)
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=400)
+
+
+def printed(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_lock_of_a_live_process_is_one_and_that_of_a_dead_one_is_none(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    for _ in range(2):
+        with pytest.raises(mg.MgnpError, match=rf"in use by another run \(process {process.pid}\)"):
+            with held(folder):
+                pass
+    process.kill()
+    process.communicate()
+    assert (folder / ".lock").read_text() == str(process.pid)
+    with held(folder):
+        assert (folder / ".lock").read_text() == str(os.getpid())
+        with pytest.raises(mg.MgnpError, match=f"process {os.getpid()}"):
+            with held(folder):
+                pass
+    # Nothing was in it.
+    assert not folder.exists()
+
+
+def test_what_a_run_holds_decides_what_is_said(config: RunConfig) -> None:
+    assert config.out is not None
+    again = dataclasses.replace(config, resume=True)
+    with pytest.raises(mg.MgnpError, match="nothing to go on with in .*no run was begun there"):
+        run(again, quiet())
+    # Ended before it had begun.
+    config.out.mkdir()
+    for name in OWN:
+        (config.out / name).touch()
+    results = run(config, quiet())
+    names = {path.name for path in config.out.iterdir()}
+    assert "results.json" in names and not names & {"resume", ".lock"}
+    with pytest.raises(mg.MgnpError, match="is not an empty folder; nothing was computed"):
+        run(config, quiet())
+    console = quiet()
+    assert run(again, console) == results
+    assert "is done already" in printed(console)
+    assert ensured(config, quiet()) == results
+    with pytest.raises(mg.MgnpError, match="was run with another keep; pass another --out"):
+        run(
+            dataclasses.replace(again, config=dataclasses.replace(config.config, keep=0.2)), quiet()
+        )
+    assert {path.name for path in config.out.iterdir()} == names
+
+
+def test_a_run_that_was_killed_while_it_measured_does_not_search_again(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config.out is not None
+    searched: list[int] = []
+    find = type(config.config).find
+
+    def counted(self: Any, *others: Any) -> mg.Circuit:
+        searched.append(1)
+        return find(self, *others)
+
+    def killed(*others: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(config.config), "find", counted)
+    for place in (
+        "evaluate_with_bar",
+        "controls_of",
+        "run_folder.write",
+        "run_folder.neurons_figure",
+    ):
+        owner, _, name = place.rpartition(".")
+        with monkeypatch.context() as patch:
+            patch.setattr(getattr(module, owner) if owner else module, name, killed)
+            with pytest.raises(KeyboardInterrupt, match="the circuit that was found is kept"):
+                ensured(config, quiet())
+        with pytest.raises(mg.MgnpError, match="holds a run that is not done.*Add --resume"):
+            run(config, quiet())
+    # Settings that say where and when may be others.
+    results = ensured(dataclasses.replace(config, save_every=1.0), quiet())
+    assert len(searched) == 1 and results["circuit"]["prompts"] > 0
+    assert not (config.out / "resume").exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_said(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(mg.MgnpError, match="no folder for the run can be made at .*mine.jsonl"):
+        run(dataclasses.replace(config, out=tmp_path / "mine.jsonl" / "run"), quiet())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").touch()
+    with pytest.raises(mg.MgnpError, match="no folder for the run can be made at runs"):
+        run(dataclasses.replace(config, out=None), quiet())
+
+    def full(*others: Any) -> None:
+        raise OSError(28, "No space left on device", "somewhere")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.run_folder, "write_whole", full)
+        with pytest.raises(mg.MgnpError, match="somewhere cannot be .*No space left"):
+            run(config, quiet())
+
+
+def test_without_out_the_latest_folder_of_that_name_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert last_default("a b") == Path("runs/a-b")
+    made = [new_default("a b") for _ in range(11)]
+    assert made[-1] == last_default("a b") == Path("runs/a-b-11")
+    new_default("a b c")
+    assert last_default("a b") == made[-1]
+
+
+def test_settings_that_cannot_change_the_result_are_marked_as_such() -> None:
+    config = RunConfig(task="ioi")
+    assert {"out", "resume", "save_every"}.isdisjoint(that_count(config))
+    execution = dataclasses.asdict(config.config.execution)
+    counting = that_count(config)["config"]["execution"]
+    assert set(execution) - set(counting) == {"cache_on"}
+    assert that_count(mg.METHODS["node-pruning-published"]())["of_tasks"]["gp"]["epochs"] == 200

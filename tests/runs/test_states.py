@@ -1,0 +1,159 @@
+"""States in a folder: the latest two, whole or not at all, and those of this search alone."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import chex
+import numpy as np
+import pytest
+
+import mgnp_jax as mg
+from mgnp_jax.methods.protocol import Saved
+from mgnp_jax.runs import states as module
+from mgnp_jax.runs.record_log import RecordLog
+from mgnp_jax.runs.states import States
+
+SEARCH = {"method": "mine", "weights": "abc", "settings": {"steps": 3}}
+
+
+def state(done: int) -> Saved:
+    trees = {"a": {"x['y']": np.arange(3, dtype=np.float32) + done}, "b": {"m": np.ones(2, bool)}}
+    return Saved(done=done, trees=trees, facts={"loss": 0.1 + done})
+
+
+@contextlib.contextmanager
+def opened(folder: Path, search: Any = SEARCH, **more: Any) -> Iterator[States]:
+    with contextlib.closing(States(folder, every=0, **more)) as states:
+        states.open(search)
+        yield states
+
+
+def save(folder: Path, *steps: int) -> None:
+    with opened(folder) as states:
+        for step in steps:
+            states.keep(state(step))
+
+
+def latest(folder: Path, **more: Any) -> Saved:
+    with opened(folder, **more) as states:
+        assert (found := states.latest()) is not None
+        return found
+
+
+def test_the_latest_two_are_kept_and_come_back_bit_by_bit(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2, 3)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["step-00000002", "step-00000003"]
+    found = latest(tmp_path)
+    chex.assert_trees_all_equal(found.trees, state(3).trees)
+    assert found.done == 3 and found.facts == state(3).facts
+
+
+def test_states_are_saved_when_it_is_time(tmp_path: Path) -> None:
+    with contextlib.closing(States(tmp_path, every=1000)) as states:
+        states.open(SEARCH)
+        states.between_steps(1, lambda: pytest.fail("not yet"), more=True)
+    with opened(tmp_path) as states:
+        states.between_steps(1, lambda: state(1), more=True)
+    assert latest(tmp_path).done == 1
+
+
+def damages(folder: Path) -> Iterator[str]:
+    """Damages the newest state in every way there is, one after another."""
+    for file in sorted(p for p in (folder / "step-00000002").rglob("*") if p.is_file()):
+        yield str(file.relative_to(folder))
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "gone"])
+def test_a_damaged_state_is_said_and_the_one_before_serves(tmp_path: Path, how: str) -> None:
+    save(tmp_path / "good", 1, 2)
+    files = list(damages(tmp_path / "good"))
+    assert len(files) > 5
+    noticed = 0
+    for i, name in enumerate(files[:: 1 + len(files) // 6]):
+        folder = tmp_path / f"{i}"
+        save(folder, 1, 2)
+        # Its files have random names.
+        file = [folder / name for name in damages(folder)][i * (1 + len(files) // 6)]
+        data = bytearray(file.read_bytes())
+        if how == "gone":
+            file.unlink()
+        elif how == "cut":
+            file.write_bytes(data[: len(data) // 2])
+        else:
+            for j in range(0, len(data), 7):
+                data[j] ^= 0x55
+            file.write_bytes(data)
+        said: list[str] = []
+        found = latest(folder, say=said.append)
+        # What is not read matters not; nothing that is wrong is ever taken.
+        chex.assert_trees_all_equal(found.trees, state(found.done).trees)
+        assert found.facts == state(found.done).facts
+        if found.done == 1:
+            noticed += 1
+            assert "step-00000002 is damaged and not used" in said[0]
+            assert "Going on after step 1" in said[1]
+            assert (folder / said[0].split(" it is in ")[1].split(":")[0]).is_dir()
+    assert noticed
+
+
+def test_a_state_of_another_search_is_refused_by_what_is_other(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    with pytest.raises(mg.MgnpError, match="with another weights, another settings; go on with"):
+        with opened(tmp_path, SEARCH | {"weights": "x", "settings": {"steps": 4}}):
+            pass
+    assert latest(tmp_path).done == 1
+
+
+def test_what_was_half_written_is_removed(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    (tmp_path / "step-00000002.orbax-checkpoint-tmp-1").mkdir()
+    assert latest(tmp_path).done == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_full_disk_is_said_and_leaves_the_last_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *others: Any) -> None:
+        (path.parent / f"{path.name}.orbax-checkpoint-tmp-1").mkdir()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with opened(tmp_path) as states:
+        states.keep(state(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "posix_fallocate", lambda *_: full(tmp_path / "step-9"))
+            with pytest.raises(mg.MgnpError, match="step-00000002 cannot be written .*No space"):
+                states.keep(state(2))
+        monkeypatch.setattr(module, "save_trees", full)
+        states.between_steps(2, lambda: state(2), more=True)
+        with pytest.raises(mg.MgnpError, match="step-00000002 cannot be written .*No space left"):
+            states.keep(state(3))
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+    assert latest(tmp_path).done == 1
+
+
+def test_the_log_goes_back_to_where_the_state_was(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    with contextlib.closing(RecordLog(file)) as log:
+        with opened(tmp_path / "states", log=log) as states:
+            log({"step": 1})
+            states.keep(state(1))
+            log({"step": 2})
+    with file.open("a") as torn:
+        torn.write('{"step": 3, "lo')
+    with contextlib.closing(RecordLog(file)) as log:
+        with opened(tmp_path / "states", log=log):
+            log({"step": 2})
+    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2]
+    file.write_text("")
+    with contextlib.closing(RecordLog(file)) as log:
+        with pytest.raises(mg.MgnpError, match="has 0 lines, and 1 when the state"):
+            with opened(tmp_path / "states", log=log):
+                pass
