@@ -4,22 +4,27 @@ Each device packs and runs its shard of the prompts. Everything that all need (w
 log-alpha, cached runs) is replicated; arrays of a batch get a leading axis of devices, which
 is sharded, and the compiler does the rest: it runs the vmapped masked pass device by device
 and sums the gradients. Parts are another leading axis, which the objective walks along.
+
+The devices may be those of several processes. Each then has all prompts and does everything, runs
+the shards of its own devices, and comes to the same circuit.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.spans import Sizes, Spans
 from mgnp_jax.passes.split_runs import SplitRuns
-from mgnp_jax.types import MgnpError
+from mgnp_jax.types import MgnpError, checksum
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,10 +51,13 @@ class BatchSharding:
 
         Args:
           tree: pytree of arrays.
+
+        Raises:
+          MgnpError: if there are several processes and theirs differ.
         """
-        if self.mesh is None:
-            return tree
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        if self.mesh is not None and self.mesh.is_multi_process:
+            _check_same(tree)
+        return self._put(tree, PartitionSpec())
 
     def sizes(self, spans: Spans, order: np.ndarray) -> Sizes:
         """Array sizes that serve each shard of every batch.
@@ -78,10 +86,42 @@ class BatchSharding:
         return self._place(_stack(parts, [n for n in (self.parts, self.devices) if n > 1]))
 
     def _place(self, tree: Any) -> Any:
+        spec = PartitionSpec("prompts") if self.parts == 1 else PartitionSpec(None, "prompts")
+        return self._put(tree, spec)
+
+    def _put(self, tree: Any, spec: PartitionSpec) -> Any:
         if self.mesh is None:
             return tree
-        spec = PartitionSpec("prompts") if self.parts == 1 else PartitionSpec(None, "prompts")
-        return jax.device_put(tree, NamedSharding(self.mesh, spec))
+        sharding = NamedSharding(self.mesh, spec)
+        if self.mesh.is_multi_process:
+            return jax.tree.map(functools.partial(_put_own_shards, sharding), tree)
+        return jax.device_put(tree, sharding)
+
+
+def _put_own_shards(sharding: NamedSharding, leaf: Any) -> jax.Array:
+    """Makes an array of all processes from one that each has the whole of."""
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if _is_key(leaf):
+        data = _put_own_shards(sharding, jax.random.key_data(leaf))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _check_same(tree: Any) -> None:
+    """Refuses what differs between processes, of which each would go its own way."""
+    arrays = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
+    own = np.frombuffer(bytes.fromhex(checksum(arrays)), np.uint8)
+    if len(np.unique(multihost_utils.process_allgather(own), axis=0)) > 1:
+        raise MgnpError(
+            "processes that share devices must do the same, but their keys, weights or figures "
+            "differ; give each of them the same key, model, prompts and config"
+        )
 
 
 def _stack(trees: list[Any], axes: list[int]) -> Any:
@@ -100,7 +140,7 @@ def batch_sharding(devices: int, parts: int = 1) -> BatchSharding:
       parts: of a batch, run one after another.
 
     Raises:
-      MgnpError: if there are fewer devices.
+      MgnpError: if there are fewer devices, or one of several processes would have none of them.
     """
     if devices > jax.device_count():
         raise MgnpError(
@@ -109,5 +149,11 @@ def batch_sharding(devices: int, parts: int = 1) -> BatchSharding:
         )
     mesh = None
     if devices > 1:
-        mesh = Mesh(np.array(jax.devices()[:devices]), ("prompts",))
+        chosen = jax.devices()[:devices]
+        if len({device.process_index for device in chosen}) < jax.process_count():
+            raise MgnpError(
+                f"devices = {devices} leaves some of the {jax.process_count()} processes without "
+                f"any; ask for all {jax.device_count()}"
+            )
+        mesh = Mesh(np.array(chosen), ("prompts",))
     return BatchSharding(parts=parts, devices=devices, mesh=mesh)

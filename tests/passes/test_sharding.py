@@ -1,15 +1,22 @@
-"""Data parallelism on eight virtual CPU devices, in a process of their own."""
+"""Data parallelism on virtual CPU devices, in processes of their own."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
+
+import mgnp_jax as mg
+from mgnp_jax.passes.sharding import batch_sharding
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -44,14 +51,27 @@ for family, changes in ways.items():
 """
 
 
+def started(devices: int, script: str, *arguments: object) -> subprocess.Popen[str]:
+    """A process with so many devices."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    flags += f" --xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=pipe, stderr=pipe)
+
+
+def results(process: subprocess.Popen[str]) -> list[Any]:
+    """What it printed, a line each, once it has ended."""
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    # Gloo says there who is connected.
+    return [json.loads(line) for line in out.splitlines() if not line.startswith("[Gloo]")]
+
+
 @pytest.fixture(scope="module")
 def found() -> list[list[dict[str, list[float]]]]:
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return results(started(8, SCRIPT))
 
 
 @pytest.mark.parametrize("family", [0, 1], ids=["gpt2", "llama"])
@@ -61,3 +81,75 @@ def test_log_alpha_after_twenty_steps_is_that_of_one_device(
     alone, shared = found[family]
     for name, expected in alone.items():
         np.testing.assert_allclose(shared[name], expected, atol=1e-5, err_msg=name)
+
+
+TOGETHER = """
+import json, sys
+import jax
+
+address, process = sys.argv[1], int(sys.argv[2])
+if address:
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(address, num_processes=2, process_id=process)
+assert jax.device_count() == 2
+import mgnp_jax as mg
+from tests import tiny
+
+model = tiny.model("gpt2")
+data = tiny.data(model.config)
+config = mg.DiscoverConfig(
+    steps=3, validate_every=2, batch_size=8,
+    # Leaves closed nodes out on the way.
+    initial_log_alpha=0.0, initial_spread=3.0, closed_below=0.3,
+    execution=mg.Execution(devices=2, compile_cost=0),
+)
+said = []
+circuit = mg.discover(jax.random.key(0), model, data, config, on_record=said.append)
+circuit.save(sys.argv[3])
+print(json.dumps({
+    "masks": {k: v.tolist() for k, v in circuit.masks.items()},
+    "log_alpha": {k: v.tolist() for k, v in circuit.log_alpha.items()},
+    "costs": [record["cost"] for record in said if "cost" in record],
+    # The other need not wait for what does not search.
+    "kl": mg.evaluate(model, circuit, data.test)["kl"] if process == 0 else None,
+}))
+if address:
+    try:
+        mg.discover(jax.random.key(process), model, data, config)
+    except mg.MgnpError as error:
+        assert "the same key" in str(error)
+    else:
+        raise AssertionError("two keys are one run")
+"""
+
+
+def test_two_processes_find_the_circuit_of_one_with_two_devices(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    both = [started(1, TOGETHER, address, process, tmp_path / "both") for process in (0, 1)]
+    try:
+        (alone,) = results(started(2, TOGETHER, "", 0, tmp_path / "alone"))
+        (first,), (second,) = map(results, both)
+    finally:
+        # If one has failed, the other waits for it.
+        for process in both:
+            process.kill()
+    for part in ("masks", "log_alpha", "costs"):
+        assert first[part] == second[part]
+    assert 0 < min(first["costs"]) < 1
+    assert first["masks"] == alone["masks"]
+    for name, leaf in alone["log_alpha"].items():
+        np.testing.assert_allclose(first["log_alpha"][name], leaf, atol=1e-5, err_msg=name)
+    assert first["kl"] == pytest.approx(alone["kl"], abs=1e-6)
+    saved = mg.load_circuit(tmp_path / "both").masks
+    assert {name: mask.tolist() for name, mask in saved.items()} == first["masks"]
+
+
+def test_each_process_needs_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    all_of_them = [types.SimpleNamespace(process_index=index // 2) for index in range(4)]
+    monkeypatch.setattr(jax, "devices", lambda: all_of_them)
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(mg.MgnpError, match="ask for all 4"):
+        batch_sharding(2)
