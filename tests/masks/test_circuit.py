@@ -60,7 +60,7 @@ def test_a_changed_circuit_is_refused(tmp_path: Path) -> None:
     a_circuit().save(tmp_path / "c")
     file = tmp_path / "c" / "_CHECKPOINT_METADATA"
     text = json.loads(file.read_text())
-    saved = text["custom_metadata"]["checksum"]
+    saved = text["custom_metadata"]["sha256"]
     file.write_text(file.read_text().replace(saved, "0" * len(saved)))
     with pytest.raises(mg.MgnpError, match="checksum .*0000.* was saved"):
         mg.load_circuit(tmp_path / "c")
