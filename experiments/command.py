@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from rich.console import Console
 import mgnp_jax as mg
 from mgnp_jax.cachedir import cache_root
 from mgnp_jax.methods import DEFAULT
+from mgnp_jax.report.text import Screen, printable
 from mgnp_jax.runs.config import method_named
 
 
@@ -26,20 +28,62 @@ def command(config_type: type[Any], main: Callable[[Any, Console], Any]) -> None
         decides what the flags of its `config` are.
       main: what to run.
     """
-    console = Console()
+    show_what_can_be_shown()
+    console = Screen()
     # Else its first words are that PyTorch is missing, which nothing here wants.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     keep_compilations()
     try:
         if any(field.name == "method" for field in dataclasses.fields(config_type)):
             config_type = with_method(config_type, sys.argv[1:])
-        main(tyro.cli(config_type), console)
+        config = tyro.cli(config_type)
+        check_device()
+        main(config, console)
     except mg.MgnpError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        raise SystemExit(1) from None
+    finally:
+        flush_quietly()
+
+
+def show_what_can_be_shown() -> None:
+    """Lets a terminal or pipe that lacks a character show a question mark instead."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def flush_quietly() -> None:
+    """Writes what is left to be; whoever closed the pipe (`| head`) does not want to hear of it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def check_device() -> None:
+    """Starts JAX, which says in many lines that it cannot.
+
+    Raises:
+      MgnpError: saying why, and what decides which device is used.
+    """
+    try:
+        jax.devices()
+    # Plugins of devices raise what they like.
+    except Exception as error:
+        asked = os.environ.get("JAX_PLATFORMS")
+        told = f" with JAX_PLATFORMS={asked}" if asked else ""
+        said = str(error).partition(" (set JAX_PLATFORMS")[0].partition("\n")[0]
+        raise mg.MgnpError(
+            f"JAX does not start{told}: {said or type(error).__name__}. Is there such a device, "
+            "and JAX's build for it? Unset JAX_PLATFORMS to use what there is, or set it to cpu"
+        ) from None
 
 
 def with_method(config_type: type[Any], arguments: Sequence[str]) -> type[Any]:

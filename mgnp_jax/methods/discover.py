@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import importlib.metadata
 import json
+import platform
 import resource
 import time
 from typing import Any
@@ -19,7 +22,11 @@ from mgnp_jax.methods.protocol import Interrupted, Method, OnRecord
 from mgnp_jax.metrics.evaluate import check_prompts
 from mgnp_jax.models.hub import Model
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import checksum
+from mgnp_jax.types import checksum, plain_json
+from mgnp_jax.version import __version__
+
+DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+"""Whose versions a result may depend on."""
 
 
 def discover(
@@ -61,6 +68,21 @@ def discover(
     return _with_origin(circuit, key, model, data, method, started)
 
 
+def _environment(config: dict[str, Any]) -> dict[str, Any]:
+    """What a result depends on beside seed, prompts and weights: versions, device, settings."""
+    device = jax.devices()[0]
+    settings = json.dumps(config, sort_keys=True).encode()
+    return {
+        "versions": {
+            "mgnp_jax": __version__,
+            **{name: importlib.metadata.version(name) for name in DEPENDENCIES},
+            "python": platform.python_version(),
+        },
+        "device": {"kind": device.device_kind, "platform": device.platform},
+        "config_hash": hashlib.sha256(settings).hexdigest(),
+    }
+
+
 def _with_origin(
     circuit: Circuit, key: jax.Array, model: Model, data: TaskData, method: Any, started: float
 ) -> Circuit:
@@ -70,10 +92,11 @@ def _with_origin(
         # Of the process, whatever else it has done; kibibytes, as Linux counts.
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
+    config = plain_json(dataclasses.asdict(method))
     metadata = {
         "method": method.name,
-        # Paths and the like as text.
-        "config": json.loads(json.dumps(dataclasses.asdict(method), default=str)),
+        "config": config,
+        "environment": _environment(config),
         "model": model.name,
         "config_hash": model.config.hash(),
         "weights_checksum": checksum(model.params),

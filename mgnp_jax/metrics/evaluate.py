@@ -92,7 +92,7 @@ def evaluate_all(
         runs = plain_runs(model.config, model.params, rows, sizes, ablation_values=constants)
         for name, each in masks.items():
             result = jax.device_get(per_prompt(model.config, model.params, each, (runs, None)))
-            _check_numbers(model, result, chosen)
+            check_numbers(model, result["kl"], chosen)
             found[name].append((result, real))
         on_progress(real)
     joined = {name: collect(parts) for name, parts in found.items()}
@@ -121,9 +121,18 @@ def _checked(model_config: ModelConfig, name: str, circuit: Circuit | Masks) -> 
     return masks
 
 
-def _check_numbers(model: Model, rows: PerPrompt, chosen: np.ndarray) -> None:
-    """Refuses logits that are not numbers, which would make every figure none."""
-    wrong = ~np.isfinite(rows["kl"])
+def check_numbers(model: Model, kl: np.ndarray, chosen: np.ndarray) -> None:
+    """Refuses logits that are not numbers, which would make no figure one.
+
+    Args:
+      model: whose they are.
+      kl: [B] of two runs; none if any of their logits is none.
+      chosen: [B] rows of the split.
+
+    Raises:
+      MgnpError: naming the first row, and the weights that are not numbers.
+    """
+    wrong = ~np.isfinite(kl)
     if not wrong.any():
         return
     row = int(chosen[wrong.argmax()])

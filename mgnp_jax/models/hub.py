@@ -41,12 +41,14 @@ class Model:
       config: its shape.
       params: its weights, float32; never changed.
       tokenizer: its tokenizer, or None if the checkpoint has none.
+      notes: what a run should say of how it was loaded.
     """
 
     name: str
     config: ModelConfig
     params: Params
     tokenizer: Tokenizer
+    notes: tuple[str, ...] = ()
 
     @property
     def family(self) -> Family:

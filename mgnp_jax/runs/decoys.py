@@ -25,10 +25,11 @@ from mgnp_jax.metrics.evaluate import evaluate
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import load_model
 from mgnp_jax.report.tables import LABELS, Table
+from mgnp_jax.report.text import write_whole
 from mgnp_jax.runs.config import check_counts, checked_method
 from mgnp_jax.runs.decoy_model import Widened, with_decoys
 from mgnp_jax.tasks import load_task
-from mgnp_jax.types import Masks, MgnpError
+from mgnp_jax.types import Masks, MgnpError, plain_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,7 +127,8 @@ def decoys(config: DecoyConfig, console: Console) -> dict[str, Any]:
     }
     console.print(_table(result).rich())
     if config.json is not None:
-        config.json.write_text(json.dumps(result, indent=2) + "\n")
+        text = json.dumps(plain_json(result), indent=2, allow_nan=False)
+        write_whole(config.json, text + "\n")
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,17 @@ from mgnp_jax.masks.hierarchy import complement
 from mgnp_jax.methods.discover import discover
 from mgnp_jax.methods.protocol import Interrupted
 from mgnp_jax.metrics.evaluate import check_prompts, evaluate, evaluate_all
+from mgnp_jax.metrics.sanity import check_circuit, check_task
 from mgnp_jax.metrics.sizes import circuit_sizes
 from mgnp_jax.models.hub import Model, load_model
 from mgnp_jax.passes.sharding import batch_sharding
 from mgnp_jax.report import run_folder
 from mgnp_jax.report.progress import TrainingProgress
+from mgnp_jax.report.text import write_whole
 from mgnp_jax.runs.config import RunConfig, named_after, settings_text
 from mgnp_jax.tasks import check_source, load_task
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import Batch, Record
-
-LITTLE_PRUNED = 0.98
-"""Share of the parameters above which a circuit is called the whole model."""
+from mgnp_jax.types import Batch, Record, plain_json
 
 
 def run(config: RunConfig, console: Console) -> dict[str, Any]:
@@ -63,18 +63,19 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     # Only now, so that a mistake above leaves no folder behind.
     name = f"{data.name}-{Path(config.model).name}{named_after(config.method)}-seed{config.seed}"
     folder = run_folder.new_folder(config.out, name)
-    # Whole or not at all: `finished` reads it.
-    part = folder / "config.json.part"
-    part.write_text(settings_text(config))
-    part.rename(folder / "config.json")
+    write_whole(folder / "config.json", settings_text(config))
     _say_prompts(config, model, data, console)
+    warned = check_task(model, data.validation)
+    _warn(warned, console)
     try:
         circuit = _find(config, model, data, folder, console)
     except Interrupted as stopped:
         console.print("Stopped; measuring and saving what was found by then", highlight=False)
-        _measure_and_save(config, model, stopped.circuit, test, folder, console)
+        found = _with_warnings(stopped.circuit, warned)
+        _measure_and_save(config, model, found, test, folder, console)
         raise
-    return _measure_and_save(config, model, circuit, test, folder, console)
+    found = _with_warnings(circuit, warned)
+    return _measure_and_save(config, model, found, test, folder, console)
 
 
 def _say_prompts(config: RunConfig, model: Model, data: TaskData, console: Console) -> None:
@@ -84,6 +85,8 @@ def _say_prompts(config: RunConfig, model: Model, data: TaskData, console: Conso
         f"{gate_count(model.config):,} nodes, {config.method} on {jax.devices()[0].device_kind}",
         highlight=False,
     )
+    for note in model.notes:
+        console.print(note, highlight=False, markup=False)
     if data.note:
         console.print(data.note, highlight=False)
     if data.skipped:
@@ -96,6 +99,17 @@ def _say_prompts(config: RunConfig, model: Model, data: TaskData, console: Conso
         )
 
 
+def _warn(warnings: Sequence[str], console: Console) -> None:
+    for text in warnings:
+        console.print(f"Warning: {text}", style="yellow", highlight=False, markup=False)
+
+
+def _with_warnings(circuit: Circuit, warnings: list[str]) -> Circuit:
+    """The circuit with more sentences that are to be read beside its figures."""
+    all_of_them = [*circuit.metadata.get("warnings", []), *warnings]
+    return dataclasses.replace(circuit, metadata={**circuit.metadata, "warnings": all_of_them})
+
+
 def _find(
     config: RunConfig, model: Model, data: TaskData, folder: Path, console: Console
 ) -> Circuit:
@@ -105,7 +119,7 @@ def _find(
         with TrainingProgress(steps, console) as progress:
 
             def on_record(record: Record) -> None:
-                print(json.dumps(record), file=log, flush=True)
+                print(json.dumps(plain_json(record), allow_nan=False), file=log, flush=True)
                 progress(record)
 
             key = jax.random.key(config.seed)
@@ -161,18 +175,16 @@ def _measure_and_save(
         console.print(note, highlight=False)
     figures = evaluate_with_bar(model, circuit, test, console)
     sizes = circuit_sizes(model.config, circuit.masks)
+    warned = check_circuit(sizes)
+    circuit = _with_warnings(circuit, warned)
     results = run_folder.results_of(circuit, config.seed, sizes, figures)
     some = test.take(slice(config.control_prompts))
     results["controls"] = controls_of(model, circuit, some, config.seed)
-    metadata = {**circuit.metadata, "test_prompts": config.test_prompts, "figures": figures}
+    more = {"test_prompts": config.test_prompts, "seed": config.seed, "figures": figures}
+    metadata = {**circuit.metadata, **more}
     run_folder.write(folder, dataclasses.replace(circuit, metadata=metadata), results)
     for table in run_folder.tables_of(results, circuit):
         console.print(table.rich())
-    if results["parameters"]["active"] > LITTLE_PRUNED * results["parameters"]["total"]:
-        console.print(
-            "Warning: hardly anything is pruned, so this is the model rather than a circuit; "
-            "search longer (--steps) or ask for less (--penalty, --keep)",
-            style="yellow",
-        )
+    _warn(warned, console)
     console.print(f"Saved to {folder} (start with {folder / 'README.md'})", highlight=False)
     return results

@@ -276,7 +276,7 @@ def test_a_stopped_run_saves_what_it_has_and_says_so(
     printed = capsys.readouterr().out
     assert "measuring and saving what was found by then" in printed
     # Three steps close nothing.
-    assert "hardly anything is pruned, so this is the model" in printed
+    assert "Hardly anything is pruned, so this is the model" in printed
     results = json.loads((out / "results.json").read_text())
     assert results["training"]["interrupted"] and results["validation"]["step"] == 3
     assert mg.load_circuit(out).metadata["training"]["steps"] == 3
