@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +15,9 @@ from rich.console import Console
 import mgnp_jax as mg
 from mgnp_jax.cachedir import cache_root
 from mgnp_jax.methods import DEFAULT
-from mgnp_jax.report.text import Screen, printable
+from mgnp_jax.passes.sharding import check_device
+from mgnp_jax.report.screen import Screen, flush_quietly, show_what_can_be_shown
+from mgnp_jax.report.text import printable
 from mgnp_jax.runs.config import method_named
 
 
@@ -49,41 +50,6 @@ def command(config_type: type[Any], main: Callable[[Any, Console], Any]) -> None
         raise SystemExit(1) from None
     finally:
         flush_quietly()
-
-
-def show_what_can_be_shown() -> None:
-    """Lets a terminal or pipe that lacks a character show a question mark instead."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
-def flush_quietly() -> None:
-    """Writes what is left to be; whoever closed the pipe (`| head`) does not want to hear of it."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def check_device() -> None:
-    """Starts JAX, which says in many lines that it cannot.
-
-    Raises:
-      MgnpError: saying why, and what decides which device is used.
-    """
-    try:
-        jax.devices()
-    # Plugins of devices raise what they like.
-    except Exception as error:
-        asked = os.environ.get("JAX_PLATFORMS")
-        told = f" with JAX_PLATFORMS={asked}" if asked else ""
-        said = str(error).partition(" (set JAX_PLATFORMS")[0].partition("\n")[0]
-        raise mg.MgnpError(
-            f"JAX does not start{told}: {said or type(error).__name__}. Is there such a device, "
-            "and JAX's build for it? Unset JAX_PLATFORMS to use what there is, or set it to cpu"
-        ) from None
 
 
 def with_method(config_type: type[Any], arguments: Sequence[str]) -> type[Any]:

@@ -21,6 +21,26 @@ DTYPES = ("bool", "bfloat16", "float16", "float32", "float64", "int32", "int64")
 """What arrays may consist of."""
 
 
+def checked_path(path: Path) -> Path:
+    """The whole path of a folder that can hold a checkpoint.
+
+    Args:
+      path: the folder, there or not.
+
+    Raises:
+      MgnpError: if its name, or that of a folder it is in, has bytes that are no text.
+    """
+    path = path.resolve()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise MgnpError(
+            f"{str(path)!r} has bytes in its name that are not text in UTF-8, in which no "
+            "checkpoint can be written or read; pass a folder with another name"
+        ) from None
+    return path
+
+
 def save_trees(path: Path, trees: Mapping[str, Any], metadata: dict[str, Any]) -> None:
     """Writes named pytrees and their metadata; the folder appears whole or not at all.
 
@@ -30,11 +50,11 @@ def save_trees(path: Path, trees: Mapping[str, Any], metadata: dict[str, Any]) -
       metadata: JSON-serialisable.
 
     Raises:
-      MgnpError: if the folder holds something already.
+      MgnpError: if the folder holds something already, or its name is not text.
     """
     from orbax.checkpoint import v1 as ocp
 
-    path = path.resolve()
+    path = checked_path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise MgnpError(f"{path} is not an empty folder; pass a new one, nothing was written")
     # NumPy leaves are read back on any machine, whatever devices wrote them.
@@ -60,7 +80,7 @@ def load_trees(path: Path, names: Collection[str]) -> tuple[dict[str, Any], dict
       MgnpError: if there is no such checkpoint, it cannot be read, leads out of its folder, or
         says that it holds more than `MOST_BYTES`.
     """
-    path = path.resolve()
+    path = checked_path(path)
     if not path.is_dir():
         raise MgnpError(f"{path} is not a folder; wanted one that circuit.save() wrote")
     try:

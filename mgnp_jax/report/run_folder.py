@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mgnp_jax.checkpoint import checked_path
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.report.figures import heads_figure, neurons_figure
 from mgnp_jax.report.tables import (
@@ -29,8 +30,9 @@ def check_free(wanted: Path | None) -> None:
       wanted: the user's choice; None for a numbered default, which is always free.
 
     Raises:
-      MgnpError: if it is a file or not empty.
+      MgnpError: if it is a file or not empty, or no circuit can be saved there.
     """
+    checked_path(wanted or Path("runs"))
     if wanted is not None and wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
         raise MgnpError(
             f"--out {wanted} is not an empty folder; nothing was computed or changed. Pass a new "

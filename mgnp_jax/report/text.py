@@ -7,10 +7,7 @@ import re
 import unicodedata
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,17 +94,3 @@ def write_whole(file: Path, text: str) -> None:
     part = file.with_name(file.name + ".part")
     part.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(part, file)
-
-
-class Screen(Console):
-    """A console that shows text as it is, without markup, emoji codes and control characters."""
-
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
-        """What Rich does with each text that is printed.
-
-        Args:
-          text: to be shown.
-          **options: of Rich.
-        """
-        plain = {"markup": False, "emoji": False, "highlight": False}
-        return super().render_str(printable(text), **{**options, **plain})

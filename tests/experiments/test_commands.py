@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def call(
-    *arguments: object, cwd: Path = ROOT, without: Sequence[str] = ()
+    *arguments: object, cwd: Path = ROOT, without: Sequence[str] = (), **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m ARGUMENTS`, without some variables, and returns what it printed."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    """Runs `python -m ARGUMENTS`, with and without some variables; returns what it printed."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **variables}
     for name in without:
         environment.pop(name, None)
     command = [sys.executable, "-m", *map(str, arguments)]
@@ -280,3 +280,59 @@ def test_a_stopped_run_saves_what_it_has_and_says_so(
     results = json.loads((out / "results.json").read_text())
     assert results["training"]["interrupted"] and results["validation"]["step"] == 3
     assert mg.load_circuit(out).metadata["training"]["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    "variables", [{"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}]
+)
+def test_help_is_shown_in_any_encoding(variables: dict[str, str]) -> None:
+    # What it prints is read here as text, of which bytes of another encoding are none.
+    done = call("experiments.run", "--help", **variables)
+    assert done.returncode == 0 and not done.stderr
+    assert "--task" in done.stdout
+
+
+def test_a_run_prints_where_little_can_be_shown_and_names_as_they_are(tmp_path: Path) -> None:
+    out = tmp_path / "[red]a|b ‖\x1b[31m"
+    arguments = ("--task", "gp", "--method", "magnitude", "--test-prompts", 8, "--out", out)
+    done = call("experiments.run", *arguments, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "KL(model ? circuit)" in done.stdout
+    assert "[red]a|b ?\\x1b[31m" in "".join(done.stdout.split("\n"))
+    assert (out / "results.json").exists()
+
+
+def test_a_closed_pipe_ends_a_command_quietly() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = f"{sys.executable} -m experiments.run --help | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout.startswith("usage:") and not done.stderr
+
+
+@pytest.mark.parametrize("name", ["cuda", "nonsense"])
+def test_a_device_that_is_not_there_is_one_line(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    done = call("experiments.run", "--task", "ioi", "--out", out, JAX_PLATFORMS=name)
+    if name == "cuda" and done.returncode == 0:
+        pytest.skip("there is a GPU")
+    assert done.returncode == 2 and not out.exists()
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: JAX does not start with JAX_PLATFORMS={name}: ")
+
+
+def test_names_that_are_no_text_end_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    for arguments in (
+        ("--task", odd),
+        ("--data", odd),
+        ("--task", "ioi", "--model", odd),
+        ("--task", "ioi", "--out", tmp_path / odd),
+    ):
+        assert call_here("experiments.run", *arguments) == 2
+        printed = capfd.readouterr().err
+        assert printed.startswith("error: ") and "caf\\udce9" in printed, printed
+    assert list(tmp_path.iterdir()) == []

@@ -296,3 +296,10 @@ def test_orbax_reads_what_is_saved(tmp_path: Path) -> None:
     found = ocp.load_checkpointables(str(tmp_path / "c"))
     chex.assert_trees_all_equal(found["masks"], jax.device_get(circuit.masks))
     chex.assert_trees_all_equal(found["log_alpha"], jax.device_get(circuit.log_alpha))
+
+
+def test_a_folder_whose_name_is_not_text_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    for use in (a_circuit().save, mg.load_circuit):
+        with pytest.raises(mg.MgnpError, match="bytes in its name that are not text"):
+            use(folder)

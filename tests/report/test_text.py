@@ -17,9 +17,9 @@ from rich.console import Console
 import mgnp_jax as mg
 from mgnp_jax.report import figures, run_folder
 from mgnp_jax.report.progress import TrainingProgress
+from mgnp_jax.report.screen import Screen
 from mgnp_jax.report.tables import Table
 from mgnp_jax.report.text import (
-    Screen,
     code,
     markdown,
     pictured,
