@@ -68,10 +68,10 @@ def discover(
     return _with_origin(circuit, key, model, data, method, started)
 
 
-def _environment(config: dict[str, Any]) -> dict[str, Any]:
+def _environment(model: Model, name: str, config: dict[str, Any]) -> dict[str, Any]:
     """What a result depends on beside seed, prompts and weights: versions, device, settings."""
     device = jax.devices()[0]
-    settings = json.dumps(config, sort_keys=True).encode()
+    settings = json.dumps([name, config], sort_keys=True).encode()
     return {
         "versions": {
             "mgnp_jax": __version__,
@@ -79,7 +79,8 @@ def _environment(config: dict[str, Any]) -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "device": {"kind": device.device_kind, "platform": device.platform},
-        "config_hash": hashlib.sha256(settings).hexdigest(),
+        "method_config_hash": hashlib.sha256(settings).hexdigest(),
+        "model_config_hash": model.config.hash(),
     }
 
 
@@ -96,7 +97,7 @@ def _with_origin(
     metadata = {
         "method": method.name,
         "config": config,
-        "environment": _environment(config),
+        "environment": _environment(model, method.name, config),
         "model": model.name,
         "config_hash": model.config.hash(),
         "weights_checksum": checksum(model.params),

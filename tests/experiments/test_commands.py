@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import runpy
@@ -292,13 +293,17 @@ def test_help_is_shown_in_any_encoding(variables: dict[str, str]) -> None:
     assert "--task" in done.stdout
 
 
-def test_a_run_prints_where_little_can_be_shown_and_names_as_they_are(tmp_path: Path) -> None:
+def test_a_run_prints_where_little_can_be_shown_and_names_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "[red]a|b ‖\x1b[31m"
-    arguments = ("--task", "gp", "--method", "magnitude", "--test-prompts", 8, "--out", out)
-    done = call("experiments.run", *arguments, PYTHONIOENCODING="ascii")
-    assert done.returncode == 0 and not done.stderr, done.stderr
-    assert "KL(model ? circuit)" in done.stdout
-    assert "[red]a|b ?\\x1b[31m" in "".join(done.stdout.split("\n"))
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    few = ("--test-prompts", 8, "--control-prompts", 4, "--out", out)
+    assert call_here("experiments.run", "--task", "gp", "--method", "magnitude", *few) == 0
+    printed = written.getvalue().decode("ascii")
+    assert "KL(model ? circuit)" in printed
+    assert "[red]a|b ?\\x1b[31m" in "".join(printed.split("\n"))
     assert (out / "results.json").exists()
 
 
@@ -314,7 +319,8 @@ def test_a_closed_pipe_ends_a_command_quietly() -> None:
 @pytest.mark.parametrize("name", ["cuda", "nonsense"])
 def test_a_device_that_is_not_there_is_one_line(tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"
-    done = call("experiments.run", "--task", "ioi", "--out", out, JAX_PLATFORMS=name)
+    few = ("--method", "magnitude", "--test-prompts", 8, "--out", out)
+    done = call("experiments.run", "--task", "ioi", *few, JAX_PLATFORMS=name)
     if name == "cuda" and done.returncode == 0:
         pytest.skip("there is a GPU")
     assert done.returncode == 2 and not out.exists()
