@@ -20,6 +20,20 @@ from mgnp_jax.types import AblationValues, Masks, MgnpError, checksum, plain_jso
 TREES = ("masks", "log_alpha", "scores", "ablation_values")
 """What a saved circuit may hold; masks it must."""
 
+METADATA: dict[str, Any] = {
+    **dict.fromkeys(("task", "model", "method", "note"), str),
+    **dict.fromkeys(("config_hash", "weights_checksum", "data_checksum"), str),
+    "origin": {
+        **dict.fromkeys(("source", "metric"), str),
+        **dict.fromkeys(("seed", "extra_corruptions"), int),
+        "skip_bad": bool,
+    },
+    "test_prompts": int,
+    **dict.fromkeys(("data", "figures", "training", "environment", "validation"), {}),
+    "warnings": list,
+}
+"""Types of what the commands read of a circuit's metadata, where it is there."""
+
 
 @jax.jit
 def binarise(log_alpha: Masks) -> Masks:
@@ -60,14 +74,16 @@ class Circuit:
           path: new or empty folder.
 
         Raises:
-          MgnpError: if the folder holds something already, masks are not binary, or an array is
-            of another shape than its granularity or has values that are no numbers.
+          MgnpError: if the folder holds something already, masks are not binary, an array is of
+            another shape than its granularity or has values that are no numbers, or metadata has
+            another type than `METADATA` says.
         """
         found = {name: getattr(self, name) for name in TREES}
         trees = {name: tree for name, tree in found.items() if tree is not None}
         trees["masks"] = as_bool(self.masks)
         _check_trees("the circuit", trees)
         metadata = plain_json(self.metadata)
+        _check_metadata("the circuit", metadata, METADATA)
         save_trees(Path(path), trees, {"circuit": metadata, "sha256": _checksum(trees, metadata)})
 
 
@@ -107,6 +123,7 @@ def load_circuit(path: str | Path) -> Circuit:
             "circuit again or restore it"
         )
     _check_trees(str(folder), trees)
+    _check_metadata(str(folder), metadata, METADATA)
     constants = trees.pop("ablation_values", None)
     return Circuit(**jax.device_put(trees), ablation_values=constants, metadata=metadata)
 
@@ -115,6 +132,17 @@ def _checksum(trees: dict[str, Any], metadata: dict[str, Any]) -> str:
     """Of arrays and metadata, the latter in one spelling."""
     text = json.dumps(metadata, sort_keys=True)
     return checksum({**trees, "metadata": np.frombuffer(text.encode(), np.uint8)})
+
+
+def _check_metadata(what: str, metadata: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuses metadata of other types than commands expect; what they do not read is free."""
+    for name, kind in wanted.items():
+        value = metadata.get(name)
+        of = dict if isinstance(kind, dict) else kind
+        if value is not None and not isinstance(value, of):
+            raise MgnpError(f"{what}: metadata {name} must be {of.__name__}, got {value!r:.50}")
+        if isinstance(kind, dict) and value is not None:
+            _check_metadata(f"{what}: {name}", value, kind)
 
 
 def _check_trees(what: str, trees: dict[str, Any]) -> None:

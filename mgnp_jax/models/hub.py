@@ -41,7 +41,7 @@ class Model:
       config: its shape.
       params: its weights, float32; never changed.
       tokenizer: its tokenizer, or None if the checkpoint has none.
-      notes: what a run should say of how it was loaded.
+      notes: what the user should know about how it was loaded, in sentences.
     """
 
     name: str

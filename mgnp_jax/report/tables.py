@@ -176,8 +176,12 @@ def comparison_table(figures: Mapping[str, Any], saved: Mapping[str, Any] | None
       saved: the same from the run; None if they were on other prompts.
     """
     names = [name for name, value in figures.items() if isinstance(value, float)]
+
+    def text(value: Any) -> str:
+        return f"{value:.6f}" if isinstance(value, float | int) else "–"
+
     rows = [
-        (name, f"{figures[name]:.6f}", *([f"{saved[name]:.6f}"] if saved else []))
+        (name, text(figures[name]), *([text(saved.get(name))] if saved else []))
         for name in sorted(names)
     ]
     columns = ("", "Measured", *(["Saved"] if saved else []))

@@ -303,3 +303,27 @@ def test_a_folder_whose_name_is_not_text_is_refused(tmp_path: Path) -> None:
     for use in (a_circuit().save, mg.load_circuit):
         with pytest.raises(mg.MgnpError, match="bytes in its name that are not text"):
             use(folder)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"model": ["a"]}, "metadata model must be str"),
+        ({"origin": "ioi"}, "metadata origin must be dict"),
+        ({"origin": {"seed": "0"}}, "origin: metadata seed must be int"),
+        ({"figures": 3}, "metadata figures must be dict"),
+    ],
+)
+def test_metadata_that_the_commands_cannot_read_is_refused(
+    tmp_path: Path, metadata: dict[str, Any], message: str
+) -> None:
+    trees = {"masks": masks()}
+    saved = {"circuit": metadata, "sha256": _checksum(trees, metadata)}
+    save_trees(tmp_path / "c", trees, saved)
+    with pytest.raises(mg.MgnpError, match=message):
+        mg.load_circuit(tmp_path / "c")
+    with pytest.raises(mg.MgnpError, match=message):
+        mg.Circuit(masks=masks(), metadata=metadata).save(tmp_path / "again")
+    known = {"model": "m", "origin": {"seed": 0, "metric": None}, "figures": {}, "mine": [1]}
+    mg.Circuit(masks=masks(), metadata=known).save(tmp_path / "known")
+    assert mg.load_circuit(tmp_path / "known").metadata == known

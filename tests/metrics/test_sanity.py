@@ -92,10 +92,10 @@ def test_a_circuit_that_is_nothing_or_everything() -> None:
     assert check_circuit(mg.circuit_sizes(config, half)) == []
 
 
-def test_nothing_is_said_of_the_built_in_tasks(mini: mg.Model) -> None:
-    for task in ("ioi", "gt", "gp"):
-        data = mg.load_task(task, mini.tokenizer, seed=0)
-        assert check_task(mini, data.validation) == []
+def test_nothing_is_said_of_a_built_in_task(mini: mg.Model) -> None:
+    # The one with a hundred answers, about half of them right.
+    data = mg.load_task("gt", mini.tokenizer, seed=0)
+    assert check_task(mini, data.validation) == []
     start = time.monotonic()
     check_task(mini, data.validation)
     # A glance: no one waits for it.
