@@ -108,7 +108,7 @@ def load_circuit(path: str | Path) -> Circuit:
         metadata, wanted = saved["circuit"], saved.get("sha256")
         got = _checksum(trees, metadata)
     else:
-        # Until version 0.1 metadata stood beside a checksum of the arrays alone.
+        # The layout whose checksum is of the arrays alone; nothing else tells what it protects.
         wanted = saved.pop("checksum", None)
         metadata, got = saved, checksum(trees)
     if not isinstance(wanted, str) or "masks" not in trees:

@@ -57,7 +57,7 @@ def damage(rng: random.Random, folder: Path, other: Files) -> None:
     """Does one thing to one file."""
     file = folder / rng.choice(sorted(files_of(folder)))
     raw = file.read_bytes()
-    kind = rng.choice(["flip", "truncate", "swap", "delete", "add", "edit"])
+    kind = rng.choice(["flip", "truncate", "swap", "exchange", "delete", "add", "edit"])
     if kind == "flip":
         changed = bytearray(raw or b"\0")
         changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
@@ -68,6 +68,12 @@ def damage(rng: random.Random, folder: Path, other: Files) -> None:
         (folder / rng.choice([file.relative_to(folder), METADATA])).write_bytes(
             other.get(file.relative_to(folder)) or rng.choice(list(other.values()))
         )
+    elif kind == "exchange":
+        tree = rng.choice(["masks", "log_alpha"])
+        shutil.rmtree(folder / tree)
+        for name in (name for name in other if name.parts[0] == tree):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(other[name])
     elif kind == "delete":
         file.unlink()
     elif kind == "add":
