@@ -334,6 +334,13 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path: Path, name: str) -> No
     assert line.startswith(f"error: JAX does not start with JAX_PLATFORMS={name}: ")
 
 
+def test_a_variable_that_jax_cannot_read_is_one_line() -> None:
+    done = call("experiments.run", "--help", variables={"JAX_ENABLE_X64": "perhaps"})
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: JAX does not start: ") and "JAX_ENABLE_X64" in line
+
+
 def test_names_that_are_no_text_end_in_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
