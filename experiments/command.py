@@ -16,6 +16,9 @@ from rich.console import Console
 import mgnp_jax as mg
 from mgnp_jax.cachedir import cache_root
 from mgnp_jax.methods import DEFAULT
+from mgnp_jax.passes.sharding import check_device
+from mgnp_jax.report.screen import Screen, flush_quietly, show_what_can_be_shown
+from mgnp_jax.report.text import printable
 from mgnp_jax.runs.config import method_named
 from mgnp_jax.runs.stopping import Stopped
 
@@ -30,16 +33,19 @@ def command(config_type: type[Any], main: Callable[[Any, Console], Any]) -> None
         decides what the flags of its `config` are.
       main: what to run.
     """
-    console = Console()
+    show_what_can_be_shown()
+    console = Screen()
     # Else its first words are that PyTorch is missing, which nothing here wants.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     keep_compilations()
     try:
         if any(field.name == "method" for field in dataclasses.fields(config_type)):
             config_type = with_method(config_type, sys.argv[1:])
-        main(tyro.cli(config_type), console)
+        config = tyro.cli(config_type)
+        check_device()
+        main(config, console)
     except mg.MgnpError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except Stopped as stopped:
         print(f"{stopped}. Go on with:\n  {_command_line(stopped.again)}", file=sys.stderr)
@@ -47,6 +53,10 @@ def command(config_type: type[Any], main: Callable[[Any, Console], Any]) -> None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        raise SystemExit(1) from None
+    finally:
+        flush_quietly()
 
 
 def _command_line(more: Sequence[str]) -> str:

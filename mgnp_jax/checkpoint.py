@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
 
 from mgnp_jax.types import MgnpError
+
+MOST_BYTES = 2**30
+"""No circuit is larger: gates and scores of a model of 405 billion parameters take a tenth."""
+
+DTYPES = ("bool", "bfloat16", "float16", "float32", "float64", "int32", "int64")
+"""What arrays may consist of."""
+
+
+def checked_path(path: Path) -> Path:
+    """The whole path of a folder that can hold a checkpoint.
+
+    Args:
+      path: the folder, there or not.
+
+    Raises:
+      MgnpError: if its name, or that of a folder it is in, has bytes that are no text.
+    """
+    path = path.resolve()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise MgnpError(
+            f"{str(path)!r} has bytes in its name that are not text in UTF-8, in which no "
+            "checkpoint can be written or read; pass a folder with another name"
+        ) from None
+    return path
 
 
 def save_trees(path: Path, trees: Mapping[str, Any], metadata: dict[str, Any]) -> None:
@@ -25,11 +52,11 @@ def save_trees(path: Path, trees: Mapping[str, Any], metadata: dict[str, Any]) -
       metadata: JSON-serialisable.
 
     Raises:
-      MgnpError: if the folder holds something already.
+      MgnpError: if the folder holds something already, or its name is not text.
     """
     from orbax.checkpoint import v1 as ocp
 
-    path = path.resolve()
+    path = checked_path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise MgnpError(f"{path} is not an empty folder; pass a new one, nothing was written")
     # NumPy leaves are read back on any machine, whatever devices wrote them.
@@ -38,35 +65,109 @@ def save_trees(path: Path, trees: Mapping[str, Any], metadata: dict[str, Any]) -
         ocp.save_checkpointables(str(path), host, overwrite=path.exists(), custom_metadata=metadata)
 
 
-def load_trees(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads what `save_trees` wrote.
+def load_trees(
+    path: Path, names: Collection[str] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads what `save_trees` wrote, which may be anyone's: nothing in it is trusted.
+
+    Arrays are read where Orbax puts them, but without Orbax: it reads before their sizes can be
+    looked at, and prints what is damaged from threads of its own.
 
     Args:
       path: its folder.
+      names: of the trees to look for; all that there are by default.
 
     Returns:
-      The trees by name (nested dicts of NumPy arrays), and the metadata.
+      Those that there are, by name (dicts of NumPy arrays), and the metadata.
 
     Raises:
-      MgnpError: if there is no such checkpoint or it cannot be read.
+      MgnpError: if there is no such checkpoint, it cannot be read, leads out of its folder, or
+        says that it holds more than `MOST_BYTES`.
     """
-    from orbax.checkpoint import v1 as ocp
-
-    path = path.resolve()
+    path = checked_path(path)
     if not path.is_dir():
         raise MgnpError(f"{path} is not a folder; wanted one that circuit.save() wrote")
     try:
-        with _without_its_warnings():
-            metadata = cast(dict[str, Any], ocp.checkpointables_metadata(str(path)).custom_metadata)
-            trees = cast(dict[str, Any], ocp.load_checkpointables(str(path)))
-    # Orbax reports a damaged folder by many exception types.
+        _check_files(path)
+        text = (path / "_CHECKPOINT_METADATA").read_text(encoding="utf-8")
+        metadata = dict(json.loads(text)["custom_metadata"])
+        there = {folder.name for folder in path.iterdir() if folder.is_dir()}
+        wanted = sorted(there if names is None else there & set(names))
+        stores = {name: _stores(path / name) for name in wanted}
+        # Shapes are known here, and nothing is allocated yet.
+        size = sum(s.size * s.dtype.numpy_dtype.itemsize for s in jax.tree.leaves(stores))
+        if size > MOST_BYTES:
+            raise ValueError(f"its arrays come to {size:,} bytes, more than {MOST_BYTES:,}")
+        trees = jax.tree.map(lambda store: np.asarray(store.read().result()), stores)
+    # What is damaged is reported by many exception types.
     except Exception as error:
+        said = str(error).partition(" [tensorstore_spec")[0].partition("\n")[0]
         raise MgnpError(
             f"{path} cannot be read as a saved circuit ({type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no message'}); wanted the folder "
-            "that circuit.save() wrote (in a run's folder: circuit/)"
-        ) from error
-    return jax.tree.map(np.asarray, trees), dict(metadata or {})
+            f"{said[:300] or 'no message'}); wanted the folder that circuit.save() wrote (in a "
+            "run's folder: circuit/)"
+        ) from None
+    return trees, metadata
+
+
+def _check_files(path: Path) -> None:
+    """Refuses what is no plain file, leads out of the folder, or is larger than any circuit."""
+    size = 0
+    for file in path.rglob("*"):
+        if not file.resolve().is_relative_to(path):
+            raise ValueError(
+                f"{file.name!r} is a link that leads out of the folder; copy the files themselves, "
+                "cp -rL"
+            )
+        if not (file.is_file() or file.is_dir()):
+            raise ValueError(f"{file.name!r} is neither a file nor a folder")
+        size += file.stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(f"its files come to {size:,} bytes, more than {MOST_BYTES:,}")
+
+
+def _stores(folder: Path) -> dict[str, Any]:
+    """The arrays of a tree by name, opened but not read.
+
+    Orbax keeps a tree as one key-value store (OCDBT), an array in it as Zarr 3. Its file driver
+    takes no key with `..` in it, so that no store leads out of its folder.
+    """
+    import tensorstore as ts
+
+    base = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}
+    files = ts.KvStore.open(base).result()
+    found = {}
+    for key in sorted(files.list().result()):
+        name, _, file = key.decode().rpartition("/")
+        if file != "zarr.json":
+            continue
+        _check_chunks(name, json.loads(files.read(key).result().value))
+        spec = {
+            "driver": "zarr3",
+            "kvstore": {**base, "path": f"{name}/"},
+            "fill_missing_data_reads": False,
+        }
+        found[name] = ts.open(spec, open=True, read=True).result()
+    return found
+
+
+def _check_chunks(name: str, described: Any) -> None:
+    """Refuses an array that is not of numbers, or is cut into chunks larger than itself."""
+    shape = described["shape"]
+    if described["data_type"] not in DTYPES:
+        raise ValueError(f"{name} is of type {described['data_type']}")
+
+    def look(part: Any) -> None:
+        if isinstance(part, dict):
+            chunk = part.get("chunk_shape", shape)
+            if len(chunk) != len(shape) or any(c > max(s, 1) for c, s in zip(chunk, shape)):
+                raise ValueError(f"{name} has chunks of shape {chunk}, and the shape {shape}")
+            part = list(part.values())
+        if isinstance(part, list):
+            for each in part:
+                look(each)
+
+    look(described)
 
 
 @contextlib.contextmanager

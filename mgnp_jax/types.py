@@ -9,6 +9,7 @@ Axis letters, the same in every file and docstring:
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -69,6 +70,26 @@ def checksum(trees: Any) -> str:
         digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def plain_json(value: Any) -> Any:
+    """What JSON can hold of a value, the same before and after it was written.
+
+    Args:
+      value: anything; arrays and tuples become lists, keys and other things text, numbers that
+        are not finite None, for which JSON has no word.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(each) for each in value]
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        return plain_json(np.asarray(value).tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
 
 
 @struct.dataclass

@@ -6,6 +6,7 @@ Extraction, complement, compaction and the ranking of decoys are made of these.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 
 from mgnp_jax.masks.granularities import NEURONS, TABLE
-from mgnp_jax.types import Masks
+from mgnp_jax.types import Masks, MgnpError
 
 Tree = dict[str, Any]
 Combine = Callable[[Any, Any], Any]
@@ -80,6 +81,61 @@ def apply_hierarchy(masks: Masks) -> Masks:
       Bool arrays by granularity; the same function of the prompts, applied twice the same.
     """
     return consistent(masks)
+
+
+def check_acting(masks: Masks, what: str, stacklevel: int) -> None:
+    """Says of masks that open gates change nothing, where that may not be meant.
+
+    A node acts if all that contains it is open and something of each kind that it contains is.
+    Closing a block is a short way to close what is in it, and closing all that is in one a way to
+    close a block, so of single ones nothing is said; but a head without neurons was forgotten.
+
+    Args:
+      masks: bool arrays by granularity.
+      what: what to call them.
+      stacklevel: of the warning; 2 is the caller's line.
+
+    Raises:
+      MgnpError: if gates are open and no node acts.
+
+    Warns:
+      UserWarning: if gates of a kind are open and none of them acts, or if heads are open that
+        have no neurons.
+    """
+    given = {name: np.asarray(masks[name], bool) for name in TABLE}
+    acting = consistent(given)
+    idle = {name: given[name] if not acting[name].any() else np.zeros(()) for name in TABLE}
+    for name, kind in TABLE.items():
+        if kind.parent is not None and TABLE[kind.parent].parent is not None:
+            hollow = given[kind.parent] & ~given[name].any(-1)
+            idle[kind.parent] = np.logical_or(idle[kind.parent], hollow)
+    told = [f"{int(i.sum()):,} {name} ({_needed(name)})" for name, i in idle.items() if i.any()]
+    if not told:
+        return
+    text = f"in {what} gates are open that change nothing, because others are closed: " + "; ".join(
+        told
+    )
+    if not any(mask.any() for mask in acting.values()):
+        raise MgnpError(
+            f"{text}. No node is left; open what they need, too, or pass full_masks(model.config, "
+            "0.0) if nothing is to be kept"
+        )
+    warnings.warn(f"{text}. They count as closed", stacklevel=stacklevel + 1)
+
+
+def _needed(name: str) -> str:
+    """What must be open for a node of a kind to act, in words."""
+    above, parent = [], TABLE[name].parent
+    while parent is not None:
+        above.append(f"their {parent}")
+        parent = TABLE[parent].parent
+    inside = [f"{n} in them" for n, kind in TABLE.items() if kind.parent == name]
+    beside = [
+        f"{n} beside them"
+        for n, kind in TABLE.items()
+        if n != name and name in NEURONS and n in NEURONS and kind.parent == TABLE[name].parent
+    ]
+    return "they need " + " and ".join([*above, *inside, *beside])
 
 
 def complement(masks: Masks) -> Masks:

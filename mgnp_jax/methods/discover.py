@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
+import importlib.metadata
 import json
+import platform
 import resource
 import time
 from typing import Any
@@ -21,8 +24,11 @@ from mgnp_jax.metrics.evaluate import check_prompts
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.settings import that_count
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import Record, checksum
+from mgnp_jax.types import Record, checksum, plain_json
 from mgnp_jax.version import __version__
+
+DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+"""Whose versions a result may depend on."""
 
 
 def discover(
@@ -82,11 +88,10 @@ def discover(
 
 def _search(origin: Record, method: Any) -> Record:
     """What decides the result of a search, by names that a message may have."""
-    settings = json.loads(json.dumps(that_count(method), default=str))
     return {
         "version of mgnp_jax": __version__,
         "method": origin["method"],
-        "settings": settings,
+        "settings": plain_json(that_count(method)),
         "model config": origin["config_hash"],
         "weights": origin["weights_checksum"],
         "prompts": origin["data_checksum"],
@@ -94,12 +99,28 @@ def _search(origin: Record, method: Any) -> Record:
     }
 
 
+def _environment(model: Model, method: Any) -> Record:
+    """What a result depends on beside seed, prompts and weights: versions, device, settings."""
+    device = jax.devices()[0]
+    settings = json.dumps([method.name, plain_json(that_count(method))], sort_keys=True).encode()
+    return {
+        "versions": {
+            "mgnp_jax": __version__,
+            **{name: importlib.metadata.version(name) for name in DEPENDENCIES},
+            "python": platform.python_version(),
+        },
+        "device": {"kind": device.device_kind, "platform": device.platform},
+        "method_config_hash": hashlib.sha256(settings).hexdigest(),
+        "model_config_hash": model.config.hash(),
+    }
+
+
 def _origin(key: jax.Array, model: Model, data: TaskData, method: Any) -> Record:
     """Everything in a circuit's metadata that is known before it is found."""
     return {
         "method": method.name,
-        # Paths and the like as text.
-        "config": json.loads(json.dumps(dataclasses.asdict(method), default=str)),
+        "config": plain_json(dataclasses.asdict(method)),
+        "environment": _environment(model, method),
         "model": model.name,
         "config_hash": model.config.hash(),
         "weights_checksum": checksum(model.params),

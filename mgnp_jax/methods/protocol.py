@@ -58,7 +58,7 @@ class Saved:
 
     Attributes:
       done: steps done.
-      trees: by name, nested dicts of NumPy arrays that nothing else will write to.
+      trees: by name, dicts of NumPy arrays that nothing else will write to.
       facts: whatever else there is to know, a JSON dict.
     """
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import jax
+import numpy as np
 
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.granularities import as_bool, check_masks
+from mgnp_jax.masks.hierarchy import check_acting
 from mgnp_jax.metrics.per_prompt import PerPrompt, collect, per_prompt, summarise
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
@@ -41,8 +43,12 @@ def evaluate(
       model answers rightly under `answered`.
 
     Raises:
-      MgnpError: if the circuit is of another model, masks do not fit it or are not binary, or a
-        prompt is longer than the model's context.
+      MgnpError: if the circuit is of another model, masks do not fit it or are not binary or the
+        hierarchy leaves nothing of what is open, a prompt is longer than the model's context, or
+        logits are not numbers.
+
+    Warns:
+      UserWarning: if gates are open that change nothing, see `check_acting`.
     """
     found = evaluate_all(
         model, {"circuit": circuit}, batch, batch_size=batch_size, on_progress=on_progress
@@ -76,7 +82,9 @@ def evaluate_all(
       MgnpError: as `evaluate` does.
     """
     constants = _constants_of(circuits)
-    masks = {name: _checked(model.config, name, of) for name, of in circuits.items()}
+    masks: dict[str, Masks] = {}
+    for name, circuit in circuits.items():
+        masks[name] = _checked(model.config, name, circuit)
     check_prompts(model.config, batch)
     found: dict[str, list[tuple[PerPrompt, int]]] = {name: [] for name in masks}
     spans = spans_of(batch, share_prefix=constants is None)
@@ -86,8 +94,9 @@ def evaluate_all(
         rows = batch.take(chosen)
         runs = plain_runs(model.config, model.params, rows, sizes, ablation_values=constants)
         for name, each in masks.items():
-            result = per_prompt(model.config, model.params, each, runs)
-            found[name].append((jax.device_get(result), real))
+            result = jax.device_get(per_prompt(model.config, model.params, each, runs))
+            check_numbers(model, result["kl"], chosen)
+            found[name].append((result, real))
         on_progress(real)
     joined = {name: collect(parts) for name, parts in found.items()}
     return {
@@ -109,7 +118,39 @@ def _checked(model_config: ModelConfig, name: str, circuit: Circuit | Masks) -> 
                 f"{own}: another family, or another constant of the same shape. "
                 f"Load the model it was found on ({circuit.metadata.get('model', 'unknown')})"
             )
-    return as_bool(masks)
+    masks = as_bool(masks)
+    # Of the caller of `evaluate`.
+    check_acting(masks, f"the masks of {name!r}", stacklevel=4)
+    return masks
+
+
+def check_numbers(model: Model, kl: np.ndarray, chosen: np.ndarray) -> None:
+    """Refuses logits that are not numbers, which would make no figure one.
+
+    Args:
+      model: whose they are.
+      kl: [B] of two runs; none if any of their logits is none.
+      chosen: [B] rows of the split.
+
+    Raises:
+      MgnpError: naming the first row, and the weights that are not numbers.
+    """
+    wrong = ~np.isfinite(kl)
+    if not wrong.any():
+        return
+    row = int(chosen[wrong.argmax()])
+    weights = [
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree.leaves_with_path(model.params)
+        if not np.isfinite(np.asarray(leaf, np.float32)).all()
+    ]
+    told = (
+        f"of its weights {', '.join(weights[:3])} are not, either" if weights else "its weights are"
+    )
+    raise MgnpError(
+        f"the logits of {model.name} are not numbers (NaN or infinite) on row {row} of the split, "
+        f"counted from 0; {told}: fetch the checkpoint again, or look at what changed the weights"
+    )
 
 
 def _constants_of(circuits: Mapping[str, Circuit | Masks]) -> AblationValues | None:

@@ -20,7 +20,7 @@ from mgnp_jax.masks.granularities import (
     check_masks,
     full_masks,
 )
-from mgnp_jax.masks.hierarchy import apply_hierarchy
+from mgnp_jax.masks.hierarchy import apply_hierarchy, check_acting
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks
 
@@ -38,10 +38,16 @@ def circuit_sizes(model_config: ModelConfig, masks: Masks) -> dict[str, Any]:
       percent.
 
     Raises:
-      MgnpError: if the masks are of another shape or not binary.
+      MgnpError: if the masks are of another shape or not binary, or the hierarchy leaves nothing
+        of what is open.
+
+    Warns:
+      UserWarning: if gates are open that change nothing, see `check_acting`.
     """
     check_masks(model_config, masks)
-    kept = {k: np.asarray(v) for k, v in apply_hierarchy(as_bool(masks)).items()}
+    masks = as_bool(masks)
+    check_acting(masks, "the masks", stacklevel=2)
+    kept = {k: np.asarray(v) for k, v in apply_hierarchy(masks).items()}
     everything = {k: np.asarray(v, bool) for k, v in full_masks(model_config).items()}
     sizes = {name: _share(kept[name].sum(), kept[name].size) for name in GRANULARITIES}
     active, total = count_parameters(model_config, kept), count_parameters(model_config, everything)

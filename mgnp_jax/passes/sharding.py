@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from typing import Any
 
 import jax
@@ -157,3 +158,22 @@ def batch_sharding(devices: int, parts: int = 1) -> BatchSharding:
             )
         mesh = Mesh(np.array(chosen), ("prompts",))
     return BatchSharding(parts=parts, devices=devices, mesh=mesh)
+
+
+def check_device() -> None:
+    """Starts JAX, which says in many lines that it cannot.
+
+    Raises:
+      MgnpError: saying why, and what decides which device is used.
+    """
+    try:
+        jax.devices()
+    # Plugins of devices raise what they like.
+    except Exception as error:
+        asked = os.environ.get("JAX_PLATFORMS")
+        told = f" with JAX_PLATFORMS={asked}" if asked else ""
+        said = str(error).partition(" (set JAX_PLATFORMS")[0].partition("\n")[0]
+        raise MgnpError(
+            f"JAX does not start{told}: {said or type(error).__name__}. Is there such a device, "
+            "and JAX's build for it? Unset JAX_PLATFORMS to use what there is, or set it to cpu"
+        ) from None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mgnp_jax.masks.granularities import ATTENTION_HEADS, ATTENTION_NEURONS, NEURONS, TABLE
+from mgnp_jax.report.text import pictured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +44,7 @@ def heads_figure(masks: Mapping[str, Any], title: str) -> Figure:
     # A kept head with few neurons must still be told from a pruned one: 0.25 is the floor.
     shade = np.where(kept, 0.25 + 0.75 * share, 0.0)
     image = axes.imshow(shade, cmap="Blues", vmin=0, vmax=1, aspect="auto", origin="lower")
-    axes.set(xlabel="head", ylabel="layer", title=title)
+    axes.set(xlabel="head", ylabel="layer", title=pictured(title))
     axes.set_xticks(range(heads), [str(h) for h in range(heads)])
     axes.set_yticks(range(layers), [str(layer) for layer in range(layers)])
     bar = figure.colorbar(image, ax=axes, ticks=[0, 0.25, 1])
@@ -61,7 +62,7 @@ def neurons_figure(masks: Mapping[str, Any], title: str) -> Figure:
     panels = {TABLE[name].label: np.asarray(masks[name]) for name in NEURONS}
     layers = len(masks[ATTENTION_HEADS])
     figure = new_figure(9, 1.6 + 0.2 * layers)
-    figure.suptitle(title)
+    figure.suptitle(pictured(title))
     for axes, (name, mask) in zip(figure.subplots(1, 3, sharey=True), panels.items()):
         share = 100 * mask.reshape(layers, -1).mean(-1)
         axes.barh(range(layers), np.full(layers, 100), color=PALE)
@@ -86,7 +87,7 @@ def trade_off(
     figure = new_figure(6, 5)
     above, below = figure.subplots(2, 1, sharex=True)
     above.plot(kept, kl, "o-")
-    above.set(ylabel="KL(model ‖ circuit), nats", title=title)
+    above.set(ylabel="KL(model ‖ circuit), nats", title=pictured(title))
     above.set_ylim(bottom=0)
     below.axhline(1, color="0.7", linewidth=1)
     below.plot(kept, score, "o-")

@@ -11,6 +11,7 @@ from mgnp_jax.masks.granularities import ATTENTION_HEADS
 from mgnp_jax.report.figures import new_figure
 from mgnp_jax.report.run_folder import flattened
 from mgnp_jax.report.tables import CONTROLS, LABELS, Table
+from mgnp_jax.report.text import pictured
 from mgnp_jax.types import Masks
 
 if TYPE_CHECKING:
@@ -206,9 +207,9 @@ def trade_off_figure(runs: Mapping[str, Sequence[Results]], title: str) -> Figur
         axes.scatter(
             [100 * h["active"] / h["total"] for h in heads],
             [run["circuit"]["kl"] for run in found],
-            label=task,
+            label=pictured(task),
         )
-    axes.set(xlabel="% of heads kept", ylabel="KL(model ‖ circuit), nats", title=title)
+    axes.set(xlabel="% of heads kept", ylabel="KL(model ‖ circuit), nats", title=pictured(title))
     axes.set_ylim(bottom=0)
     axes.legend()
     return figure

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mgnp_jax.masks.granularities import EMBEDDING, TABLE
+from mgnp_jax.report.text import printable
 
 SHORT = {name: kind.short for name, kind in TABLE.items()} | {EMBEDDING: "emb"}
 """Granularities in a line of the terminal."""
@@ -42,7 +43,7 @@ class TrainingProgress:
             MofNCompleteColumn(),
             BarColumn(bar_width=20),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[terms]}"),
+            TextColumn("{task.fields[terms]}", markup=False),
             console=console,
             disable=not console.is_terminal,
             transient=True,
@@ -78,7 +79,7 @@ class TrainingProgress:
             self._progress.update(self._task, completed=record["step"], terms=loss_text(record))
 
     def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def validation_text(validation: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +19,8 @@ from mgnp_jax.report.tables import (
     layer_table,
     size_table,
 )
+from mgnp_jax.report.text import code, markdown, save_picture, write_whole
+from mgnp_jax.types import plain_json
 
 
 def results_of(
@@ -57,6 +59,8 @@ def results_of(
         "answered": figures["answered"],
         **sizes,
         "training": meta["training"],
+        "warnings": meta.get("warnings", []),
+        "environment": meta.get("environment", {}),
     }
     # What a method may say of its search.
     return results | {k: meta[k] for k in ("validation", "note") if k in meta}
@@ -97,33 +101,42 @@ def write(folder: Path, circuit: Circuit, results: Mapping[str, Any]) -> None:
     Args:
       folder: the run's folder.
       circuit: the circuit; saved with the figures in its metadata.
-      results: as `results_of` returns them.
+      results: as `results_of` returns them; in the file, figures that are not finite are null.
     """
     save_circuit(folder, circuit)
     title = f"{results['task']} on {results['model']}"
-    heads_figure(circuit.masks, f"Heads kept: {title}").savefig(folder / "heads.png", dpi=150)
-    neurons_figure(circuit.masks, f"Neurons kept: {title}").savefig(folder / "neurons.png", dpi=150)
+    save_picture(heads_figure(circuit.masks, f"Heads kept: {title}"), folder / "heads.png")
+    save_picture(neurons_figure(circuit.masks, f"Neurons kept: {title}"), folder / "neurons.png")
+    write_whole(folder / "README.md", _page(folder, circuit, results))
+    # Last, so that a folder with results is a whole one.
+    text = json.dumps(plain_json(results), indent=2, allow_nan=False)
+    write_whole(folder / "results.json", text + "\n")
+
+
+def _page(folder: Path, circuit: Circuit, results: Mapping[str, Any]) -> str:
+    """What the run's README.md says."""
+    title = markdown(f"{results['task']} on {results['model']}")
+    warned = "".join(f"**Warning:** {markdown(text)}\n\n" for text in results["warnings"])
     tables = "\n\n".join(table.markdown() for table in tables_of(results, circuit))
-    page = f"""# A circuit for {title}
+    load = code(f"mgnp_jax.load_circuit({str(folder)!r})", in_table=True)
+    again = code(f"python -m experiments.evaluate --circuit {shlex.quote(str(folder))}")
+    return f"""# A circuit for {title}
 
-{tables}
+{warned}{tables}
 
-Found by the method {results["method"]}. Every figure is measured with binary masks on the
-held-out test split; layers and heads are counted from 0.
+Found by the method {markdown(results["method"])}. Every figure is measured with binary
+masks on the held-out test split; layers and heads are counted from 0.
 
 | file | what it is |
 |---|---|
-| `circuit/` | the circuit, an Orbax checkpoint: `mgnp_jax.load_circuit("{folder}")` |
+| `circuit/` | the circuit, an Orbax checkpoint: {load} |
 | `results.json` | every figure of this page, and more |
 | `metrics.jsonl` | what the method said on its way (loss terms, validations), one JSON a line |
 | `config.json` | everything that was set |
 | `heads.png`, `neurons.png` | what is kept, as pictures |
 
-Measure it again in a new process: `python -m experiments.evaluate --circuit {folder}`
+Measure it again in a new process: {again}
 """
-    (folder / "README.md").write_text(page, encoding="utf-8")
-    # Last, so that a folder with results is a whole one.
-    write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
 
 
 def save_circuit(folder: Path, circuit: Circuit) -> None:
@@ -137,15 +150,3 @@ def save_circuit(folder: Path, circuit: Circuit) -> None:
         shutil.rmtree(old, ignore_errors=True)
     with writing(folder / "circuit", (circuit.masks, circuit.log_alpha, circuit.scores)):
         circuit.save(folder / "circuit")
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all.
-
-    Args:
-      file: its path.
-      text: what it says.
-    """
-    part = file.with_name(f"{file.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, file)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import rich.table
+from rich.text import Text
 
 from mgnp_jax.masks.granularities import (
     ATTENTION_BLOCKS,
@@ -18,6 +19,7 @@ from mgnp_jax.masks.granularities import (
     MLP_OUTPUT,
     TABLE,
 )
+from mgnp_jax.report.text import markdown, printable
 
 LABELS = {name: kind.label for name, kind in TABLE.items()}
 """Granularities as a reader calls them."""
@@ -47,19 +49,23 @@ class Table:
 
     def markdown(self) -> str:
         """The table in GitHub's Markdown, its title in bold above."""
-        lines = [f"**{self.title}**", "", "| " + " | ".join(self.columns) + " |"]
+        lines = [f"**{markdown(self.title)}**", "", _row(self.columns)]
         lines.append("|---|" + "---:|" * (len(self.columns) - 1))
-        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
-        return "\n".join(lines)
+        return "\n".join(lines + [_row(row) for row in self.rows])
 
     def rich(self) -> rich.table.Table:
         """The table for a terminal."""
-        table = rich.table.Table(title=self.title, title_justify="left")
+        title = Text(printable(self.title), style="table.title")
+        table = rich.table.Table(title=title, title_justify="left")
         for i, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if i else "left")
+            table.add_column(Text(printable(column)), justify="right" if i else "left")
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*(Text(printable(cell)) for cell in row))
         return table
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(map(markdown, cells)) + " |"
 
 
 def size_table(results: Mapping[str, Any]) -> Table:
@@ -170,8 +176,12 @@ def comparison_table(figures: Mapping[str, Any], saved: Mapping[str, Any] | None
       saved: the same from the run; None if they were on other prompts.
     """
     names = [name for name, value in figures.items() if isinstance(value, float)]
+
+    def text(value: Any) -> str:
+        return f"{value:.6f}" if isinstance(value, float | int) else "–"
+
     rows = [
-        (name, f"{figures[name]:.6f}", *([f"{saved[name]:.6f}"] if saved else []))
+        (name, text(figures[name]), *([text(saved.get(name))] if saved else []))
         for name in sorted(names)
     ]
     columns = ("", "Measured", *(["Saved"] if saved else []))

@@ -16,7 +16,7 @@ from mgnp_jax.runs.states import SAVE_EVERY
 from mgnp_jax.tasks import TASKS
 from mgnp_jax.tasks.metrics import metric_named
 from mgnp_jax.tasks.task import EXTRA_CORRUPTIONS
-from mgnp_jax.types import MgnpError
+from mgnp_jax.types import MgnpError, plain_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,7 +172,7 @@ def settings_text(config: RunConfig) -> str:
     Args:
       config: of the run.
     """
-    return json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
+    return json.dumps(plain_json(dataclasses.asdict(config)), indent=2) + "\n"
 
 
 def check_same(folder: Path, wanted: RunConfig) -> None:

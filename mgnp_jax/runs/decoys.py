@@ -25,15 +25,15 @@ from mgnp_jax.methods.discover import discover
 from mgnp_jax.metrics.evaluate import evaluate
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import load_model
-from mgnp_jax.report.run_folder import write_whole
 from mgnp_jax.report.tables import LABELS, Table
+from mgnp_jax.report.text import write_whole
 from mgnp_jax.runs.config import check_counts, checked_method, named_after
 from mgnp_jax.runs.decoy_model import Widened, with_decoys
 from mgnp_jax.runs.folder import at_work
 from mgnp_jax.runs.states import States
 from mgnp_jax.runs.stopping import Stop
 from mgnp_jax.tasks import load_task
-from mgnp_jax.types import Masks, MgnpError
+from mgnp_jax.types import Masks, MgnpError, plain_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,8 +142,9 @@ def _decoys(config: DecoyConfig, out: Path, stop: Stop, console: Console) -> dic
         "granularities": compared(model.config, plain, wide, circuit),
     }
     console.print(_table(result).rich())
+    text = json.dumps(plain_json(result), indent=2, allow_nan=False)
     for file in (out / "decoys.json", *filter(None, (config.json,))):
-        write_whole(file, json.dumps(result, indent=2) + "\n")
+        write_whole(file, text + "\n")
     return result
 
 

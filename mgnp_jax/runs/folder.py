@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mgnp_jax.checkpoint import checked_path
 from mgnp_jax.runs.stopping import Stop, Stopped, listening, stopped_run
 from mgnp_jax.types import MgnpError
 
@@ -47,8 +48,9 @@ def check_free(folder: Path) -> None:
       folder: where a run is to begin.
 
     Raises:
-      MgnpError: if it is a file or not empty; how to go on if it holds a run that is not done.
+      MgnpError: if it is a file or not empty, or no circuit can be saved there; how to go on if it holds a run that is not done.
     """
+    checked_path(folder)
     if not folder.exists():
         return
     if folder.is_dir() and begun(folder) and results_in(folder) is None:

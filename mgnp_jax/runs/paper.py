@@ -13,6 +13,7 @@ from mgnp_jax.masks.circuit import load_circuit
 from mgnp_jax.methods import DEFAULT
 from mgnp_jax.report import paper
 from mgnp_jax.report.tables import Table, layer_table
+from mgnp_jax.report.text import markdown, save_picture, write_whole
 from mgnp_jax.runs.config import RunConfig, checked_method, named_after
 from mgnp_jax.runs.folder import at_work
 from mgnp_jax.runs.run import ensured
@@ -118,10 +119,10 @@ def _write(
     ]
     text = "\n\n".join(table.markdown() for table in (*tables, *layers))
     page = (
-        f"# The paper's protocol on {config.model}\n\n{text}\n\nThe layers of other seeds stand "
-        "in the README.md of each run's folder.\n"
+        f"# The paper's protocol on {markdown(config.model)}\n\n{text}\n\nThe layers of other "
+        "seeds stand in the README.md of each run's folder.\n"
     )
-    (out / "tables.md").write_text(page)
+    write_whole(out / "tables.md", page)
     rows = paper.rows_of(runs)
     with (out / "runs.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
@@ -130,5 +131,5 @@ def _write(
     with (out / "overlap.csv").open("w", newline="") as file:
         csv.writer(file).writerows([tables[2].columns, *tables[2].rows])
     figure = paper.trade_off_figure(runs, f"Circuits of {config.model}")
-    figure.savefig(out / "trade-off.png", dpi=150)
+    save_picture(figure, out / "trade-off.png")
     return tables

@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from mgnp_jax.types import MgnpError, Record
+from mgnp_jax.types import MgnpError, Record, plain_json
 
 
 class RecordLog:
@@ -31,7 +31,8 @@ class RecordLog:
         Args:
           record: JSON dict.
         """
-        self._file.write(json.dumps(record).encode() + b"\n")
+        text = json.dumps(plain_json(record), allow_nan=False)
+        self._file.write(text.encode() + b"\n")
         self._file.flush()
         self.lines += 1
 

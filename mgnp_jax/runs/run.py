@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from mgnp_jax.masks.granularities import gate_count
 from mgnp_jax.methods.discover import discover
 from mgnp_jax.methods.protocol import Interrupted
 from mgnp_jax.metrics.evaluate import check_prompts
+from mgnp_jax.metrics.sanity import check_circuit, check_task
 from mgnp_jax.metrics.sizes import circuit_sizes
 from mgnp_jax.models.hub import Model, load_model
 from mgnp_jax.passes.sharding import batch_sharding
 from mgnp_jax.report import run_folder
 from mgnp_jax.report.progress import TrainingProgress
+from mgnp_jax.report.text import write_whole
 from mgnp_jax.runs.config import RunConfig, finished, named_after, settings_text
 from mgnp_jax.runs.folder import (
     SETTINGS,
@@ -40,8 +43,6 @@ from mgnp_jax.types import Batch, MgnpError, Record
 
 STATES = "resume"
 """Where in a run's folder lies what it can be gone on from, until it is done."""
-LITTLE_PRUNED = 0.98
-"""Share of the parameters above which a circuit is called the whole model."""
 
 
 Loaded = tuple[Model, TaskData, Batch]
@@ -137,18 +138,21 @@ def _run(
     """Searches, measures and saves, in a folder that is this process's alone."""
     model, data, test = loaded
     if not config.resume:
-        run_folder.write_whole(folder / SETTINGS, settings_text(config))
+        write_whole(folder / SETTINGS, settings_text(config))
     _say_prompts(config, model, data, console)
+    warned = check_task(model, data.validation)
+    _warn(warned, console)
     try:
         circuit = _find(config, model, data, folder, stop, console)
     except Interrupted as stopped:
-        kept = {**stopped.circuit.metadata, "test_prompts": config.test_prompts}
-        best = dataclasses.replace(stopped.circuit, metadata=kept)
-        run_folder.save_circuit(folder, best)
+        found = _with_warnings(stopped.circuit, warned)
+        kept = {**found.metadata, "test_prompts": config.test_prompts}
+        run_folder.save_circuit(folder, dataclasses.replace(found, metadata=kept))
         told = "the best circuit so far, not measured, is in circuit/"
         stop.told = ", ".join(filter(None, (stop.told, told)))
         raise
-    return _measure_and_save(config, model, circuit, test, folder, console)
+    found = _with_warnings(circuit, warned)
+    return _measure_and_save(config, model, found, test, folder, console)
 
 
 def _say_prompts(config: RunConfig, model: Model, data: TaskData, console: Console) -> None:
@@ -158,6 +162,8 @@ def _say_prompts(config: RunConfig, model: Model, data: TaskData, console: Conso
         f"{gate_count(model.config):,} nodes, {config.method} on {jax.devices()[0].device_kind}",
         highlight=False,
     )
+    for note in model.notes:
+        console.print(note, highlight=False, markup=False)
     if data.note:
         console.print(data.note, highlight=False)
     if data.skipped:
@@ -168,6 +174,17 @@ def _say_prompts(config: RunConfig, model: Model, data: TaskData, console: Conso
             markup=False,
             soft_wrap=True,
         )
+
+
+def _warn(warnings: Sequence[str], console: Console) -> None:
+    for text in warnings:
+        console.print(f"Warning: {text}", style="yellow", highlight=False, markup=False)
+
+
+def _with_warnings(circuit: Circuit, warnings: list[str]) -> Circuit:
+    """The circuit with more sentences that are to be read beside its figures."""
+    all_of_them = [*circuit.metadata.get("warnings", []), *warnings]
+    return dataclasses.replace(circuit, metadata={**circuit.metadata, "warnings": all_of_them})
 
 
 def _find(
@@ -212,19 +229,17 @@ def _measure_and_save(
         console.print(note, highlight=False)
     figures = evaluate_with_bar(model, circuit, test, console)
     sizes = circuit_sizes(model.config, circuit.masks)
+    warned = check_circuit(sizes)
+    circuit = _with_warnings(circuit, warned)
     results = run_folder.results_of(circuit, config.seed, sizes, figures)
     some = test.take(slice(config.control_prompts))
     results["controls"] = controls_of(model, circuit, some, config.seed)
-    metadata = {**circuit.metadata, "test_prompts": config.test_prompts, "figures": figures}
+    more = {"test_prompts": config.test_prompts, "seed": config.seed, "figures": figures}
+    metadata = {**circuit.metadata, **more}
     run_folder.write(folder, dataclasses.replace(circuit, metadata=metadata), results)
     shutil.rmtree(folder / STATES)
     for table in run_folder.tables_of(results, circuit):
         console.print(table.rich())
-    if results["parameters"]["active"] > LITTLE_PRUNED * results["parameters"]["total"]:
-        console.print(
-            "Warning: hardly anything is pruned, so this is the model rather than a circuit; "
-            "search longer (--steps) or ask for less (--penalty, --keep)",
-            style="yellow",
-        )
+    _warn(warned, console)
     console.print(f"Saved to {folder} (start with {folder / 'README.md'})", highlight=False)
     return results

@@ -76,10 +76,10 @@ class States:
         for path in reversed(self._paths()):
             if self._found is None and self._latest is None:
                 if (state := self._read(path, _read_state)) is not None:
-                    self._latest, facts = state
-                    self.seconds = facts["seconds"]
+                    latest, facts = state
+                    self._latest, self.seconds = latest, facts["seconds"]
                     self._tell_kept(path)
-                    self._say(f"Going on after step {self._latest.done}, from {path}")
+                    self._say(f"Going on after step {latest.done}, from {path}")
         if self._log is not None:
             self._log.rewind(facts.get("lines", 0))
         self._started = self._last = time.perf_counter()

@@ -14,6 +14,7 @@ from rich.console import Console
 from mgnp_jax.masks.granularities import ATTENTION_HEADS, MLP_HIDDEN
 from mgnp_jax.report.figures import trade_off
 from mgnp_jax.report.tables import Table
+from mgnp_jax.report.text import save_picture
 from mgnp_jax.runs.config import RunConfig, named_after
 from mgnp_jax.runs.folder import at_work
 from mgnp_jax.runs.run import ensured
@@ -101,7 +102,7 @@ def _sweep(
         [row["score"] / (row["model's score"] or math.nan) for row in rows],
         f"{source} on {config.model}",
     )
-    figure.savefig(out / "trade-off.png", dpi=150)
+    save_picture(figure, out / "trade-off.png")
     table = Table(
         title=f"What is kept, and what it costs: {source} on {config.model}",
         columns=tuple(COLUMNS),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import io
 import json
 import os
 import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 
 import mgnp_jax as mg
@@ -23,10 +26,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def call(
-    *arguments: object, cwd: Path = ROOT, without: Sequence[str] = ()
+    *arguments: object,
+    cwd: Path = ROOT,
+    without: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m ARGUMENTS`, without some variables, and returns what it printed."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    """Runs `python -m ARGUMENTS`, with and without some variables; returns what it printed."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"} | dict(variables or {})
     for name in without:
         environment.pop(name, None)
     command = [sys.executable, "-m", *map(str, arguments)]
@@ -110,6 +116,9 @@ def test_a_run_leaves_the_folder_that_was_promised(run_folder: Path) -> None:
     model = mg.load_model("gpt2-mini")
     assert results["training"]["gates"] == mg.gate_count(model.config)
     assert results["training"]["steps"] == 6 and results["training"]["seconds"] > 0
+    assert results["warnings"] == []
+    environment = mg.load_circuit(run_folder).metadata["environment"]
+    assert results["environment"] == environment and environment["versions"]["jax"]
     lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in lines if "loss" in r] == [1, 3, 5, 6]
     assert [r["step"] for r in lines if "validation" in r] == [3, 6]
@@ -219,8 +228,6 @@ def test_a_circuit_on_a_model_it_does_not_fit_is_refused(
 
     model = mg.load_model("gpt2-mini")
     other = tiny.model("gpt2")
-    import dataclasses
-
     config = dataclasses.replace(other.config, vocab_size=model.config.vocab_size, context=64)
     params = tiny.lively_params(config)
     named = mg.Model(name="x", config=config, params=params, tokenizer=model.tokenizer)
@@ -287,8 +294,111 @@ def test_a_stopped_run_keeps_its_best_circuit_and_says_how_to_go_on(
     printed = capsys.readouterr().out
     assert "Going on after step 4" in printed
     # Six steps close nothing.
-    assert "hardly anything is pruned, so this is the model" in printed
+    assert "Hardly anything is pruned, so this is the model" in printed
     results = json.loads((tmp_path / out / "results.json").read_text())
     assert not results["training"]["interrupted"] and results["training"]["steps"] == 6
     assert call_here("experiments.run", *few, "--resume", cwd=tmp_path) == 0
     assert "is done already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "variables", [{"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}]
+)
+def test_help_is_shown_in_any_encoding(variables: dict[str, str]) -> None:
+    # What it prints is read here as text, of which bytes of another encoding are none.
+    done = call("experiments.run", "--help", variables=variables)
+    assert done.returncode == 0 and not done.stderr
+    assert "--task" in done.stdout
+
+
+def test_a_run_prints_where_little_can_be_shown_and_names_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "[red]a|b ‖\x1b[31m"
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    few = ("--test-prompts", 8, "--control-prompts", 4, "--out", out)
+    assert call_here("experiments.run", "--task", "gp", "--method", "magnitude", *few) == 0
+    printed = written.getvalue().decode("ascii")
+    assert "KL(model ? circuit)" in printed
+    assert "[red]a|b ?\\x1b[31m" in "".join(printed.split("\n"))
+    assert (out / "results.json").exists()
+
+
+def test_a_closed_pipe_ends_a_command_quietly() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = f"{sys.executable} -m experiments.run --help | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout.startswith("usage:") and not done.stderr
+
+
+@pytest.mark.parametrize("name", ["cuda", "nonsense"])
+def test_a_device_that_is_not_there_is_one_line(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    few = ("--method", "magnitude", "--test-prompts", 8, "--out", out)
+    done = call("experiments.run", "--task", "ioi", *few, variables={"JAX_PLATFORMS": name})
+    if name == "cuda" and done.returncode == 0:
+        pytest.skip("there is a GPU")
+    assert done.returncode == 2 and not out.exists()
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: JAX does not start with JAX_PLATFORMS={name}: ")
+
+
+def test_a_variable_that_jax_cannot_read_is_one_line() -> None:
+    done = call("experiments.run", "--help", variables={"JAX_ENABLE_X64": "perhaps"})
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: JAX does not start: ") and "JAX_ENABLE_X64" in line
+
+
+def test_names_that_are_no_text_end_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    for arguments in (
+        ("--task", odd),
+        ("--data", odd),
+        ("--task", "ioi", "--model", odd),
+        ("--task", "ioi", "--out", tmp_path / odd),
+    ):
+        assert call_here("experiments.run", *arguments) == 2
+        printed = capfd.readouterr().err
+        assert printed.startswith("error: ") and "caf\\udce9" in printed, printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_makes_a_circuit_mean_nothing_is_said_and_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def swapped(rng: np.random.Generator, tokenizer: Any) -> Iterator[mg.PromptPair]:
+        while True:
+            a, b, c = rng.choice(["Mary", "John", "Emma", "Paul", "Lisa"], 3, replace=False)
+            yield mg.PromptPair(
+                clean=f"Then {a} and {b} spent the day at the park, and {b} gave a book to",
+                corrupted=f"Then {c} and {b} spent the day at the park, and {b} gave a book to",
+                answers=[f" {b}"],
+                wrong_answers=[f" {a}"],
+            )
+
+    counts = mg.Counts(train=4, validation=8, test=8)
+    monkeypatch.setitem(mg.TASKS, "swapped", mg.Task(name="swapped", counts=counts, pairs=swapped))
+    model = mg.load_model("gpt2-mini")
+    noted = dataclasses.replace(model, notes=("Its head is [bold]tied[/bold].",))
+    monkeypatch.setattr("mgnp_jax.runs.run.load_model", lambda name: noted)
+    out = tmp_path / "run"
+    asked = ("--task", "swapped", "--method", "magnitude", "--keep", 1, "--out", out)
+    assert call_here("experiments.run", *asked) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    results = json.loads((out / "results.json").read_text())
+    answers, kept = results["warnings"]
+    assert "answers 0 of 8 prompts rightly" in answers and "may be swapped" in answers
+    assert kept.startswith("Hardly anything is pruned")
+    page = (out / "README.md").read_text()
+    for text in (answers, kept):
+        assert f"Warning: {text}" in printed and f"**Warning:** {text}" in page
+    assert mg.load_circuit(out).metadata["warnings"] == [answers, kept]
+    # Before the search, and what is printed is not markup.
+    assert printed.index("may be swapped") < printed.index("Circuit size")
+    assert "Its head is [bold]tied[/bold]." in printed

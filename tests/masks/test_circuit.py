@@ -60,7 +60,7 @@ def test_a_changed_circuit_is_refused(tmp_path: Path) -> None:
     a_circuit().save(tmp_path / "c")
     file = tmp_path / "c" / "_CHECKPOINT_METADATA"
     text = json.loads(file.read_text())
-    saved = text["custom_metadata"]["checksum"]
+    saved = text["custom_metadata"]["sha256"]
     file.write_text(file.read_text().replace(saved, "0" * len(saved)))
     with pytest.raises(mg.MgnpError, match="checksum .*0000.* was saved"):
         mg.load_circuit(tmp_path / "c")
@@ -103,3 +103,22 @@ def test_the_users_own_logger_is_left_as_it_was(tmp_path: Path) -> None:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
+
+
+def test_every_tree_of_a_circuit_is_saved(tmp_path: Path) -> None:
+    masks = mg.full_masks(tiny.LLAMA, embedding=True)
+    scores = jax.tree.map(lambda leaf: leaf + 0.5, masks)
+    constants = {"embedding": jnp.ones(12), "attn_z": jnp.ones((3, 4, 4))}
+    circuit = mg.Circuit(
+        masks=masks,
+        metadata={},
+        log_alpha=mg.full_masks(tiny.LLAMA, -1.0, embedding=True),
+        scores={name: scores[name] for name in ("attention_heads", "embedding")},
+        ablation_values=constants,
+    )
+    circuit.save(tmp_path / "c")
+    loaded = mg.load_circuit(tmp_path / "c")
+    # Binary masks of any type come back as bool.
+    chex.assert_trees_all_equal(loaded.masks, jax.tree.map(lambda leaf: leaf > 0, masks))
+    for name in ("log_alpha", "scores", "ablation_values"):
+        chex.assert_trees_all_equal(getattr(loaded, name), getattr(circuit, name))

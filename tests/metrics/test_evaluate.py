@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import get_args
 
 import chex
@@ -109,6 +110,75 @@ def test_batch_size_changes_no_figure(tiny_model: mg.Model) -> None:
     sizes = [mg.evaluate(tiny_model, masks, batch, batch_size=n)["kl"] for n in (1, 3, 7, 100)]
     np.testing.assert_allclose(sizes, sizes[0], atol=1e-6)
     assert sizes[0] > 1e-4
+
+
+@pytest.mark.parametrize("where", ["embeddings", "blocks"])
+def test_weights_that_are_not_numbers_give_no_figures(where: str) -> None:
+    model = tiny.model("gpt2")
+    leaves = jax.tree.map(np.array, dict(model.params))
+    first = jax.tree.leaves(leaves[where])[0]
+    first.reshape(-1)[-1] = np.nan
+    broken = dataclasses.replace(model, params=leaves)
+    # NaN in a token's embedding reaches the prompts that have it alone; tied, all logits.
+    with pytest.raises(mg.MgnpError, match=rf"row \d of the split.*weights \['{where}'\]"):
+        mg.evaluate(broken, mg.full_masks(model.config), tiny.batch(model.config), batch_size=4)
+
+
+def test_the_first_row_with_no_numbers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.model("llama")
+    batch = tiny.batch(model.config)
+    used = np.asarray(batch.attention_mask)
+    token = next(int(t) for t in batch.clean[4][used[4]] if t not in batch.clean[:4])
+    params = jax.tree.map(np.array, dict(model.params))
+    params["embeddings"]["token"]["embedding"][token] = np.nan
+    first = min(
+        i for i in range(6) if token in (*batch.clean[i][used[i]], *batch.corrupted[i][used[i]])
+    )
+    with pytest.raises(mg.MgnpError, match=f"on row {first} of the split"):
+        mg.evaluate(
+            dataclasses.replace(model, params=params),
+            mg.full_masks(model.config, 0.0),
+            batch,
+            batch_size=2,
+        )
+
+
+def partly(**opened: object) -> mg.Masks:
+    """Masks of the tiny GPT-2 in which only what is named is open."""
+    masks = mg.full_masks(tiny.GPT2, 0.0)
+    return {**masks, **{name: masks[name].at[where].set(1) for name, where in opened.items()}}  # type: ignore[index]
+
+
+@pytest.mark.parametrize("measured", ["evaluate", "circuit_sizes"])
+def test_masks_of_which_the_hierarchy_leaves_nothing_are_refused(measured: str) -> None:
+    model, batch = tiny.model("gpt2"), tiny.batch(tiny.GPT2)
+
+    def measure(masks: mg.Masks) -> object:
+        if measured == "evaluate":
+            return mg.evaluate(model, masks, batch)
+        return mg.circuit_sizes(model.config, masks)
+
+    alone = r"4 attention_heads \(they need their attention_blocks and attention_neurons in them\)"
+    with pytest.raises(mg.MgnpError, match=f"{alone}. No node is left"):
+        measure(partly(attention_heads=0))
+    with pytest.raises(mg.MgnpError, match="20 mlp_hidden .*their mlp_blocks and mlp_output besi"):
+        measure(partly(mlp_hidden=1))
+    # Something acts, and something does not.
+    some = {"mlp_blocks": 0, "mlp_hidden": 0, "mlp_output": 0}
+    with pytest.warns(UserWarning, match=alone) as said:
+        measure(partly(attention_heads=0, **some))
+    assert [w.filename for w in said] == [__file__]
+    hollow = partly(attention_blocks=0, attention_heads=0, attention_neurons=(0, 1), **some)
+    with pytest.warns(UserWarning, match=r": 3 attention_heads \(they need"):
+        measure(hollow)
+    # Nothing at all, and a head or block that is closed with all in it, is what it says.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measure(partly())
+        measure(partly(**some))
+        whole = mg.full_masks(tiny.GPT2)
+        measure({**whole, "attention_heads": whole["attention_heads"].at[:, 1].set(0)})
+        measure({**whole, "mlp_blocks": whole["mlp_blocks"].at[0].set(0)})
 
 
 def test_soft_masks_and_foreign_circuits_are_refused(tiny_model: mg.Model) -> None:

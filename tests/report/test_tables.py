@@ -76,19 +76,6 @@ def test_figures_are_drawn(masks: mg.Masks, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(image) > 0, kept)
 
 
-def test_default_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    names = [str(run_folder.new_folder(None, "ioi a/b seed0")) for _ in range(3)]
-    assert names == ["runs/ioi-a-b-seed0", "runs/ioi-a-b-seed0-2", "runs/ioi-a-b-seed0-3"]
-
-
-def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:
-    file = tmp_path / "thesis.txt"
-    file.write_text("mine")
-    with pytest.raises(mg.MgnpError, match="no folder for the run can be made at .*thesis.txt"):
-        run_folder.new_folder(file / "run", "ioi")
-
-
 def test_progress_prints_a_line_for_each_validation() -> None:
     out = io.StringIO()
     console = Console(file=out, width=200)

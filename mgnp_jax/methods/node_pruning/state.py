@@ -134,7 +134,7 @@ def packed(state: LoopState) -> Saved:
     if state.left is not None:
         trees["left"] = state.left
     if state.best is not None:
-        trees["best"] = {"log_alpha": state.best.log_alpha, "masks": state.best.masks}
+        trees |= {"best_log_alpha": state.best.log_alpha, "best_masks": state.best.masks}
         facts["record"] = state.best.record
     # Copies: the next step overwrites what it is given.
     trees = jax.tree.map(lambda leaf: np.array(leaf, copy=True), trees)
@@ -154,8 +154,12 @@ def unpacked(first: LoopState, saved: Saved) -> LoopState:
         (first.trained, first.controller),
     )
     best = None
-    if "best" in saved.trees:
-        best = Best(**jax.tree.map(jnp.asarray, saved.trees["best"]), record=saved.facts["record"])
+    if "record" in saved.facts:
+        log_alpha, masks = (
+            jax.tree.map(jnp.asarray, saved.trees[name])
+            for name in ("best_log_alpha", "best_masks")
+        )
+        best = Best(log_alpha=log_alpha, masks=masks, record=saved.facts["record"])
     return LoopState(
         done=saved.done,
         trained=trained,

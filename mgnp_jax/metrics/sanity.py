@@ -1,0 +1,134 @@
+"""What would make a circuit mean nothing, said before it is searched for and after it is found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from mgnp_jax.metrics.evaluate import check_numbers, check_prompts
+from mgnp_jax.metrics.scores import answered_rightly, kl_divergence, score
+from mgnp_jax.models.hub import Model
+from mgnp_jax.passes.caching import cache_logits
+from mgnp_jax.types import Answers, Batch
+
+PROMPTS = 64
+"""Enough to tell half from two thirds."""
+
+UNLIKELY = 0.05
+"""A count of right answers less likely than this is not chance."""
+
+OVER_CHANCE = 1.1
+"""What chance is multiplied by: a model that is hardly better cannot do a task, either."""
+
+SAME_KL, SAME_SCORE = 1e-3, 1e-2
+"""Answers are the same up to so many nats, and scores up to that part of the mean score."""
+
+MANY = 0.25
+"""Share of the prompts from which on it is said that something is wrong with them."""
+
+NEARLY_ALL = 0.98
+"""Share of the parameters above which a circuit is called the whole model."""
+
+
+def check_task(model: Model, batch: Batch) -> list[str]:
+    """Looks at what the model answers, before a circuit is searched for.
+
+    Args:
+      model: the model.
+      batch: prompts that were set aside; the first 64 are run.
+
+    Returns:
+      Sentences: that the model cannot do the task, that its answers seem to be swapped, that the
+      corruption changes nothing.
+
+    Raises:
+      MgnpError: for prompts that the model cannot take, and logits that are not numbers.
+    """
+    check_prompts(model.config, batch)
+    some = batch.take(slice(PROMPTS))
+    answers = []
+    for tokens in (some.clean, some.corrupted):
+        one = some.replace(clean=tokens)  # type: ignore[attr-defined]
+        answers.append(cache_logits(model.config, model.params, one, PROMPTS))
+    kl, right, before, after = jax.device_get(_compared(some, *answers))
+    check_numbers(model, kl, np.arange(len(some)))
+    found = _of_answers(right, some.targets.answers)
+    differs = (np.asarray(batch.clean) != batch.corrupted) & np.asarray(batch.attention_mask, bool)
+    equal = int((~differs.any(1)).sum())
+    if equal:
+        found.append(
+            f"In {equal:,} of {len(batch):,} pairs the corrupted prompt is the clean one, so that "
+            "nothing is lost by pruning; give other corrupted prompts"
+        )
+    near = SAME_SCORE * np.abs(before).mean()
+    same = (kl < SAME_KL) & (np.abs(before - after) <= near)
+    same &= differs[: len(some)].any(1)
+    if same.sum() > MANY * len(some):
+        found.append(
+            f"In {same.sum()} of {len(some)} pairs the model answers the corrupted prompt as it "
+            "answers the clean one, so that they say nothing of what the task needs; corrupt the "
+            "words that decide the answer"
+        )
+    return found
+
+
+@jax.jit
+def _compared(batch: Batch, clean: jax.Array, corrupted: jax.Array) -> tuple[jax.Array, ...]:
+    """[B] each: KL, whether clean prompts are answered rightly, scores of both."""
+    target = batch.targets.scores["score"]
+    right = answered_rightly(batch.targets.answers, clean)
+    return kl_divergence(clean, corrupted), right, score(target, clean), score(target, corrupted)
+
+
+def _of_answers(right: np.ndarray, answers: Answers) -> list[str]:
+    """What the number of prompts answered rightly says."""
+    signs = np.asarray(answers.signs)
+    count, hits = len(right), int(right.sum())
+    # Of answers in a random order, the first is a right one.
+    chance = float(((signs > 0).sum(1) / np.maximum((signs != 0).sum(1), 1)).mean())
+    told = f"The model answers {hits} of {count} prompts rightly, and by chance it would be "
+    told += f"{chance:.0%}"
+    over = min(OVER_CHANCE * chance, 1.0)
+    if _between(0, hits, count, chance) < UNLIKELY:
+        return [f"{told}: right and wrong answers may be swapped"]
+    if over**count < UNLIKELY <= _between(hits, count, count, over):
+        return [
+            f"{told}: it hardly does this task, and what is found may be a circuit of something "
+            "else; use prompts that it answers, or another model"
+        ]
+    return []
+
+
+def _between(least: int, most: int, count: int, chance: float) -> float:
+    """Chance of at least so many hits, and at most so many."""
+    return sum(
+        math.comb(count, k) * chance**k * (1 - chance) ** (count - k)
+        for k in range(least, most + 1)
+    )
+
+
+def check_circuit(sizes: Mapping[str, Any]) -> list[str]:
+    """Looks at how much a circuit keeps.
+
+    Args:
+      sizes: as `circuit_sizes` returned them.
+
+    Returns:
+      Sentences: that it keeps nothing, or nearly everything.
+    """
+    parameters = sizes["parameters"]
+    if parameters["prunable_kept"] == 0:
+        return [
+            "Nothing is kept, so this is the model on corrupted prompts; ask for more (--penalty, "
+            "--keep)"
+        ]
+    if parameters["active"] > NEARLY_ALL * parameters["total"]:
+        return [
+            "Hardly anything is pruned, so this is the model rather than a circuit; search longer "
+            "(--steps) or ask for less (--penalty, --keep)"
+        ]
+    return []
