@@ -4,9 +4,11 @@
     python -m experiments.run --task gp --model smollm2-135m --out runs/gp-smollm2
     python -m experiments.run --task ioi --method magnitude --keep 0.2
     python -m experiments.run --task ioi --sweep 8
+    python -m experiments.run --task gp --model smollm2-135m --out runs/gp-smollm2 --resume
 
 Needs no download with the default model. On two CPU cores the first command takes about
-a minute; training on SmolLM2's IOI prompts took six.
+a minute; training on SmolLM2's IOI prompts took six. Stopped by Ctrl-C or SIGTERM (exit status 130
+or 143), or killed, it goes on with `--resume`, to the same circuit.
 """
 
 from __future__ import annotations

@@ -48,7 +48,8 @@ def check_free(folder: Path) -> None:
       folder: where a run is to begin.
 
     Raises:
-      MgnpError: if it is a file or not empty, or no circuit can be saved there; how to go on if it holds a run that is not done.
+      MgnpError: if it is a file or not empty, or no circuit can be saved there; how to go on if
+        it holds a run that is not done.
     """
     checked_path(folder)
     if not folder.exists():

@@ -9,6 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+# What a run imports on its way.
+import transformers  # noqa: F401
+from orbax.checkpoint import v1  # noqa: F401
+
 from experiments.command import command
 from experiments.run import main
 from mgnp_jax.runs.config import RunConfig

@@ -24,6 +24,7 @@ def _never_looks(ready: str) -> None:
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     process = CONTEXT.Process(target=_never_looks, args=(str(tmp_path / "ready"),))
     process.start()
+    assert process.pid is not None
     wait_for((tmp_path / "ready").exists)
     os.kill(process.pid, signal.SIGTERM)
     process.join(0.5)
