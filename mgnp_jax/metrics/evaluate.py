@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import jax
+import numpy as np
 
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.granularities import as_bool, check_masks
@@ -120,7 +121,7 @@ def _constants_of(circuits: Mapping[str, Circuit | Masks]) -> AblationValues | N
 
 
 def check_prompts(model_config: ModelConfig, batch: Batch) -> None:
-    """Refuses prompts that the model cannot take.
+    """Refuses prompts and answers that the model cannot take.
 
     Args:
       model_config: the model's shape.
@@ -132,13 +133,25 @@ def check_prompts(model_config: ModelConfig, batch: Batch) -> None:
     if not len(batch):
         raise MgnpError("the split has no prompts; wanted at least one")
     if batch.clean.shape[1] > model_config.context:
+        row = int(np.asarray(batch.attention_mask).sum(-1).argmax())
         raise MgnpError(
-            f"the longest prompt has {batch.clean.shape[1]} tokens, the model's context is "
-            f"{model_config.context}; shorten the prompts"
+            f"the longest prompt (number {row}) has {batch.clean.shape[1]} tokens, the "
+            f"model's context is {model_config.context}; shorten the prompts {_BY_LINE}"
         )
-    largest = int(max(batch.clean.max(), batch.corrupted.max()))
-    if largest >= model_config.vocab_size:
-        raise MgnpError(
-            f"prompts have token id {largest}, the model's vocabulary ends at "
-            f"{model_config.vocab_size - 1}; they were made with another model's tokenizer"
-        )
+    targets = batch.targets
+    answers = {"answers": targets.answers.tokens}
+    answers |= {f"answers of {name!r}": s.answers.tokens for name, s in targets.scores.items()}
+    answers |= {f"answers of {name!r}": tokens for name, tokens in targets.kl_over.items()}
+    prompts = {"clean prompt": batch.clean, "corrupted prompt": batch.corrupted}
+    for what, tokens in (prompts | answers).items():
+        beyond = np.asarray(tokens).max(-1)
+        row = int(beyond.argmax())
+        if beyond[row] >= model_config.vocab_size:
+            raise MgnpError(
+                f"the {what} number {row} of a split has token id {beyond[row]}, the model's "
+                f"vocabulary ends at {model_config.vocab_size - 1}: the tokenizer is another "
+                f"model's, or has tokens that were added without resizing this one {_BY_LINE}"
+            )
+
+
+_BY_LINE = "(load_task and from_pairs name the line if they are given limits=model.config)"

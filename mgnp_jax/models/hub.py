@@ -91,7 +91,7 @@ def load_model(name: str) -> Model:
     family = family_named(str(raw.get("model_type")))
     config = family.read_config(raw)
     params = params_from_tensors(config, read_tensors(directory))
-    tokenizer = load_tokenizer(directory, family.prefix_token)
+    tokenizer = load_tokenizer(directory)
     return Model(name=name, config=config, params=params, tokenizer=tokenizer)
 
 

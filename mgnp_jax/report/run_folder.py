@@ -95,6 +95,7 @@ def results_of(
         "method": meta["method"],
         "seed": seed,
         "data": meta["data"],
+        "prefix": meta["origin"]["prefix"],
         "base": {
             "score": figures["base_score"],
             "accuracy": figures["base_accuracy"],
@@ -144,6 +145,14 @@ def tables_of(results: Mapping[str, Any], circuit: Circuit) -> list[Table]:
     ]
 
 
+def _left_out(results: Mapping[str, Any]) -> str:
+    """A paragraph on the pairs that were left out; empty if none were."""
+    data = results["data"]
+    because = data.get("left_out_because", {})
+    told = "".join(f"\n- {count:,}: {cause}" for cause, count in because.items())
+    return f"Left out {data['left_out']:,} pairs (`left-out.txt`):\n{told}\n\n" if told else ""
+
+
 def write(folder: Path, circuit: Circuit, results: Mapping[str, Any]) -> None:
     """Writes circuit, results, pictures and the explaining page.
 
@@ -168,7 +177,7 @@ def write(folder: Path, circuit: Circuit, results: Mapping[str, Any]) -> None:
 Found by the method {results["method"]}{stopped}. Every figure is measured with binary masks on the
 held-out test split; layers and heads are counted from 0.
 
-| file | what it is |
+{_left_out(results)}| file | what it is |
 |---|---|
 | `circuit/` | the circuit, an Orbax checkpoint: `mgnp_jax.load_circuit("{folder}")` |
 | `results.json` | every figure of this page, and more |

@@ -39,6 +39,8 @@ class PaperConfig:
     """Folder for runs and tables, by default runs/paper-MODEL; finished runs in it are kept."""
     test_prompts: int | None = None
     """Measure on the first so many test prompts only; all of them by default."""
+    prefix: str | None = None
+    """As for experiments.run."""
     method: str = ""
     """How circuits are found, by name; decides which further flags there are."""
     config: Any = DEFAULT()
@@ -79,6 +81,7 @@ def protocol(config: PaperConfig, console: Console) -> Runs:
                 seed=seed,
                 out=folder,
                 test_prompts=config.test_prompts,
+                prefix=config.prefix,
                 config=config.config,
             )
             results = finished(folder, wanted) or run(wanted, console)

@@ -57,6 +57,8 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
         skip_bad=config.skip_bad,
         extra_corruptions=config.extra_corruptions,
         metric=config.metric,
+        prefix=config.prefix,
+        limits=model.config,
     )
     test = data.test.take(slice(config.test_prompts))
     check_prompts(model.config, test)
@@ -67,7 +69,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     part = folder / "config.json.part"
     part.write_text(settings_text(config))
     part.rename(folder / "config.json")
-    _say_prompts(config, model, data, console)
+    _say_prompts(config, model, data, folder, console)
     try:
         circuit = _find(config, model, data, folder, console)
     except Interrupted as stopped:
@@ -77,23 +79,17 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     return _measure_and_save(config, model, circuit, test, folder, console)
 
 
-def _say_prompts(config: RunConfig, model: Model, data: TaskData, console: Console) -> None:
+def _say_prompts(
+    config: RunConfig, model: Model, data: TaskData, folder: Path, console: Console
+) -> None:
     counts = " / ".join(f"{n:,}" for n in data.counts().values())
     console.print(
         f"{data.name} on {config.model}: {counts} training / validation / test prompts, "
         f"{gate_count(model.config):,} nodes, {config.method} on {jax.devices()[0].device_kind}",
         highlight=False,
     )
-    if data.note:
-        console.print(data.note, highlight=False)
-    if data.skipped:
-        shown = "\n  ".join(data.problems)
-        console.print(
-            f"Left out {data.skipped:,} prompts that cannot be used (--skip-bad):\n  {shown}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+    for line in data.told(folder):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _find(
