@@ -140,9 +140,10 @@ def _usable(
 
 def _in_form(pair: PromptPair, first: PromptPair) -> list[Problem]:
     """What is wrong with a pair whatever the tokenizer."""
-    lists = list(pair.used.values())
-    if any(isinstance(part, str) for part in lists):
-        told = f"answers must be a list of texts, got {shown(next(iter(lists)))}"
+    lists = [*(side for sides in pair.sets.values() for side in sides), *pair.kl_over.values()]
+    text = next((part for part in lists if isinstance(part, str)), None)
+    if text is not None:
+        told = f"answers must be a list of texts, got {shown(text)}"
         return [Problem(pair.origin, "answers that are no list", told)]
     texts = [pair.clean, *([pair.corrupted] if isinstance(pair.corrupted, str) else pair.corrupted)]
     texts += [text for part in lists for text in part]
