@@ -67,7 +67,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     data = _prompts(config, origin, model)
     own = data.source == origin["source"]
     limit = config.test_prompts or (meta.get("test_prompts") if own or config.task else None)
-    test = data.test.take(slice(limit))
+    test = dataclasses.replace(data.test.take(slice(limit)), prefix=None)  # It is said below.
     lines = [
         f"{config.circuit}: {meta.get('task', 'a task')} on {meta.get('model', 'a model')}; "
         f"measured on {len(test):,} test prompts of {data.name} on {model.name}",

@@ -77,6 +77,7 @@ def evaluate_all(
     constants = _constants_of(circuits)
     masks = {name: _checked(model.config, name, of) for name, of in circuits.items()}
     check_prompts(model.config, batch)
+    _check_prefixes(circuits, batch)
     found: dict[str, list[tuple[PerPrompt, int]]] = {name: [] for name in masks}
     chunks = list(chunk_rows(len(batch), batch_size))
     sizes = spans_of(batch, share_prefix=constants is None).sizes(rows for rows, _ in chunks)
@@ -108,6 +109,19 @@ def _checked(model_config: ModelConfig, name: str, circuit: Circuit | Masks) -> 
                 f"Load the model it was found on ({circuit.metadata.get('model', 'unknown')})"
             )
     return as_bool(masks)
+
+
+def _check_prefixes(circuits: Mapping[str, Circuit | Masks], batch: Batch) -> None:
+    """Refuses prompts that begin with something else than those that a circuit was found on."""
+    for name, circuit in circuits.items():
+        origin = circuit.metadata.get("origin", {}) if isinstance(circuit, Circuit) else {}
+        found = origin.get("prefix")
+        if None not in (found, batch.prefix) and found != batch.prefix:
+            raise MgnpError(
+                f"{name!r} was found on prompts that begin with {found!r}, these begin with "
+                f"{batch.prefix!r}; pass prefix={found!r} to load_task or from_pairs, or measure "
+                "it nonetheless on dataclasses.replace(batch, prefix=None)"
+            )
 
 
 def _constants_of(circuits: Mapping[str, Circuit | Masks]) -> AblationValues | None:

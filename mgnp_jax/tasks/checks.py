@@ -47,7 +47,7 @@ def encode_pairs(
         raise MgnpError(
             f"{len(problems):,} problem(s) in the prompts:{summary(problems, 'prompts')}"
         )
-    return batch_of(encoded, metric)
+    return batch_of(encoded, metric, prefix)
 
 
 def problems_of(

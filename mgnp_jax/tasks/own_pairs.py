@@ -80,7 +80,7 @@ def from_pairs(
     except MgnpError as error:
         left_out = f". Left out are {bad:,} line(s):{summary(told, name)}" if told else ""
         raise MgnpError(f"{where} {error}{left_out}") from None
-    whole = batch_of(encoded._replace(rows=rows), metric_named(metric))
+    whole = batch_of(encoded._replace(rows=rows), metric_named(metric), before)
     data = split(name, whole, train, validation, source=source, seed=seed)
     known_as = getattr(metric, "__name__", metric)
     return dataclasses.replace(

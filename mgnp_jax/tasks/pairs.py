@@ -110,12 +110,13 @@ def encode(tokenizer: Tokenizer, pairs: Sequence[PromptPair], prefix: Prefix) ->
     )
 
 
-def batch_of(encoded: Encoded, metric: AnswerMetric) -> Batch:
+def batch_of(encoded: Encoded, metric: AnswerMetric, prefix: Prefix) -> Batch:
     """Pairs that have no problem as one right-padded batch.
 
     Args:
       encoded: N pairs.
       metric: how scores are read from the answers.
+      prefix: what their prompts begin with.
 
     Returns:
       A batch of N rows; T is the longest prompt's length.
@@ -133,4 +134,5 @@ def batch_of(encoded: Encoded, metric: AnswerMetric) -> Batch:
         targets=encode_targets(
             answers, [row.pair.sets for row in rows], [row.pair.kl_over for row in rows], metric
         ),
+        prefix=prefix.text,
     )

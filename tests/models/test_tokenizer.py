@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,11 +76,12 @@ def test_code_that_comes_with_a_checkpoint_is_never_run_nor_asked_about(
 def test_no_file_outside_the_folder_is_read(tmp_path: Path) -> None:
     other = wordy.folder(tmp_path / "other")
     (other / "tokenizer.json").rename(other / "tokenizer.4.0.json")
-    for key, value in (
-        ("fast_tokenizer_files", ["../other/tokenizer.4.0.json"]),
-        ("gguf_file", "../other/model.gguf"),
-    ):
-        folder = wordy.folder(tmp_path / key, **{key: value})
+    named: dict[str, Any] = {
+        "fast_tokenizer_files": ["../other/tokenizer.4.0.json"],
+        "gguf_file": "../other/model.gguf",
+    }
+    for key in named:
+        folder = wordy.folder(tmp_path / key, **{key: named[key]})
         with pytest.raises(mg.MgnpError, match=f"names other files \\('{key}'\\)"):
             load_tokenizer(folder)
     # transformers writes such paths itself, and reads the folder's own files.
