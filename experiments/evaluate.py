@@ -29,15 +29,17 @@ class EvaluateConfig:
     task: str | None = None
     """Another built-in task; by default the prompts it was found on."""
     data: Path | None = None
-    """Your own prompts: a JSON Lines file; measured on its test split."""
+    """Your own prompts; all, unless they say their split or the circuit was found on them."""
     skip_bad: bool = False
     """Leave out prompts of --data that cannot be used, instead of refusing the file."""
     metric: str | None = None
     """How scores are read from the answers of --data; by default as the run did."""
+    prefix: str | None = None
+    """Text put before every prompt, or none for nothing; by default as the run had it."""
     seed: int | None = None
     """Of the prompts; by default the run's."""
     test_prompts: int | None = None
-    """Measure on the first so many test prompts only; by default as many as the run did."""
+    """Measure on the first so many test prompts only; by default all of --data, else as the run."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be meant."""
@@ -58,51 +60,60 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     """
     circuit = mg.load_circuit(config.circuit)
     meta = circuit.metadata
-    origin = {"source": "", "seed": 0, "extra_corruptions": 0} | meta.get("origin", {})
-    own_prompts = not (config.task or config.data)
     if not (config.model or meta.get("model")):
         raise mg.MgnpError(f"{config.circuit} does not say of which model it is; pass --model")
     model = mg.load_model(config.model or meta["model"])
+    origin = {"source": "", "seed": 0, "extra_corruptions": 0} | meta.get("origin", {})
+    data = _prompts(config, origin, model)
+    own = data.source == origin["source"]
+    limit = config.test_prompts or (meta.get("test_prompts") if own or config.task else None)
+    test = dataclasses.replace(data.test.take(slice(limit)), prefix=None)  # It is said below.
+    lines = [
+        f"{config.circuit}: {meta.get('task', 'a task')} on {meta.get('model', 'a model')}; "
+        f"measured on {len(test):,} test prompts of {data.name} on {model.name}",
+        *data.told(),
+    ]
+    if data.prefix and origin.get("prefix") not in (None, data.prefix.text):
+        lines.append(f"It was found on prompts that begin with {origin['prefix'] or 'nothing'}")
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    same = (
+        (own, data.seed, limit) == (True, origin["seed"], meta.get("test_prompts"))
+        and data.checksum() == meta.get("data_checksum")
+        and mg.checksum(model.params) == meta.get("weights_checksum")
+    )
+    figures = evaluate_with_bar(model, circuit, test, console)
+    saved = meta.get("figures") if same else None
+    if not same:
+        console.print("Other prompts or weights than the run's, so without its figures beside")
+    elif saved is None:
+        console.print("The circuit was saved without figures, so there are none to show beside")
+    if own and data.seed != origin["seed"]:
+        console.print("Another seed draws afresh: some prompts may be among those trained on.")
+    console.print(comparison_table(figures, saved).rich())
+    return figures
+
+
+def _prompts(config: EvaluateConfig, origin: dict[str, Any], model: mg.Model) -> mg.TaskData:
+    """The prompts to measure on: the run's own as it had them, or others."""
     source = str(config.data.resolve() if config.data else config.task or origin["source"])
     if not source:
         raise mg.MgnpError(
             f"{config.circuit} does not say on which prompts it was found, or they were given from "
             "Python and are not saved with it; pass --task or --data FILE"
         )
-    seed = origin["seed"] if config.seed is None else config.seed
-    limit = meta.get("test_prompts") if config.test_prompts is None else config.test_prompts
-    data = mg.load_task(
+    own = source == origin["source"]
+    return mg.load_task(
         source,
         model.tokenizer,
-        seed,
-        # The run's own prompts as the run had them.
-        skip_bad=config.skip_bad or (own_prompts and origin.get("skip_bad", False)),
+        origin["seed"] if config.seed is None else config.seed,
+        skip_bad=config.skip_bad or (own and origin.get("skip_bad", False)),
         extra_corruptions=origin["extra_corruptions"],
         metric=config.metric or origin.get("metric") or "logit_difference",
+        prefix=origin.get("prefix") if config.prefix is None else config.prefix,
+        limits=model.config,
+        # A file of other prompts is all held out, unless it says otherwise.
+        all_test=not own,
     )
-    test = data.test.take(slice(limit))
-    same = (
-        (source, seed, limit) == (origin["source"], origin["seed"], meta.get("test_prompts"))
-        and data.checksum() == meta.get("data_checksum")
-        and mg.checksum(model.params) == meta.get("weights_checksum")
-    )
-    console.print(
-        f"{config.circuit}: {meta.get('task', 'a task')} on {meta.get('model', 'a model')}; "
-        f"measured on {len(test):,} test prompts of {data.name} on {model.name}",
-        highlight=False,
-    )
-    figures = evaluate_with_bar(model, circuit, test, console)
-    saved = meta.get("figures") if same else None
-    if not same:
-        console.print(
-            "Other prompts or weights than the run's, so its figures are not shown beside"
-        )
-    elif saved is None:
-        console.print("The circuit was saved without figures, so there are none to show beside")
-    if source == origin["source"] and seed != origin["seed"]:
-        console.print("Another seed draws afresh: some prompts may be among those trained on.")
-    console.print(comparison_table(figures, saved).rich())
-    return figures
 
 
 if __name__ == "__main__":

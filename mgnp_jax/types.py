@@ -149,12 +149,14 @@ class Batch:
       corrupted: [B, T] int32 token ids; each row as long as its clean prompt.
       attention_mask: [B, T] bool, True on real tokens; the same for both streams.
       targets: their answers.
+      prefix: text that was put before every prompt; None where that is not known.
     """
 
     clean: Any
     corrupted: Any
     attention_mask: Any
     targets: Targets
+    prefix: str | None = struct.field(pytree_node=False, default=None)
 
     def __len__(self) -> int:
         """Number of prompt pairs."""

@@ -131,8 +131,9 @@ def _origin(key: jax.Array, model: Model, data: TaskData, method: Any) -> Record
             "extra_corruptions": data.extra_corruptions,
             "skip_bad": data.skipped > 0,
             "metric": data.metric,
+            "prefix": data.prefix and data.prefix.text,
         },
-        "data": data.counts() | {"left_out": data.skipped},
+        "data": data.described(),
         "data_checksum": data.checksum(),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
     }

@@ -86,6 +86,7 @@ def evaluate_all(
     for name, circuit in circuits.items():
         masks[name] = _checked(model.config, name, circuit)
     check_prompts(model.config, batch)
+    _check_prefixes(circuits, batch)
     found: dict[str, list[tuple[PerPrompt, int]]] = {name: [] for name in masks}
     spans = spans_of(batch, share_prefix=constants is None)
     chunks = list(chunk_rows(len(batch), batch_size or prompts_at_once(model.config, spans)))
@@ -153,6 +154,19 @@ def check_numbers(model: Model, kl: np.ndarray, chosen: np.ndarray) -> None:
     )
 
 
+def _check_prefixes(circuits: Mapping[str, Circuit | Masks], batch: Batch) -> None:
+    """Refuses prompts that begin with something else than those that a circuit was found on."""
+    for name, circuit in circuits.items():
+        origin = circuit.metadata.get("origin", {}) if isinstance(circuit, Circuit) else {}
+        found = origin.get("prefix")
+        if None not in (found, batch.prefix) and found != batch.prefix:
+            raise MgnpError(
+                f"{name!r} was found on prompts that begin with {found!r}, these begin with "
+                f"{batch.prefix!r}; pass prefix={found!r} to load_task or from_pairs, or measure "
+                "it nonetheless on dataclasses.replace(batch, prefix=None)"
+            )
+
+
 def _constants_of(circuits: Mapping[str, Circuit | Masks]) -> AblationValues | None:
     found = [c.ablation_values for c in circuits.values() if isinstance(c, Circuit)]
     if any(checksum(one or {}) != checksum(found[0] or {}) for one in found):
@@ -164,7 +178,7 @@ def _constants_of(circuits: Mapping[str, Circuit | Masks]) -> AblationValues | N
 
 
 def check_prompts(model_config: ModelConfig, batch: Batch) -> None:
-    """Refuses prompts that the model cannot take.
+    """Refuses prompts and answers that the model cannot take.
 
     Args:
       model_config: the model's shape.
@@ -176,13 +190,25 @@ def check_prompts(model_config: ModelConfig, batch: Batch) -> None:
     if not len(batch):
         raise MgnpError("the split has no prompts; wanted at least one")
     if batch.clean.shape[1] > model_config.context:
+        row = int(np.asarray(batch.attention_mask).sum(-1).argmax())
         raise MgnpError(
-            f"the longest prompt has {batch.clean.shape[1]} tokens, the model's context is "
-            f"{model_config.context}; shorten the prompts"
+            f"the longest prompt (number {row}) has {batch.clean.shape[1]} tokens, the "
+            f"model's context is {model_config.context}; shorten the prompts {_BY_LINE}"
         )
-    largest = int(max(batch.clean.max(), batch.corrupted.max()))
-    if largest >= model_config.vocab_size:
-        raise MgnpError(
-            f"prompts have token id {largest}, the model's vocabulary ends at "
-            f"{model_config.vocab_size - 1}; they were made with another model's tokenizer"
-        )
+    targets = batch.targets
+    answers = {"answers": targets.answers.tokens}
+    answers |= {f"answers of {name!r}": s.answers.tokens for name, s in targets.scores.items()}
+    answers |= {f"answers of {name!r}": tokens for name, tokens in targets.kl_over.items()}
+    prompts = {"clean prompt": batch.clean, "corrupted prompt": batch.corrupted}
+    for what, tokens in (prompts | answers).items():
+        beyond = np.asarray(tokens).max(-1)
+        row = int(beyond.argmax())
+        if beyond[row] >= model_config.vocab_size:
+            raise MgnpError(
+                f"the {what} number {row} of a split has token id {beyond[row]}, the model's "
+                f"vocabulary ends at {model_config.vocab_size - 1}: the tokenizer is another "
+                f"model's, or has tokens that were added without resizing this one {_BY_LINE}"
+            )
+
+
+_BY_LINE = "(load_task and from_pairs name the line if they are given limits=model.config)"

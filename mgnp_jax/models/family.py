@@ -75,8 +75,6 @@ class Family:
       write_config: the inverse.
       sources: params path (as `"blocks/attention/o/kernel"`) → where it stands in a checkpoint.
       ignored: suffixes of checkpoint tensors that carry no weights (mask buffers).
-      prefix_token: token put before every prompt where the tokenizer knows it and adds
-        no beginning token by itself; None if the family wants none.
       block: Linen module of one layer, with the methods of `BlockSteps`.
       embeddings: Linen module with `embed(tokens [K], positions [K]) → [K,D]` and
         `unembed(x [...,D]) → logits [...,V]`, the final norm included.
@@ -90,7 +88,6 @@ class Family:
     write_config: Callable[[ModelConfig], dict[str, Any]]
     sources: Callable[[ModelConfig], dict[str, Source]]
     ignored: tuple[str, ...] = ()
-    prefix_token: str | None = None
     block: type[nn.Module] = Block
     embeddings: type[nn.Module] = Embeddings
     costs: Callable[[ModelConfig], NodeCosts] = node_costs

@@ -74,7 +74,7 @@ def load_model(name: str | Path) -> Model:
         loaded = params_from_tensors(config, open_tensors(files))
     except OSError as error:
         raise MgnpError(f"{directory} cannot be read: {shown(str(error))}") from None
-    tokenizer = load_tokenizer(directory, config.family.prefix_token)
+    tokenizer = load_tokenizer(directory)
     return Model(
         name=name,
         config=loaded.model_config,

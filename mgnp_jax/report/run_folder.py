@@ -44,6 +44,7 @@ def results_of(
         "method": meta["method"],
         "seed": seed,
         "data": meta["data"],
+        "prefix": meta["origin"]["prefix"],
         "base": {
             "score": figures["base_score"],
             "accuracy": figures["base_accuracy"],
@@ -95,6 +96,14 @@ def tables_of(results: Mapping[str, Any], circuit: Circuit) -> list[Table]:
     ]
 
 
+def _left_out(results: Mapping[str, Any]) -> str:
+    """A paragraph on the pairs that were left out; empty if none were."""
+    data = results["data"]
+    because = data.get("left_out_because", {})
+    told = "".join(f"\n- {count:,}: {cause}" for cause, count in because.items())
+    return f"Left out {data['left_out']:,} pairs (`left-out.txt`):\n{told}\n\n" if told else ""
+
+
 def write(folder: Path, circuit: Circuit, results: Mapping[str, Any]) -> None:
     """Writes circuit, results, pictures and the explaining page, over what there was of them.
 
@@ -127,7 +136,7 @@ def _page(folder: Path, circuit: Circuit, results: Mapping[str, Any]) -> str:
 Found by the method {markdown(results["method"])}. Every figure is measured with binary
 masks on the held-out test split; layers and heads are counted from 0.
 
-| file | what it is |
+{_left_out(results)}| file | what it is |
 |---|---|
 | `circuit/` | the circuit, an Orbax checkpoint: {load} |
 | `results.json` | every figure of this page, and more |

@@ -34,6 +34,8 @@ class RunConfig:
     metric: str = "logit_difference"
     """How scores are read from the answers of --data: logit_difference, probability_difference or
     best_difference (best right answer against best wrong one); built-in tasks have their own."""
+    prefix: str | None = None
+    """Text put before every prompt, or none for nothing; by default as the model has it."""
     extra_corruptions: int = EXTRA_CORRUPTIONS
     """Further corrupted prompts for each training prompt, where the task knows any."""
     model: str = "gpt2-mini"

@@ -50,6 +50,8 @@ class DecoyConfig:
     """Decoy layers: after the first layers, one each."""
     decoy_weight: float = 0.1
     """Size of a decoy's output weights over that of the other nodes'."""
+    prefix: str | None = None
+    """As for experiments.run."""
     seed: int = 0
     """Of prompts, method and decoys."""
     test_prompts: int | None = 2000
@@ -115,7 +117,9 @@ def decoys(config: DecoyConfig, console: Console) -> dict[str, Any]:
 
 def _decoys(config: DecoyConfig, out: Path, stop: Stop, console: Console) -> dict[str, Any]:
     model = load_model("gpt2-mini")
-    data = load_task(config.task, model.tokenizer, config.seed)
+    data = load_task(
+        config.task, model.tokenizer, config.seed, prefix=config.prefix, limits=model.config
+    )
     test = data.test.take(slice(config.test_prompts))
     wide = with_decoys(
         model,

@@ -41,6 +41,8 @@ class PaperConfig:
     """Folder for runs and tables, by default runs/paper-MODEL; finished runs in it are kept."""
     test_prompts: int | None = None
     """Measure on the first so many test prompts only; all of them by default."""
+    prefix: str | None = None
+    """As for experiments.run."""
     method: str = ""
     """How circuits are found, by name; decides which further flags there are."""
     config: Any = DEFAULT()
@@ -87,6 +89,7 @@ def _protocol(config: PaperConfig, out: Path, console: Console) -> Runs:
                 seed=seed,
                 out=folder,
                 test_prompts=config.test_prompts,
+                prefix=config.prefix,
                 config=config.config,
             )
             runs.setdefault(task, []).append(ensured(wanted, console))

@@ -126,6 +126,8 @@ def _load(config: RunConfig) -> Loaded:
         skip_bad=config.skip_bad,
         extra_corruptions=config.extra_corruptions,
         metric=config.metric,
+        prefix=config.prefix,
+        limits=model.config,
     )
     test = data.test.take(slice(config.test_prompts))
     check_prompts(model.config, test)
@@ -139,7 +141,7 @@ def _run(
     model, data, test = loaded
     if not config.resume:
         write_whole(folder / SETTINGS, settings_text(config))
-    _say_prompts(config, model, data, console)
+    _say_prompts(config, model, data, folder, console)
     warned = check_task(model, data.validation)
     _warn(warned, console)
     try:
@@ -155,25 +157,17 @@ def _run(
     return _measure_and_save(config, model, found, test, folder, console)
 
 
-def _say_prompts(config: RunConfig, model: Model, data: TaskData, console: Console) -> None:
+def _say_prompts(
+    config: RunConfig, model: Model, data: TaskData, folder: Path, console: Console
+) -> None:
     counts = " / ".join(f"{n:,}" for n in data.counts().values())
     console.print(
         f"{data.name} on {config.model}: {counts} training / validation / test prompts, "
         f"{gate_count(model.config):,} nodes, {config.method} on {jax.devices()[0].device_kind}",
         highlight=False,
     )
-    for note in model.notes:
-        console.print(note, highlight=False, markup=False)
-    if data.note:
-        console.print(data.note, highlight=False)
-    if data.skipped:
-        shown = "\n  ".join(data.problems)
-        console.print(
-            f"Left out {data.skipped:,} prompts that cannot be used (--skip-bad):\n  {shown}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+    for line in (*model.notes, *data.told(folder)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _warn(warnings: Sequence[str], console: Console) -> None:

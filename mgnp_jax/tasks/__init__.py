@@ -8,8 +8,8 @@ from mgnp_jax.tasks.files import load_file
 from mgnp_jax.tasks.gendered_pronouns import GENDERED_PRONOUNS
 from mgnp_jax.tasks.greater_than import GREATER_THAN, OTHER_YEAR
 from mgnp_jax.tasks.ioi import IOI
-from mgnp_jax.tasks.pairs import check_tokenizer
 from mgnp_jax.tasks.task import EXTRA_CORRUPTIONS, Task, TaskData, build
+from mgnp_jax.tasks.tokens import Limits, check_tokenizer
 from mgnp_jax.types import MgnpError, Tokenizer
 
 TASKS: dict[str, Task] = {
@@ -26,6 +26,9 @@ def load_task(
     skip_bad: bool = False,
     extra_corruptions: int = EXTRA_CORRUPTIONS,
     metric: str = "logit_difference",
+    prefix: str | None = None,
+    limits: Limits | None = None,
+    all_test: bool = False,
 ) -> TaskData:
     """Makes a task's prompts for one tokenizer.
 
@@ -37,6 +40,12 @@ def load_task(
       extra_corruptions: further corrupted prompts that each training prompt of a built-in task is
         used with, where it knows any.
       metric: how scores are read from the answers of a file, by name; tasks have their own.
+      prefix: put before every prompt that does not begin with it; `""` or `"none"` for nothing,
+        None for the checkpoint's own policy.
+      limits: the model's config, so that prompts that are longer than its context, and tokens that
+        it does not have, are named by line; without it they are refused when the model is run.
+      all_test: pairs of a file that name no split are all test prompts, as for measuring a
+        circuit that was found on others.
 
     Returns:
       Train, validation and test splits, padded to one length, no clean prompt in two.
@@ -48,8 +57,19 @@ def load_task(
     check_tokenizer(tokenizer)
     check_source(name)
     if str(name) in TASKS and not isinstance(name, Path):
-        return build(TASKS[str(name)], tokenizer, seed, extra_corruptions)
-    return load_file(Path(name), tokenizer, seed, skip_bad=skip_bad, metric=metric)
+        return build(
+            TASKS[str(name)], tokenizer, seed, extra_corruptions, prefix=prefix, limits=limits
+        )
+    return load_file(
+        Path(name),
+        tokenizer,
+        seed,
+        skip_bad=skip_bad,
+        metric=metric,
+        prefix=prefix,
+        limits=limits,
+        all_test=all_test,
+    )
 
 
 def check_source(name: str | Path) -> None:
@@ -63,8 +83,10 @@ def check_source(name: str | Path) -> None:
     """
     if str(name) in TASKS or Path(name).is_file():
         return
-    there = "that is a folder" if Path(name).is_dir() else "there is no such file"
     path = Path(name)
+    there = "there is no such file"
+    if path.exists():
+        there = "that is a folder" if path.is_dir() else "that is a device or pipe"
     if path.suffix or len(path.parts) > 1 or path.is_dir():
         raise MgnpError(f"no prompts at {str(name)!r}: wanted a JSON Lines file, and {there}")
     raise MgnpError(

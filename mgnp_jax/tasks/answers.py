@@ -55,7 +55,7 @@ def encode_targets(
 
 
 def encode_answers(ids: Mapping[str, Sequence[int]], rows: Sequence[AnswerSets]) -> Answers:
-    """Tokens and signs of right and wrong answers; one that is given twice counts once.
+    """Tokens and signs of right and wrong answers; a token that is given twice counts once.
 
     Args:
       ids: token ids of every answer.
@@ -68,10 +68,13 @@ def encode_answers(ids: Mapping[str, Sequence[int]], rows: Sequence[AnswerSets])
         if (id(right), id(wrong)) not in place:
             place[id(right), id(wrong)] = len(distinct)
             distinct.append((right, wrong))
-    signed = [dict.fromkeys(right, 1.0) | dict.fromkeys(wrong, -1.0) for right, wrong in distinct]
+    signed = [
+        {ids[text][0]: 1.0 for text in right} | {ids[text][0]: -1.0 for text in wrong}
+        for right, wrong in distinct
+    ]
     signs = np.zeros((len(signed), max(map(len, signed))), np.float32)
     for i, row in enumerate(signed):
         signs[i, : len(row)] = list(row.values())
-    tokens = padded([[ids[text][0] for text in row] for row in signed])
+    tokens = padded([[*row] for row in signed])
     which = np.array([place[id(right), id(wrong)] for right, wrong in rows])
     return Answers(tokens=tokens[which], signs=signs[which])

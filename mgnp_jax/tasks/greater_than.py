@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mgnp_jax.tasks.pairs import AnswerSets, PromptPair, is_single_token, token_ids
+from mgnp_jax.tasks.answers import AnswerSets
+from mgnp_jax.tasks.pairs import PromptPair
 from mgnp_jax.tasks.task import Counts, Task, usable
+from mgnp_jax.tasks.tokens import is_single_token, token_ids
 from mgnp_jax.tasks.words import EVENTS
 from mgnp_jax.types import MgnpError, Tokenizer
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mgnp_jax.tasks.checks import problems_of
+from mgnp_jax.tasks.data import TaskData, split
 from mgnp_jax.tasks.metrics import metric_named
-from mgnp_jax.tasks.pairs import (
-    PromptPair,
-    check_tokenizer,
-    encode_pairs,
-    one_by_one,
-    problems_of,
+from mgnp_jax.tasks.pairs import Encoded, PromptPair, Row, batch_of, encode, one_by_one
+from mgnp_jax.tasks.prefix import Prefix, prefix_of
+from mgnp_jax.tasks.problems import (
+    Problem,
+    shown,
+    summary,
+    unreadable,
 )
-from mgnp_jax.tasks.task import TaskData, split
+from mgnp_jax.tasks.tokens import Limits, check_tokenizer
 from mgnp_jax.types import AnswerMetric, MgnpError, Tokenizer
 
 SPLITS = ("train", "validation", "test")
+
+LONGEST = 2**20
+"""Characters of a text; a longer one is no prompt."""
 
 
 def from_pairs(
@@ -29,22 +36,24 @@ def from_pairs(
     metric: str | AnswerMetric = "logit_difference",
     seed: int = 0,
     skip_bad: bool = False,
+    prefix: str | None = None,
+    limits: Limits | None = None,
+    all_test: bool = False,
     source: str = "",
-    problems: Mapping[str, Sequence[str]] | None = None,
+    problems: Mapping[str, Sequence[Problem]] | None = None,
 ) -> TaskData:
-    """Makes a task of prompt pairs.
-
-    Pairs without a split are shuffled by the seed and dealt 50 / 25 / 25 to training, validation
-    and test; pairs of one clean prompt stay together.
+    """Makes a task of prompt pairs; those of one clean prompt stay in one split.
 
     Args:
       tokenizer: the model's.
-      pairs: at least three different clean prompts; one may come with several corrupted ones
-        or several answers, in one pair or in several.
+      pairs: at least three different clean prompts.
       name: of the task.
       metric: how scores are read from the answers: a function, or its name in `METRICS`.
-      seed: of the shuffle.
+      seed: of the shuffle by which pairs that name no split are dealt 50 / 25 / 25.
       skip_bad: leave out pairs that cannot be used instead of refusing all.
+      prefix: put before every prompt; `"none"` for nothing, None for the model's own.
+      limits: the model's config; what it cannot take is then named pair by pair.
+      all_test: pairs without a split are all test prompts, and one is enough.
       source: path of the file that they are from; empty if from none.
       problems: what is known already to be wrong, by origin; in the order of the file.
 
@@ -52,94 +61,142 @@ def from_pairs(
       The splits.
 
     Raises:
-      MgnpError: naming every bad pair, what was wanted and what was got.
+      MgnpError: with the bad pairs, what was wanted and what was got.
     """
     check_tokenizer(tokenizer)
-    named = [
-        pair if pair.origin else dataclasses.replace(pair, origin=f"{name}[{i}]")
-        for i, pair in enumerate(pairs)
-    ]
-    known = {origin: list(found) for origin, found in (problems or {}).items()}
-    for origin, found in _problems(tokenizer, named).items():
-        known.setdefault(origin, []).extend(found)
-    bad = {origin: found for origin, found in known.items() if found}
-    told = tuple(problem for found in bad.values() for problem in found)
+    before = prefix_of(tokenizer, prefix)
+    found = {origin: list(said) for origin, said in (problems or {}).items()}
+    encoded = _usable(tokenizer, _with_origins(pairs, name), before, limits, found)
+    told = [problem for said in found.values() for problem in said]
+    bad = sum(map(bool, found.values()))
     where = source or name
-    if bad and not skip_bad:
-        shown = "\n  ".join(told)
+    if told and not skip_bad:
         raise MgnpError(
-            f"{len(told)} problem(s) in {len(bad)} bad line(s) in {where}:\n  {shown}\n"
+            f"{len(told):,} problem(s) in {bad:,} bad line(s) in {where}:{summary(told, name)}\n"
             "Mend these lines, or leave them out (--skip-bad, or skip_bad=True)."
         )
-    good = [pair for pair in named if pair.origin not in bad]
-    ordered, train, validation = _dealt(good, seed, where)
-    whole = encode_pairs(tokenizer, ordered, metric_named(metric))
+    try:
+        rows, train, validation = _dealt(encoded.rows, seed, all_test)
+    except MgnpError as error:
+        left_out = f". Left out are {bad:,} line(s):{summary(told, name)}" if told else ""
+        raise MgnpError(f"{where} {error}{left_out}") from None
+    whole = batch_of(encoded._replace(rows=rows), metric_named(metric), before)
     data = split(name, whole, train, validation, source=source, seed=seed)
-    named_metric = metric if isinstance(metric, str) else metric.__name__
-    return dataclasses.replace(data, skipped=len(bad), problems=told, metric=named_metric)
+    known_as = getattr(metric, "__name__", metric)
+    return dataclasses.replace(
+        data, skipped=bad, problems=tuple(told), metric=known_as, prefix=before
+    )
 
 
-def _problems(tokenizer: Tokenizer, pairs: Sequence[PromptPair]) -> dict[str, list[str]]:
-    """What makes pairs unusable, by origin."""
-    found: dict[str, list[str]] = {pair.origin: _in_form(pair, pairs[0]) for pair in pairs}
+def _with_origins(pairs: Sequence[PromptPair], name: str) -> list[PromptPair]:
+    """Pairs that can all be named, each by a name of its own."""
+    times = Counter(pair.origin for pair in pairs)
+    return [
+        pair
+        if pair.origin and times[pair.origin] == 1
+        else dataclasses.replace(pair, origin=f"{pair.origin or name}[{i}]")
+        for i, pair in enumerate(pairs)
+    ]
+
+
+def _usable(
+    tokenizer: Tokenizer,
+    pairs: Sequence[PromptPair],
+    prefix: Prefix,
+    limits: Limits | None,
+    found: dict[str, list[Problem]],
+) -> Encoded:
+    """Pairs that can be used, as tokens; what is wrong with the others is added to `found`."""
+    for pair in pairs:
+        found.setdefault(pair.origin, []).extend(_in_form(pair, pairs[0]))
     single = one_by_one([pair for pair in pairs if not found[pair.origin]])
-    for pair, each in zip(single, problems_of(tokenizer, single)):
-        found[pair.origin] += [problem for problem in each if problem not in found[pair.origin]]
+    encoded = encode(tokenizer, single, prefix)
+    for row, said in zip(encoded.rows, problems_of(tokenizer, encoded, prefix, limits)):
+        own = found[row.pair.origin]
+        own += [problem for problem in said if problem not in own]
     first: dict[tuple[object, ...], str] = {}
-    splits: dict[str, tuple[str | None, str]] = {}
-    for pair in single:
+    splits: dict[tuple[int, ...], tuple[str | None, str]] = {}
+    for pair, clean, corrupted in encoded.rows:
         if found[pair.origin]:
             continue
-        what = (pair.clean, pair.corrupted, *map(tuple, pair.sets["score"]))
+        # By tokens, which is what a model sees of them.
+        what = (tuple(clean), tuple(corrupted), *map(frozenset, pair.sets["score"]))
         if what in first:
-            found[pair.origin].append(f"{pair.origin}: the same pair as {first[what]}")
+            told = f"the same pair as {first[what]}"
+            found[pair.origin].append(Problem(pair.origin, "a pair given twice", told))
             continue
         first[what] = pair.origin
         # A prompt that is trained on and tested on would make the figures mean nothing.
-        part, other = splits.setdefault(pair.clean, (pair.split, pair.origin))
+        part, other = splits.setdefault(tuple(clean), (pair.split, pair.origin))
         if part != pair.split:
-            found[pair.origin].append(
-                f"{pair.origin}: split {pair.split!r}, but the same clean prompt is in {part!r} "
-                f"at {other}; wanted one split for all of its pairs"
+            told = (
+                f"split {pair.split!r}, but the same clean prompt is in {part!r} at {other}; "
+                "wanted one split for all of its pairs"
             )
-    return found
+            found[pair.origin].append(Problem(pair.origin, "one prompt in two splits", told))
+    rows = [row for row in encoded.rows if not found[row.pair.origin]]
+    return Encoded(rows, encoded.answers)
 
 
-def _in_form(pair: PromptPair, first: PromptPair) -> list[str]:
+def _in_form(pair: PromptPair, first: PromptPair) -> list[Problem]:
     """What is wrong with a pair whatever the tokenizer."""
+    lists = [*(side for sides in pair.sets.values() for side in sides), *pair.kl_over.values()]
+    text = next((part for part in lists if isinstance(part, str)), None)
+    if text is not None:
+        told = f"answers must be a list of texts, got {shown(text)}"
+        return [Problem(pair.origin, "answers that are no list", told)]
+    texts = [pair.clean, *([pair.corrupted] if isinstance(pair.corrupted, str) else pair.corrupted)]
+    texts += [text for part in lists for text in part]
     said = []
+    if not all(isinstance(text, str) for text in texts):
+        told = f"prompts and answers must be text, got {shown(texts)}"
+        return [Problem(pair.origin, "what is no text", told)]
+    if any(map(unreadable, texts)):
+        bad = next(filter(unreadable, texts))
+        said.append(("text that is none", f"{shown(bad)} has half of a surrogate pair; mend it"))
+    longest = max(map(len, texts))
+    if longest > LONGEST:
+        cause = "text that is no prompt"
+        said.append((cause, f"a text has {longest:,} characters; at most {LONGEST:,} are read"))
     if not pair.clean or not pair.corrupted or not all(pair.corrupted):
-        said.append("clean and corrupted must not be empty")
+        said.append(("an empty prompt", "clean and corrupted must not be empty"))
     for name, (right, wrong) in pair.sets.items():
         both = sorted(set(right) & set(wrong))
         if both:
-            said.append(f"{both} are right and wrong answers at once ({name})")
+            cause = "an answer that is right and wrong"
+            said.append((cause, f"{shown(both)} are right and wrong answers at once ({name})"))
     if not pair.answers or not pair.wrong_answers:
-        said.append("answers and wrong_answers must have at least one each")
+        said.append(("no answers", "answers and wrong_answers must have at least one each"))
     if pair.split not in (None, *SPLITS):
-        said.append(f"split {pair.split!r}; wanted one of {', '.join(SPLITS)}")
+        told = f"split {shown(pair.split)}; wanted one of {', '.join(SPLITS)}"
+        said.append(("a split of another name", told))
     if set(pair.scores) != set(first.scores):
-        said.append(f"scores are {sorted(pair.scores)}, the first pair's {sorted(first.scores)}")
+        told = f"scores are {sorted(pair.scores)}, the first pair's {sorted(first.scores)}"
+        said.append(("other scores than the first pair's", told))
     lengths, wanted = ({n: len(t) for n, t in p.kl_over.items()} for p in (pair, first))
     if lengths != wanted:
-        said.append(f"kl_over has {lengths} answers, the first pair's {wanted}")
-    return [f"{pair.origin}: {text}" for text in said]
+        told = f"kl_over has {lengths} answers, the first pair's {wanted}"
+        said.append(("another kl_over than the first pair's", told))
+    return [Problem(pair.origin, cause, detail) for cause, detail in said]
 
 
-def _dealt(pairs: Sequence[PromptPair], seed: int, where: str) -> tuple[list[PromptPair], int, int]:
-    """Pairs in the order of their splits, and how many rows the first two have."""
-    together: dict[str, list[PromptPair]] = {}
-    for pair in pairs:
-        together.setdefault(pair.clean, []).append(pair)
-    groups = [one_by_one(group) for group in together.values()]
-    parts = [group[0].split for group in groups]
+def _dealt(rows: Sequence[Row], seed: int, all_test: bool) -> tuple[list[Row], int, int]:
+    """Rows in the order of their splits, and how many the first two have."""
+    together: dict[tuple[int, ...], list[Row]] = {}
+    for row in rows:
+        together.setdefault(tuple(row.clean), []).append(row)
+    groups = list(together.values())
+    parts = [group[0].pair.split for group in groups]
+    wanted = 1 if all_test else len(SPLITS)
     if len({part is None for part in parts}) > 1:
-        raise MgnpError(f"{where}: some pairs have a split and some not; wanted all or none")
-    if len(groups) < len(SPLITS):
+        raise MgnpError("has pairs with a split and pairs without; wanted all or none")
+    if len(groups) < wanted:
         raise MgnpError(
-            f"{where} has {len(groups)} usable clean prompts; wanted at least {len(SPLITS)}, one "
-            "for each of training, validation and test"
+            f"has {len(groups)} usable clean prompts; wanted at least {wanted}"
+            + ("" if all_test else ", one for each of training, validation and test")
         )
+    if parts[0] is None and all_test:
+        return [*rows], 0, 0
     if parts[0] is None:
         order = np.random.default_rng(seed).permutation(len(groups))
         train, validation = max(1, len(groups) // 2), max(1, len(groups) // 4)
@@ -147,11 +204,12 @@ def _dealt(pairs: Sequence[PromptPair], seed: int, where: str) -> tuple[list[Pro
         rank = [SPLITS.index(part or "") for part in parts]
         order = np.argsort(rank, kind="stable")
         train, validation = rank.count(0), rank.count(1)
-        if not (train and validation and rank.count(2)):
+        counts = (train, validation, rank.count(2))
+        if not all(counts[2:] if all_test else counts):
             raise MgnpError(
-                f"{where}: splits have {train} / {validation} / {rank.count(2)} clean prompts; "
-                f"each of {', '.join(SPLITS)} needs at least one"
+                f"has splits of {train} / {validation} / {counts[2]} clean prompts; each of "
+                f"{', '.join(SPLITS[2:] if all_test else SPLITS)} needs at least one"
             )
     ordered = [groups[i] for i in order]
-    rows = [sum(map(len, part)) for part in (ordered[:train], ordered[train:][:validation])]
-    return [pair for group in ordered for pair in group], rows[0], rows[1]
+    sizes = [sum(map(len, part)) for part in (ordered[:train], ordered[train:][:validation])]
+    return [row for group in ordered for row in group], sizes[0], sizes[1]

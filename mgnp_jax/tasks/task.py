@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from mgnp_jax.tasks.checks import encode_pairs
+from mgnp_jax.tasks.data import TaskData, split
 from mgnp_jax.tasks.metrics import metric_named
-from mgnp_jax.tasks.pairs import PromptPair, encode_pairs, is_single_token
-from mgnp_jax.types import AnswerMetric, Batch, MgnpError, Tokenizer, checksum
+from mgnp_jax.tasks.pairs import PromptPair
+from mgnp_jax.tasks.prefix import prefix_of
+from mgnp_jax.tasks.tokens import Limits, is_single_token
+from mgnp_jax.types import AnswerMetric, MgnpError, Tokenizer
 
 EXTRA_CORRUPTIONS = 3
 """Further corrupted prompts that a training prompt is used with by default, where the task knows
@@ -33,49 +37,6 @@ class Counts:
     train: int
     validation: int
     test: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskData:
-    """A task's prompts in one tokenizer, padded to one length.
-
-    Attributes:
-      name: the task's name.
-      source: by what `load_task` makes it again: a built-in task, or the path of a file; empty
-        for prompts that were given from Python.
-      seed: of the draw.
-      train: split that gates are trained on.
-      validation: split that picks the circuit to keep.
-      test: split that every reported figure is measured on.
-      skipped: pairs that were left out because they cannot be used.
-      problems: of these, each with its line.
-      note: what a run should say of the prompts; empty if nothing.
-      extra_corruptions: that were asked for beside each training prompt's own.
-      metric: of one's own prompts, by name; empty where the task has its own.
-    """
-
-    name: str
-    source: str
-    seed: int
-    train: Batch
-    validation: Batch
-    test: Batch
-    skipped: int = 0
-    problems: tuple[str, ...] = ()
-    note: str = ""
-    extra_corruptions: int = 0
-    metric: str = ""
-
-    def checksum(self) -> str:
-        """SHA-256 of all tokens and answers, by which the same prompts are known again."""
-        return checksum([self.train, self.validation, self.test])
-
-    def counts(self) -> dict[str, int]:
-        """Clean prompts per split, by name; each may come with several corrupted ones."""
-        return {
-            name: len(np.unique(getattr(self, name).clean, axis=0))
-            for name in ("train", "validation", "test")
-        }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,7 +89,13 @@ def distinct_pairs(task: Task, tokenizer: Tokenizer, seed: int) -> list[PromptPa
 
 
 def build(
-    task: Task, tokenizer: Tokenizer, seed: int, extra_corruptions: int = EXTRA_CORRUPTIONS
+    task: Task,
+    tokenizer: Tokenizer,
+    seed: int,
+    extra_corruptions: int = EXTRA_CORRUPTIONS,
+    *,
+    prefix: str | None = None,
+    limits: Limits | None = None,
 ) -> TaskData:
     """Draws, splits and encodes a built-in task.
 
@@ -137,6 +104,8 @@ def build(
       tokenizer: decides which words can be used.
       seed: of the draw; the same seed gives the same prompts.
       extra_corruptions: further corrupted prompts for each training prompt.
+      prefix: put before every prompt; None for the checkpoint's own policy.
+      limits: what the model can take; None if that is not known.
 
     Returns:
       The splits. If the tokenizer leaves fewer prompts than the task's counts, training
@@ -145,6 +114,7 @@ def build(
     Raises:
       MgnpError: if fewer prompts exist than training, validation and one test prompt need.
     """
+    before = prefix_of(tokenizer, prefix)
     pairs = distinct_pairs(task, tokenizer, seed)
     train, validation = task.counts.train, task.counts.validation
     if len(pairs) <= train + validation:
@@ -159,40 +129,11 @@ def build(
         for pair in pairs[:train]
         for text in pair.more_corrupted(extra_corruptions)
     ]
-    whole = encode_pairs(tokenizer, again + pairs, metric_named(task.metric))
+    whole = encode_pairs(tokenizer, again + pairs, metric_named(task.metric), before, limits)
     train += len(again)
     data = split(task.name, whole, train, validation, source=task.name, seed=seed)
     note = task.note(tokenizer)
-    return dataclasses.replace(data, note=note, extra_corruptions=extra_corruptions)
-
-
-def split(
-    name: str,
-    whole: Batch,
-    train: int,
-    validation: int,
-    *,
-    source: str,
-    seed: int,
-) -> TaskData:
-    """Cuts one batch into consecutive splits.
-
-    Args:
-      name: the task's name.
-      whole: all pairs.
-      train: rows of the first split.
-      validation: rows of the second; the rest is the test split.
-      source: where the prompts are from.
-      seed: of the draw.
-    """
-    return TaskData(
-        name=name,
-        source=source,
-        seed=seed,
-        train=whole.take(slice(train)),
-        validation=whole.take(slice(train, train + validation)),
-        test=whole.take(slice(train + validation, None)),
-    )
+    return dataclasses.replace(data, note=note, extra_corruptions=extra_corruptions, prefix=before)
 
 
 def usable(tokenizer: Tokenizer, words: tuple[str, ...], at_least: int, what: str) -> list[str]:

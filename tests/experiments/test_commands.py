@@ -103,6 +103,7 @@ def test_a_run_leaves_the_folder_that_was_promised(run_folder: Path) -> None:
         "README.md",
     }
     results = json.loads((run_folder / "results.json").read_text())
+    assert results["prefix"] == ""
     assert (results["task"], results["model"], results["seed"]) == ("ioi", "gpt2-mini", 3)
     assert results["data"] == {"train": 200, "validation": 200, "test": 12_256, "left_out": 0}
     assert set(results["base"]) >= {"score", "accuracy"}
@@ -156,7 +157,17 @@ def test_a_circuit_is_measured_on_another_task_and_on_a_file(
     file = tmp_path / "mine.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
     assert call_here("experiments.evaluate", "--circuit", run_folder, "--data", file) == 0
-    assert "1 test prompts of mine" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "4 test prompts of mine" in printed
+    assert "Nothing is put before prompts, as set" in printed
+    asked = ("--data", file, "--prefix", "Then", "--test-prompts", 3)
+    assert call_here("experiments.evaluate", "--circuit", run_folder, *asked) == 0
+    printed = capsys.readouterr().out
+    assert "3 test prompts of mine" in printed and "Prompts begin with 'Then' (id " in printed
+    assert "found on prompts that begin with nothing" in printed
+    asked = ("--data", file, "--prefix", "moon")
+    assert call_here("experiments.evaluate", "--circuit", run_folder, *asked) == 2
+    assert "the prefix 'moon' has words that" in capsys.readouterr().err
 
 
 def test_a_file_is_measured_again_as_the_run_had_it(
@@ -179,13 +190,22 @@ def test_a_file_is_measured_again_as_the_run_had_it(
     file, out = tmp_path / "mine.jsonl", tmp_path / "run"
     file.write_text("\n".join(["{", *map(json.dumps, rows)]))
     asked = ("--data", file, "--skip-bad", "--metric", "best_difference", "--out", out)
+    asked += ("--prefix", "Then")
     assert call_here("experiments.run", *asked, "--method", "magnitude", "--keep", 0.9) == 0
     results = json.loads((out / "results.json").read_text())
-    assert results["data"] == {"train": 2, "validation": 1, "test": 2, "left_out": 1}
+    left_out = {"left_out": 1, "left_out_because": {"not JSON": 1}}
+    assert results["data"] == {"train": 2, "validation": 1, "test": 2, **left_out}
+    assert results["prefix"] == mg.load_circuit(out).metadata["origin"]["prefix"] == "Then"
+    assert "Left out 1 pairs (`left-out.txt`):\n\n- 1: not JSON" in (out / "README.md").read_text()
+    assert (out / "left-out.txt").read_text().startswith("mine.jsonl:1: not JSON")
     assert results["circuit"]["prompts"] == 2 * 4
-    capsys.readouterr()
-    assert call_here("experiments.evaluate", "--circuit", out) == 0
-    assert "Saved" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Prompts begin with 'Then' (id " in printed and "mine.jsonl:1: not JSON" in printed
+    # As the run had them, though the flags are not given again: its own test split and prefix.
+    for again in ((), ("--data", file)):
+        assert call_here("experiments.evaluate", "--circuit", out, *again) == 0
+        printed = capsys.readouterr().out
+        assert "Saved" in printed and "Prompts begin with 'Then' (id " in printed
 
 
 @pytest.mark.parametrize(

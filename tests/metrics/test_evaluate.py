@@ -190,17 +190,47 @@ def test_soft_masks_and_foreign_circuits_are_refused(tiny_model: mg.Model) -> No
         mg.evaluate(tiny_model, mg.full_masks(other.config), batch)
 
 
+def _with_answer_beyond(batch: mg.Batch) -> mg.Batch:
+    answers = batch.targets.answers
+    tokens = np.array(answers.tokens)
+    tokens[3, 1] = 37
+    answers = dataclasses.replace(answers, tokens=tokens)
+    return dataclasses.replace(batch, targets=dataclasses.replace(batch.targets, answers=answers))
+
+
+def test_prompts_that_begin_otherwise_are_refused(tiny_model: mg.Model) -> None:
+    batch = tiny.batch(tiny_model.config)
+    circuit = mg.Circuit(
+        masks=mg.full_masks(tiny_model.config), metadata={"origin": {"prefix": "<s>"}}
+    )
+    other = dataclasses.replace(batch, prefix="")
+    with pytest.raises(mg.MgnpError, match="found on prompts that begin with '<s>', these .* ''"):
+        mg.evaluate(tiny_model, circuit, other)
+    same = dataclasses.replace(batch, prefix="<s>")
+    for measured in (batch, same):
+        assert mg.evaluate(tiny_model, circuit, measured)["prompts"] == len(batch)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda b: b.take(slice(0)), "no prompts"),
         (lambda b: b.replace(clean=b.clean + 1000), "vocabulary ends at 36"),
         (
+            lambda b: b.replace(corrupted=np.where(b.corrupted == b.corrupted[2, 1], 40, 0)),
+            r"the corrupted prompt number \d of a split has token id 40, .* ends at 36",
+        ),
+        (
+            lambda b: b.replace(targets=b.targets.replace(kl_over={"kl_x": np.full((6, 2), 37)})),
+            "the answers of 'kl_x' number 0 of a split has token id 37, .*limits=model.config",
+        ),
+        (_with_answer_beyond, "the answers number 3 of a split has token id 37"),
+        (
             lambda b: b.replace(clean=np.zeros((6, 99), np.int32)),
             "99 tokens, the model's context is 16",
         ),
     ],
-    ids=["empty", "foreign", "long"],
+    ids=["empty", "foreign", "corrupted", "kl-over", "answer", "long"],
 )
 def test_bad_prompts_are_refused(change: object, message: str) -> None:
     model = tiny.model("gpt2")

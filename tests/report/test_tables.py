@@ -54,6 +54,7 @@ def test_faithfulness_table_has_both_columns() -> None:
             "model": "m",
             "method": "mine",
             "data": {},
+            "origin": {"prefix": ""},
             "training": {},
         },
     )

@@ -14,8 +14,10 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.tasks import TASKS, gendered_pronouns, greater_than, ioi, words
+from mgnp_jax.tasks.checks import encode_pairs
 from mgnp_jax.tasks.metrics import logit_difference
-from mgnp_jax.tasks.pairs import PromptPair, encode_pairs
+from mgnp_jax.tasks.pairs import PromptPair
+from mgnp_jax.tasks.prefix import prefix_of
 from mgnp_jax.tasks.task import EXTRA_CORRUPTIONS, Counts, build, distinct_pairs
 from mgnp_jax.types import Tokenizer
 
@@ -188,7 +190,7 @@ def test_tasks_work_for_byte_level_tokenizers(
     tokenizer: Any = request.getfixturevalue(which)
     task = dataclasses.replace(mg.TASKS[name], counts=Counts(train=100, validation=100, test=100))
     pairs = distinct_pairs(task, tokenizer, 0)
-    batch = encode_pairs(tokenizer, pairs, logit_difference)
+    batch = encode_pairs(tokenizer, pairs, logit_difference, prefix_of(tokenizer))
     assert len(batch) == 300
     assert texts(tokenizer, batch, "clean") == [pair.clean for pair in pairs]
     assert texts(tokenizer, batch, "corrupted") == [pair.corrupted for pair in pairs]
@@ -282,15 +284,21 @@ def pair(**changes: Any) -> PromptPair:
 )
 def test_unusable_pairs_are_named(mini: mg.Model, changes: dict, message: str) -> None:
     with pytest.raises(mg.MgnpError, match=message):
-        encode_pairs(mini.tokenizer, [pair(), pair(**changes)], logit_difference)
+        encode_pairs(
+            mini.tokenizer, [pair(), pair(**changes)], logit_difference, prefix_of(mini.tokenizer)
+        )
 
 
-def test_every_unusable_pair_is_reported_at_once(mini: mg.Model) -> None:
+def test_every_unusable_pair_is_reported_at_once(
+    mini: mg.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MGNP_JAX_CACHE", str(tmp_path))
     bad = [pair(corrupted=pair().clean, origin=f"mine.jsonl:{i}") for i in range(30)]
     with pytest.raises(mg.MgnpError) as error:
-        encode_pairs(mini.tokenizer, bad, logit_difference)
-    assert "30 problem(s)" in str(error.value) and "mine.jsonl:19" in str(error.value)
-    assert "and 10 more" in str(error.value)
+        encode_pairs(mini.tokenizer, bad, logit_difference, prefix_of(mini.tokenizer))
+    told = str(error.value)
+    assert "30 problem(s)" in told and "30 × clean and corrupted are the same tokens" in told
+    assert "mine.jsonl:2:" in told and "mine.jsonl:3:" not in told
 
 
 def test_unknown_task_and_missing_tokenizer_are_refused(mini: mg.Model) -> None:

@@ -184,7 +184,4 @@ LLAMA = Family(
     sources=sources,
     # Precomputed angles that old checkpoints carry.
     ignored=("rotary_emb.inv_freq",),
-    # SmolLM2 was trained with its documents opened by this token and its tokenizer adds
-    # nothing: IOI accuracy is 0.75 without it and 1.00 with it.
-    prefix_token="<|endoftext|>",
 )

@@ -1,0 +1,107 @@
+"""A task's prompts in three splits, and what is to be said of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mgnp_jax.tasks.prefix import Prefix
+from mgnp_jax.tasks.problems import Problem, counted, summary
+from mgnp_jax.types import Batch, checksum
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskData:
+    """A task's prompts in one tokenizer, padded to one length.
+
+    Attributes:
+      name: the task's name.
+      source: by what `load_task` makes it again: a built-in task, or the path of a file; empty
+        for prompts that were given from Python.
+      seed: of the draw.
+      train: split that gates are trained on.
+      validation: split that picks the circuit to keep.
+      test: split that every reported figure is measured on.
+      skipped: pairs that were left out because they cannot be used.
+      problems: of these, in the order of the file.
+      note: what a run should say of the prompts; empty if nothing.
+      extra_corruptions: that were asked for beside each training prompt's own.
+      metric: of one's own prompts, by name; empty where the task has its own.
+      prefix: what is put before every prompt; None where that is not known, as of prompts that were
+        given as tokens.
+    """
+
+    name: str
+    source: str
+    seed: int
+    train: Batch
+    validation: Batch
+    test: Batch
+    skipped: int = 0
+    problems: tuple[Problem, ...] = ()
+    note: str = ""
+    extra_corruptions: int = 0
+    metric: str = ""
+    prefix: Prefix | None = None
+
+    def checksum(self) -> str:
+        """SHA-256 of all tokens and answers, by which the same prompts are known again."""
+        return checksum([self.train, self.validation, self.test])
+
+    def counts(self) -> dict[str, int]:
+        """Clean prompts per split, by name; each may come with several corrupted ones."""
+        return {
+            name: len(np.unique(getattr(self, name).clean, axis=0))
+            for name in ("train", "validation", "test")
+        }
+
+    def described(self) -> dict[str, Any]:
+        """Counts, and how many pairs were left out because of what, as results.json has them."""
+        because = {"left_out_because": counted(self.problems)} if self.problems else {}
+        return {**self.counts(), "left_out": self.skipped, **because}
+
+    def told(self, folder: Path | None = None) -> list[str]:
+        """What a user should know of the prompts before they are used, as lines to print.
+
+        Args:
+          folder: of the run, in which pairs that were left out are listed; None if there is none.
+        """
+        lines = [f"{self.prefix}, {self.prefix.why}"] if self.prefix else []
+        lines += [self.note] if self.note else []
+        if self.skipped:
+            left_out = f"Left out {self.skipped:,} pairs that cannot be used (--skip-bad):"
+            file = folder and folder / "left-out.txt"
+            lines.append(left_out + summary(self.problems, self.name, file))
+        return lines
+
+
+def split(
+    name: str,
+    whole: Batch,
+    train: int,
+    validation: int,
+    *,
+    source: str,
+    seed: int,
+) -> TaskData:
+    """Cuts one batch into consecutive splits.
+
+    Args:
+      name: the task's name.
+      whole: all pairs.
+      train: rows of the first split.
+      validation: rows of the second; the rest is the test split.
+      source: where the prompts are from.
+      seed: of the draw.
+    """
+    return TaskData(
+        name=name,
+        source=source,
+        seed=seed,
+        train=whole.take(slice(train)),
+        validation=whole.take(slice(train, train + validation)),
+        test=whole.take(slice(train + validation, None)),
+    )

@@ -1,0 +1,159 @@
+"""A file → JSON rows, each with where it stands; or one sentence that says what the file is."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mgnp_jax.tasks.problems import shown
+from mgnp_jax.types import MgnpError
+
+LARGEST = 2**28
+"""Bytes of a file; prompts by which a circuit can be found are never so many."""
+
+NAMED = 8
+"""So many fields or columns are named."""
+
+BINARY = {
+    b"\x1f\x8b": "compressed by gzip",
+    b"PK\x03\x04": "a zip archive",
+    b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ": "compressed by xz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"PAR1": "a Parquet table",
+    b"ARROW1": "an Arrow table",
+}
+
+ENCODINGS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+class Unusable(ValueError):
+    """A row that JSON cannot mean."""
+
+
+def read_rows(path: Path, wanted: Sequence[str]) -> list[tuple[str, Any]]:
+    """Reads JSON Lines, a JSON array, or one JSON object with a list of `prompts`.
+
+    Args:
+      path: of the file.
+      wanted: fields that rows have.
+
+    Returns:
+      Where each row stands and its value, an exception for what is not JSON; at least one row is
+      an object with all fields.
+
+    Raises:
+      MgnpError: for a file that holds no such row, saying what it is.
+    """
+    form = f"JSON Lines, one object a line with the fields {', '.join(wanted)}"
+    text = _text(path, form)
+    try:
+        whole = _parsed(text)
+    except (ValueError, RecursionError):
+        whole = None
+    prompts = whole.get("prompts") if isinstance(whole, Mapping) else None
+    if isinstance(prompts, list):
+        rows = [(f"{path.name}: prompts[{i}]", _renamed(row)) for i, row in enumerate(prompts)]
+    elif isinstance(whole, list):
+        rows = [(f"{path.name}: [{i}]", row) for i, row in enumerate(whole)]
+    elif isinstance(whole, Mapping):
+        rows = [(f"{path.name}:1", whole)]
+    else:
+        rows = _lines(text, path.name)
+    if not any(isinstance(row, Mapping) and {*wanted} <= {*row} for _, row in rows):
+        raise MgnpError(f"{path} {_told(rows, text)}; wanted {form}")
+    return rows
+
+
+def _text(path: Path, form: str) -> str:
+    if not path.is_file():
+        raise MgnpError(f"data file {path} does not exist or is no file; wanted {form}")
+    try:
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise MgnpError(
+                f"{path} has {size:,} bytes, and at most {LARGEST:,} are read; wanted {form}: keep "
+                "the prompts that are needed"
+            )
+        raw = path.read_bytes()
+    except OSError as error:
+        raise MgnpError(f"{path} cannot be read ({error.strerror}); wanted {form}") from None
+    for start, kind in BINARY.items():
+        if raw.startswith(start):
+            raise MgnpError(f"{path} is {kind}; unpack it: wanted {form}")
+    encoding = next((name for start, name in ENCODINGS.items() if raw.startswith(start)), "utf-8")
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise MgnpError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start:,}); save it as UTF-8: "
+            f"wanted {form}"
+        ) from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Any:
+    """An object, unless it says something twice."""
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    names = [name for name, _ in pairs]
+    twice = next(name for name in names if names.count(name) > 1)
+    return Unusable(f"the field {shown(twice)} is there twice")
+
+
+def _parsed(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _renamed(row: Any) -> Any:
+    """A row of auto-circuit's layout in our words."""
+    if not isinstance(row, Mapping) or "corrupt" not in row or "corrupted" in row:
+        return row
+    return {"corrupted" if name == "corrupt" else name: value for name, value in row.items()}
+
+
+def _lines(text: str, name: str) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    # Not splitlines: text inside a JSON string may hold its other separators.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = _parsed(line)
+        # Malformed text, numbers too long to read, and nesting too deep.
+        except (ValueError, RecursionError) as error:
+            row = Unusable(f"not JSON ({error})")
+        rows.append((f"{name}:{number}", row))
+    return rows
+
+
+def _told(rows: Sequence[tuple[str, Any]], text: str) -> str:
+    """What a file without a single row of ours is."""
+    if not rows:
+        return "is empty"
+    origin, row = rows[0]
+    objects = [row for _, row in rows if isinstance(row, Mapping)]
+    if objects:
+        fields = list(dict.fromkeys(name for each in objects for name in each))
+        what = "one object" if len(rows) == 1 else f"{len(objects):,} objects"
+        return f"holds {what} with the fields {_names(fields)}: rename them, or write them anew"
+    if not isinstance(row, Unusable):
+        return f"holds no objects: {origin} is {shown(row)}"
+    head = next(line for line in text.split("\n") if line.strip())[:4096].strip()
+    columns = re.split(r"[,;\t]", head)
+    if len(columns) > 1 and head[0] not in "{[":
+        return f"looks like a table (CSV) with the columns {_names(columns)}"
+    return f"holds no JSON objects: {origin} is {row}"
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(shown(name.strip(' "')) for name in names[:NAMED]) + more
