@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import tempfile
 from importlib import resources
 
@@ -31,6 +32,8 @@ from tests import tiny
 # A silently broadcast mask or a key used twice is a bug that no number shows.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+# A shell's background jobs ignore it, and hand that on; tests raise it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tracing makes millions of objects that live on: looking through them is a tenth of the time.
 gc.set_threshold(200_000, 20, 20)
 # XLA reads these with the first computation.

@@ -162,7 +162,7 @@ def _why_missing(
 ) -> str:
     """What to say about a tensor that is not there."""
     some = f"the checkpoint's {len(tensors)} tensors ({_listed(sorted(tensors))})"
-    for prefix in _prefixes(tensors, part.names):
+    for prefix in sorted(_prefixes(tensors, part.names), key=len):
         parts = itertools.islice(wanted(model_config, shapes), len(tensors) + 1)
         if all(any(prefix + name in tensors for name in p.names) for p in parts):
             return (

@@ -7,10 +7,16 @@ from collections.abc import Callable
 
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.budget import Budget, budget_of
-from mgnp_jax.passes.caching import cache_bytes, cache_logits, cache_runs, chunk_rows
+from mgnp_jax.passes.caching import (
+    OnPrompts,
+    cache_bytes,
+    cache_logits,
+    cache_runs,
+    chunk_rows,
+)
 from mgnp_jax.passes.memory import give_back
 from mgnp_jax.passes.settings import Execution
-from mgnp_jax.passes.spans import largest, spans_of
+from mgnp_jax.passes.spans import Sizes, largest, spans_of
 from mgnp_jax.passes.split_runs import SplitRuns
 from mgnp_jax.passes.storage import Place, Room, gib
 from mgnp_jax.types import AblationValues, Batch, Params, Record
@@ -54,33 +60,28 @@ def keep_what_fits(
     give_back()
     at_once = min(batch_size, len(splits[0])) // execution.accumulate
     share = shares_prefix(execution, "interchange" if ablation_values is None else "constants")
-    spans = [spans_of(batch, share_prefix=share) for batch in splits]
-    # One compilation for all splits, wherever their prefixes are as long.
-    common = largest(
-        each.sizes(rows for rows, _ in chunk_rows(len(batch), at_once))
-        for batch, each in zip(splits, spans, strict=True)
-    )
     found = [
         SplitRuns(
             model_config=model_config,
             params=params,
             batch=batch,
-            spans=each,
-            base_logits=cache_logits(model_config, params, batch, at_once)
-            if execution.lockstep
-            else None,
+            spans=spans_of(batch, share_prefix=share),
             ablation_values=ablation_values,
         )
-        for batch, each in zip(splits, spans, strict=True)
+        for batch in splits
     ]
+    # One compilation for all splits, wherever their prefixes are as long.
+    common = largest(
+        each.spans.sizes(rows for rows, _ in chunk_rows(len(each.batch), at_once)) for each in found
+    )
     budget = budget_of(execution, model_config, params, common, at_once)
     if execution.cache != "dataset":
         told = f"Memory: {budget}; nothing is kept (--cache {execution.cache})"
         on_record({"prepared": 0, "of": 0, "text": told})
-        return found
-    needs = [cache_bytes(model_config, each) for each in spans]
+        return [_with_logits(each, at_once) if execution.lockstep else each for each in found]
+    needs = [cache_bytes(model_config, each.spans) for each in found]
     places, rest = _places(execution, budget.room, needs)
-    total, done = sum(len(batch) for batch in splits), 0
+    total, done = sum(map(len, splits)), 0
     on_record({"prepared": done, "of": total, "text": _told(budget, needs, places)})
 
     def on_prompts(count: int) -> None:
@@ -89,19 +90,33 @@ def keep_what_fits(
         on_record({"prepared": done, "of": total})
 
     return [
-        dataclasses.replace(
-            each,
-            kept=cache_runs(
-                *(model_config, params, each.batch, at_once, each.spans),
-                sizes=common._replace(prefix=int(each.spans.starts.max())),
-                place=place,
-                ablation_values=ablation_values,
-                on_prompts=on_prompts,
-            ),
-            room=rest.part(need / sum(needs)),
-        )
+        _kept(each, at_once, common, place, rest.part(need / sum(needs)), on_prompts)
         for each, place, need in zip(found, places, needs, strict=True)
     ]
+
+
+def _with_logits(split: SplitRuns, at_once: int) -> SplitRuns:
+    logits = cache_logits(split.model_config, split.params, split.batch, at_once)
+    return dataclasses.replace(split, base_logits=logits)
+
+
+def _kept(
+    split: SplitRuns,
+    at_once: int,
+    sizes: Sizes,
+    place: Place,
+    room: Room,
+    on_prompts: OnPrompts,
+) -> SplitRuns:
+    """The split with its plain passes, kept in a place."""
+    runs = cache_runs(
+        *(split.model_config, split.params, split.batch, at_once, split.spans),
+        sizes=sizes._replace(prefix=int(split.spans.starts.max())),
+        place=place,
+        ablation_values=split.ablation_values,
+        on_prompts=on_prompts,
+    )
+    return dataclasses.replace(split, kept=runs, room=room)
 
 
 def _places(execution: Execution, room: Room, needs: list[int]) -> tuple[list[Place], Room]:

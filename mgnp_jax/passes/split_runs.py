@@ -113,12 +113,12 @@ class SplitRuns:
     def _copied(self, kept: CachedRuns, compaction: Compaction | None, room: Room) -> CachedRuns:
         """What is kept, or what is left of it, copied to where there is room."""
         parts = self.spans.lengths - self.spans.starts
-        ends = np.cumsum(parts)
+        stops = np.cumsum(parts)
 
         def chunks() -> Iterator[Chunk]:
             for rows, real in chunk_rows(len(self.batch), AT_ONCE):
                 first, last = rows[0], rows[real - 1]
-                tokens = slice(int(ends[first] - parts[first]), int(ends[last]))
+                tokens = slice(int(stops[first] - parts[first]), int(stops[last]))
                 run, logits = kept.between(tokens, slice(first, last + 1))
                 if compaction is None:
                     yield Chunk(run, logits, tokens.stop - tokens.start, real)
@@ -129,7 +129,7 @@ class SplitRuns:
         first = next(chunks())
         size = sum(leaf.nbytes for leaf in jax.tree.leaves((first.run, first.base_logits)))
         place = room.place_for(size * len(self.batch) // first.prompts)
-        logits, corrupted = joined(chunks(), int(ends[-1]), len(self.batch), place)
+        logits, corrupted = joined(chunks(), int(stops[-1]), len(self.batch), place)
         logits = kept.base_logits if logits is None else logits
         return dataclasses.replace(kept, corrupted=corrupted, base_logits=logits)  # type: ignore[type-var]
 

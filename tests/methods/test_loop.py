@@ -205,7 +205,7 @@ def test_interrupted_training_raises_with_the_best_so_far() -> None:
     model = tiny.model("gpt2")
 
     def stop(record: dict[str, Any]) -> None:
-        if record["step"] >= 6:
+        if record.get("step", 0) >= 6:
             raise KeyboardInterrupt
 
     data = tiny.data(model.config)

@@ -21,6 +21,7 @@ from mgnp_jax.methods.node_pruning.published import PublishedConfig, once_each
 from mgnp_jax.methods.random_nodes import RandomConfig
 from mgnp_jax.runs.config import RunConfig, finished
 from mgnp_jax.runs.run import run
+from mgnp_jax.runs.stopping import Stopped
 from tests import tiny
 from tests.experiments.test_commands import call_here
 
@@ -231,7 +232,7 @@ def test_the_kl_over_some_tokens_is_matched(mini: mg.Model) -> None:
 
 def test_a_stopped_search_of_any_method_is_no_finished_run(tmp_path: Path) -> None:
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Stopped:
+    class Unlucky:
         """Is interrupted with what it has."""
 
         name = "stopped"
@@ -240,11 +241,11 @@ def test_a_stopped_search_of_any_method_is_no_finished_run(tmp_path: Path) -> No
             raise mg.Interrupted(mg.Circuit(masks=mg.full_masks(model.config), metadata={}))
 
     out = tmp_path / "run"
-    config = RunConfig(task="ioi", out=out, test_prompts=8, config=Stopped())
-    with pytest.raises(mg.Interrupted):
+    config = RunConfig(task="ioi", out=out, test_prompts=8, config=Unlucky())
+    with pytest.raises(Stopped, match="the best circuit so far, not measured"):
         run(config, Console(quiet=True))
-    assert json.loads((out / "results.json").read_text())["training"]["interrupted"]
-    assert finished(out, config) is None and not out.exists()
+    assert mg.load_circuit(out).metadata["training"]["interrupted"]
+    assert finished(out, config) is None and not (out / "results.json").exists()
 
 
 def test_a_folder_of_an_older_version_is_not_taken_for_a_finished_run(tmp_path: Path) -> None:
