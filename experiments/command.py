@@ -16,6 +16,7 @@ from rich.console import Console
 import mgnp_jax as mg
 from mgnp_jax.cachedir import cache_root
 from mgnp_jax.methods import DEFAULT
+from mgnp_jax.passes.memory import give_back_early
 from mgnp_jax.passes.sharding import check_device
 from mgnp_jax.report.screen import Screen, flush_quietly, show_what_can_be_shown
 from mgnp_jax.report.text import printable
@@ -38,6 +39,7 @@ def command(config_type: type[Any], main: Callable[[Any, Console], Any]) -> None
     # Else its first words are that PyTorch is missing, which nothing here wants.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     keep_compilations()
+    give_back_early()
     try:
         if any(field.name == "method" for field in dataclasses.fields(config_type)):
             config_type = with_method(config_type, sys.argv[1:])

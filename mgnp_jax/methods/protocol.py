@@ -18,7 +18,8 @@ OnRecord = Callable[[Record], None]
 
 `step` moves the bar, with `loss` and other floats beside it; `validation` (a dict with any of
 `step`, `kl`, `score`, `base_score`, `accuracy`, `kept`) and `text` are a line each. `prepared` of
-`of` prompts says how far the preparations are, and alone does not land there."""
+`of` prompts says how far the preparations are. What is `passing` is shown and does not land there:
+it is of this process (memory, preparations), not of the search."""
 
 
 class Method(Protocol):

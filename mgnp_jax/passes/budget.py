@@ -20,7 +20,7 @@ the system's cache nearly as fast, and leaves the machine to others."""
 INNER = 9
 """Arrays as large as a layer's values that a step keeps of them."""
 
-COMPILING = 400 * 2**20
+COMPILING = 300 * 2**20
 """Bytes that compiling a step takes for a while."""
 
 
@@ -31,7 +31,8 @@ class Budget:
     Attributes:
       total: most that the whole run may take.
       taken: before any plain pass: weights and programs.
-      temporaries: most that a step, or its compilation, takes while it runs.
+      temporaries: most that steps take beside it: their own arrays, what is left of the model,
+        and what compilers leave behind.
       room: what is left for values of plain passes, and what other places have.
     """
 
@@ -44,11 +45,11 @@ class Budget:
         """As a person reads it."""
         least = self.taken + self.temporaries
         text = (
-            f"{gib(self.total)} of memory may be taken: {gib(self.taken)} are, "
-            f"a step takes {gib(self.temporaries)}"
+            f"the run may take {gib(self.total)}; {gib(self.taken)} are taken, steps need "
+            f"up to {gib(self.temporaries)}"
         )
         if least > self.total:
-            text += f", which is {gib(least - self.total)} more (--memory-gib)"
+            text += f", which may be {gib(least - self.total)} more than allowed"
         return text
 
 
@@ -65,40 +66,48 @@ def budget_of(
       prompts: of a step that run at once.
     """
     free, taken = free_on_device(), resident()
-    host = (free_on_host() + taken) // 2
-    asked = None if execution.memory_gib is None else int(execution.memory_gib * 2**30)
-    temporaries = step_bytes(model_config, sizes.tokens, prompts)
+    host, asked = free_on_host() + taken, execution.memory_gib
+    temporaries = step_bytes(model_config, sizes, prompts)
+    if execution.compact and not execution.lockstep:
+        # What is left of the layers is a copy of their weights.
+        temporaries += weight_bytes(params["blocks"])
     if free is None:
-        total = asked or min(host, ENOUGH)
-        temporaries = max(temporaries, COMPILING)
+        # Compilers let go of theirs only after the step that they have compiled.
+        temporaries += COMPILING
+        total = min(host // 2, ENOUGH) if asked is None else min(int(asked * 2**30), host)
         room = Room(device=0, host=max(total - taken - temporaries, 0), disk=free_on_disk())
         return Budget(total=total, taken=taken, temporaries=temporaries, room=room)
-    weights = weight_bytes(params)
-    total = asked or (free + weights) // 2
+    # Beside those that passes run on, the model's own, in float32.
+    weights = weight_bytes(params) * (1 if execution.dtype == "float32" else 3)
+    device = free + weights
+    total = device // 2 if asked is None else min(int(asked * 2**30), device)
     room = Room(
         device=max(total - weights - temporaries, 0),
-        host=max(host - taken - COMPILING, 0),
+        host=max(host // 2 - taken - COMPILING, 0),
         disk=free_on_disk(),
     )
     return Budget(total=total, taken=weights, temporaries=temporaries, room=room)
 
 
-def step_bytes(model_config: ModelConfig, tokens: int, prompts: int) -> int:
+def step_bytes(model_config: ModelConfig, sizes: Sizes, prompts: int) -> int:
     """About what a step takes while it runs, its batch of kept values and the next one's included.
 
-    A layer's inner values are kept for the gradient: `INNER` of every width, as read off compiled
-    steps of two families and five shapes, with an error of a tenth.
+    A layer's inner values are kept for the gradient: `INNER` of every width, and attention's
+    scores and weights; as read off compiled steps of two families and five shapes, with an error
+    of a tenth.
 
     Args:
       model_config: the model's shape.
-      tokens: K.
+      sizes: of the step's arrays.
       prompts: B.
     """
     c = model_config
     z = c.heads * c.head_width
-    inner = c.layers * tokens * INNER * (z + c.mlp_width + c.width)
-    kept = tokens * (c.layers * (z + c.mlp_width + 2 * c.width) + c.width)
-    return 4 * (inner + 2 * kept + INNER * prompts * c.vocab_size)
+    inner = c.layers * sizes.tokens * INNER * (z + c.mlp_width + c.width)
+    seen = sizes.positions * (sizes.prefix + sizes.positions)
+    attention = 2 * c.layers * prompts * c.heads * seen
+    kept = sizes.tokens * (c.layers * (z + c.mlp_width + 2 * c.width) + c.width)
+    return 4 * (inner + attention + 2 * kept + INNER * prompts * c.vocab_size)
 
 
 def weight_bytes(params: Params) -> int:

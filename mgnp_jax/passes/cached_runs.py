@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -68,21 +68,36 @@ class CachedRuns:
             targets=jax.tree.map(lambda leaf: leaf[rows], self.targets),
         )
 
-    def between(self, tokens: slice, prompts: slice) -> tuple[CorruptedRun, np.ndarray]:
-        """Copies of the corrupted run and the logits of consecutive prompts, in host memory.
+    def between(self, tokens: slice, prompts: slice) -> CorruptedRun:
+        """A copy of the corrupted run of consecutive prompts, in host memory.
 
         Args:
           tokens: theirs.
           prompts: which.
         """
         assert isinstance(self.corrupted, CorruptedRun)
-        corrupted, logits = self.corrupted, self.base_logits
-        run = corrupted.replace(  # type: ignore[attr-defined]
-            embedding=copied(corrupted.embedding, tokens, 0),
-            values=jax.tree.map(lambda leaf: copied(leaf, tokens, 1), corrupted.values),
-            prefix=jax.tree.map(lambda leaf: copied(leaf, prompts, 1), corrupted.prefix),
+        run = self.corrupted
+        return run.replace(  # type: ignore[attr-defined]
+            embedding=copied(run.embedding, tokens, 0),
+            values=jax.tree.map(lambda leaf: copied(leaf, tokens, 1), run.values),
+            prefix=jax.tree.map(lambda leaf: copied(leaf, prompts, 1), run.prefix),
         )
-        return run, copied(logits, prompts, 0)
+
+    def with_each(self, change: Callable[[Any, int], Any]) -> CachedRuns:
+        """The same with every kept array changed.
+
+        Args:
+          change: given an array and its axis of tokens or prompts.
+        """
+        assert isinstance(self.corrupted, CorruptedRun)
+        run = self.corrupted
+        changed = run.replace(  # type: ignore[attr-defined]
+            embedding=change(run.embedding, 0),
+            values=jax.tree.map(lambda leaf: change(leaf, 1), run.values),
+            prefix=jax.tree.map(lambda leaf: change(leaf, 1), run.prefix),
+        )
+        logits = change(self.base_logits, 0)
+        return self.replace(corrupted=changed, base_logits=logits)  # type: ignore[attr-defined]
 
 
 def plain_runs(

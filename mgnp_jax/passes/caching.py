@@ -183,6 +183,22 @@ def joined(
     return jax.tree.unflatten(structure, kept)
 
 
+def joined_bytes(chunk: Chunk, tokens: int, prompts: int) -> int:
+    """What `joined` will take.
+
+    Args:
+      chunk: any of them.
+      tokens: of all.
+      prompts: of all.
+    """
+    leaves = jax.tree.leaves((chunk.base_logits, chunk.run))
+    total = (tokens, prompts)
+    return sum(
+        leaf.nbytes // max(leaf.shape[axis], 1) * total[of]
+        for leaf, (axis, of) in zip(leaves, _axes(chunk), strict=True)
+    )
+
+
 def _axes(chunk: Chunk) -> list[tuple[int, int]]:
     """Of each leaf: the axis along which chunks are joined; whether by tokens (0) or prompts."""
     run = chunk.run

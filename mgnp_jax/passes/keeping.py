@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from mgnp_jax.cachedir import cache_root
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.budget import Budget, budget_of
 from mgnp_jax.passes.caching import (
@@ -19,7 +20,7 @@ from mgnp_jax.passes.settings import Execution
 from mgnp_jax.passes.spans import Sizes, largest, spans_of
 from mgnp_jax.passes.split_runs import SplitRuns
 from mgnp_jax.passes.storage import Place, Room, gib
-from mgnp_jax.types import AblationValues, Batch, Params, Record
+from mgnp_jax.types import AblationValues, Batch, MgnpError, Params, Record
 
 
 def shares_prefix(execution: Execution, ablation: str) -> bool:
@@ -52,7 +53,7 @@ def keep_what_fits(
       execution: cache mode and memory budget.
       ablation_values: constants for pruned nodes; None for the corrupted run's values.
       on_record: told, as `text`, what memory will be taken, and as `prepared` of `of` how many
-        prompts were run.
+        prompts were run; `passing`, as both are of this process alone.
 
     Raises:
       MgnpError: if there is room nowhere.
@@ -77,17 +78,17 @@ def keep_what_fits(
     budget = budget_of(execution, model_config, params, common, at_once)
     if execution.cache != "dataset":
         told = f"Memory: {budget}; nothing is kept (--cache {execution.cache})"
-        on_record({"prepared": 0, "of": 0, "text": told})
+        on_record({"passing": True, "text": told})
         return [_with_logits(each, at_once) if execution.lockstep else each for each in found]
     needs = [cache_bytes(model_config, each.spans) for each in found]
     places, rest = _places(execution, budget.room, needs)
     total, done = sum(map(len, splits)), 0
-    on_record({"prepared": done, "of": total, "text": _told(budget, needs, places)})
+    on_record({"passing": True, "text": _told(budget, needs, places)})
 
     def on_prompts(count: int) -> None:
         nonlocal done
         done += count
-        on_record({"prepared": done, "of": total})
+        on_record({"passing": True, "prepared": done, "of": total})
 
     return [
         _kept(each, at_once, common, place, rest.part(need / sum(needs)), on_prompts)
@@ -126,6 +127,14 @@ def _places(execution: Execution, room: Room, needs: list[int]) -> tuple[list[Pl
     places = []
     for need in needs:
         place = room.place_for(need)
+        if place is None:
+            raise MgnpError(
+                f"values of the plain passes take {gib(need)}, but may take "
+                f"{gib(max(room[:2]))} of memory and {gib(room.disk)} of the disk of "
+                f"{cache_root()}. Free some of it, name a folder on another disk in "
+                "MGNP_JAX_CACHE, allow more memory (memory_gib), or compute them anew for each "
+                "batch (cache batch, which may round otherwise)"
+            )
         places.append(place)
         room = room.without(place, need)
     return places, room

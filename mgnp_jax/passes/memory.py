@@ -9,12 +9,13 @@ from pathlib import Path
 import jax
 import psutil
 
-SPARE_MEMORY = 2**30
-"""Bytes that are left to others, before what can lie in files is put there."""
+SPARE_MEMORY = 0.05
+"""Share of the machine's memory below which what can lie in files is put there, at most a GiB."""
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 """What XLA's errors say when there is not enough."""
 
+CGROUP = Path("/sys/fs/cgroup")
 _CGROUPS = (
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
     (
@@ -32,13 +33,19 @@ def resident() -> int:
     return psutil.Process().memory_info().rss
 
 
-def free_on_host(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+def free_on_host(cgroup: Path = CGROUP) -> int:
     """Bytes that may still be taken on this machine, or in this container if that has less.
 
     Args:
       cgroup: where the kernel says what a container may take.
     """
-    free = psutil.virtual_memory().available
+    return _host(cgroup)[0]
+
+
+def _host(cgroup: Path) -> tuple[int, int]:
+    """Bytes that may still be taken, and bytes in all."""
+    machine = psutil.virtual_memory()
+    free, total = machine.available, machine.total
     for names in _CGROUPS:
         # No such files, or "max": there is no limit.
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -46,12 +53,18 @@ def free_on_host(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
             lines = (cgroup / names[2]).read_text().splitlines()
             given_up = [int(line.split()[1]) for line in lines if line.split()[0] == names[3]]
             free = min(free, max(limit - used + sum(given_up), 0))
-    return free
+            total = min(total, limit)
+    return free, total
 
 
-def is_short() -> bool:
-    """Whether the machine has so little memory left that it may end a process."""
-    return free_on_host() < SPARE_MEMORY
+def is_short(cgroup: Path = CGROUP) -> bool:
+    """Whether the machine has so little memory left that it may end a process.
+
+    Args:
+      cgroup: where the kernel says what a container may take.
+    """
+    free, total = _host(cgroup)
+    return free < min(SPARE_MEMORY * total, 2**30)
 
 
 def free_on_device() -> int | None:
@@ -70,3 +83,13 @@ def give_back() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def give_back_early() -> None:
+    """Makes glibc give large arrays back as soon as they are freed, not when their heap ends.
+
+    For programs, as it is a setting of the whole process. Does nothing elsewhere.
+    """
+    m_mmap_threshold = -3
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(m_mmap_threshold, 2**20)

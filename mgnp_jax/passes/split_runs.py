@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
-from mgnp_jax.passes.caching import Chunk, chunk_rows, joined
+from mgnp_jax.passes.caching import Chunk, chunk_rows, joined, joined_bytes
 from mgnp_jax.passes.compaction import Compaction, Segment, narrow_values
 from mgnp_jax.passes.node_values import CorruptedRun
 from mgnp_jax.passes.spans import Sizes, Spans, packed_tokens
-from mgnp_jax.passes.storage import Room, lies_in_file
+from mgnp_jax.passes.storage import Room, lies_in_file, moved_to_file
 from mgnp_jax.types import AblationValues, Batch, Params
 
 AT_ONCE = 16
@@ -63,7 +64,8 @@ class SplitRuns:
     def compacted(self, compaction: Compaction) -> SplitRuns:
         """The same prompts for what is left of the model.
 
-        What is kept of the whole model stays beside it, so that more can be left out later.
+        What is kept of the whole model stays beside it, so that more can be left out later. Where
+        there is no room for a copy, each batch is cut down when it is read.
 
         Args:
           compaction: what is left.
@@ -71,28 +73,36 @@ class SplitRuns:
         smaller = dataclasses.replace(self, compaction=compaction, narrow=None)
         if self.kept is None:
             return smaller
-        return dataclasses.replace(smaller, narrow=self._copied(self.kept, compaction, self.room))
+        return dataclasses.replace(smaller, narrow=self._narrow_copy(self.kept, compaction))
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether anything is kept outside of files."""
-        return any(
-            not lies_in_file(leaf)
-            for of in (self.kept, self.narrow)
-            if of is not None
-            for leaf in jax.tree.leaves((of.corrupted, of.base_logits))
-        )
-
-    def in_files(self, room: Room) -> SplitRuns:
-        """The same with all that is kept in files.
+    def kept_in(self, kind: type) -> bool:
+        """Whether anything is kept outside of files, as arrays of a kind.
 
         Args:
-          room: of the disk.
+          kind: `np.ndarray` for the host's memory, `jax.Array` for the device's.
         """
-        kept, narrow = (
-            None if of is None else self._copied(of, None, room) for of in (self.kept, self.narrow)
-        )
-        return dataclasses.replace(self, kept=kept, narrow=narrow, room=room)
+        return any(isinstance(leaf, kind) and not lies_in_file(leaf) for leaf in self._leaves())
+
+    def in_files(self) -> SplitRuns:
+        """The same with all that is kept in files.
+
+        Raises:
+          MgnpError: if they cannot be made.
+        """
+        # What two share is moved once.
+        moved: dict[int, Any] = {}
+
+        def move(leaf: Any, axis: int) -> Any:
+            if id(leaf) not in moved:
+                moved[id(leaf)] = moved_to_file(leaf, axis)
+            return moved[id(leaf)]
+
+        kept, narrow = (of and of.with_each(move) for of in (self.kept, self.narrow))
+        return dataclasses.replace(self, kept=kept, narrow=narrow, room=Room.all_in("disk"))
+
+    def _leaves(self) -> list[Any]:
+        kept = [(of.corrupted, of.base_logits) for of in (self.kept, self.narrow) if of is not None]
+        return jax.tree.leaves(kept)
 
     def rows(self, rows: np.ndarray, sizes: Sizes) -> CachedRuns:
         """Some prompts, ready for a step.
@@ -105,13 +115,14 @@ class SplitRuns:
         if kept is not None:
             # Compiled, host arrays would be copied over whole.
             take = _taken if kept.on_device else CachedRuns.take
-            return take(kept, self.spans.select(rows, sizes))
+            runs = take(kept, self.spans.select(rows, sizes))
+            return runs if kept is self.narrow else self._narrowed(runs)
         if self.base_logits is not None:
             return self._lockstep(rows, sizes, self.base_logits)
-        return self._recomputed(rows, sizes)
+        return self._narrowed(self._recomputed(rows, sizes))
 
-    def _copied(self, kept: CachedRuns, compaction: Compaction | None, room: Room) -> CachedRuns:
-        """What is kept, or what is left of it, copied to where there is room."""
+    def _narrow_copy(self, kept: CachedRuns, compaction: Compaction) -> CachedRuns | None:
+        """What is kept of what is left of the model; None if there is no room for it."""
         parts = self.spans.lengths - self.spans.starts
         stops = np.cumsum(parts)
 
@@ -119,30 +130,30 @@ class SplitRuns:
             for rows, real in chunk_rows(len(self.batch), AT_ONCE):
                 first, last = rows[0], rows[real - 1]
                 tokens = slice(int(stops[first] - parts[first]), int(stops[last]))
-                run, logits = kept.between(tokens, slice(first, last + 1))
-                if compaction is None:
-                    yield Chunk(run, logits, tokens.stop - tokens.start, real)
-                else:
-                    run = narrow_values(self.model_config, compaction.segments, run)
-                    yield Chunk(run, None, tokens.stop - tokens.start, real)
+                run = kept.between(tokens, slice(first, last + 1))
+                run = narrow_values(self.model_config, compaction.segments, run)
+                yield Chunk(run, None, tokens.stop - tokens.start, real)
 
-        first = next(chunks())
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves((first.run, first.base_logits)))
-        place = room.place_for(size * len(self.batch) // first.prompts)
-        logits, corrupted = joined(chunks(), int(stops[-1]), len(self.batch), place)
-        logits = kept.base_logits if logits is None else logits
-        return dataclasses.replace(kept, corrupted=corrupted, base_logits=logits)  # type: ignore[type-var]
+        total = (int(stops[-1]), len(self.batch))
+        place = self.room.place_for(joined_bytes(next(chunks()), *total))
+        if place is None:
+            return None
+        _, corrupted = joined(chunks(), *total, place)
+        return dataclasses.replace(kept, corrupted=corrupted)  # type: ignore[type-var]
 
-    def _recomputed(self, rows: np.ndarray, sizes: Sizes) -> CachedRuns:
-        runs = plain_runs(
-            *(self.model_config, self.params, self.batch.take(rows), sizes),
-            share_prefix=bool(self.spans.starts.any()),
-            ablation_values=self.ablation_values,
-        )
+    def _narrowed(self, runs: CachedRuns) -> CachedRuns:
+        """A batch of the whole model's values, of what is left of it."""
         if self.compaction is None:
             return runs
         corrupted = _narrow(self.model_config, self.compaction.segments, runs.corrupted)
         return dataclasses.replace(runs, corrupted=corrupted)  # type: ignore[type-var]
+
+    def _recomputed(self, rows: np.ndarray, sizes: Sizes) -> CachedRuns:
+        return plain_runs(
+            *(self.model_config, self.params, self.batch.take(rows), sizes),
+            share_prefix=bool(self.spans.starts.any()),
+            ablation_values=self.ablation_values,
+        )
 
     def _lockstep(self, rows: np.ndarray, sizes: Sizes, base_logits: np.ndarray) -> CachedRuns:
         batch, layout = self.batch.take(rows), self.spans.layout(rows, sizes)

@@ -8,12 +8,14 @@ nobody else wants that memory, and are not this process's.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import mmap
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,6 +24,9 @@ from mgnp_jax.cachedir import cache_root
 from mgnp_jax.types import MgnpError
 
 Place = Literal["device", "host", "disk"]
+
+PIECE = 2**26
+"""Bytes that are copied to a file at a time."""
 
 SPARE_DISK = 2**30
 """Bytes of a disk that are left to others."""
@@ -40,24 +45,16 @@ class Room(NamedTuple):
     host: int
     disk: int
 
-    def place_for(self, need: int) -> Place:
-        """The fastest place that has room.
+    def place_for(self, need: int) -> Place | None:
+        """The fastest place that has room; None if there is none.
 
         Args:
           need: bytes.
-
-        Raises:
-          MgnpError: if there is none.
         """
         for place in ("device", "host", "disk"):
             if need <= getattr(self, place):
                 return place
-        raise MgnpError(
-            f"values of the plain passes take {gib(need)}, but may take {gib(max(self[:2]))} of "
-            f"memory and {gib(self.disk)} of the disk of {cache_root()}. Free some of it, name a "
-            "folder on another disk in MGNP_JAX_CACHE, allow more (--memory-gib), or compute them "
-            "anew for each batch (--cache batch, which may round otherwise)"
-        )
+        return None
 
     def without(self, place: Place, taken: int) -> Room:
         """What is left.
@@ -121,7 +118,7 @@ def empty(shape: tuple[int, ...], dtype: Any, place: Place) -> np.ndarray:
     try:
         with tempfile.TemporaryFile(dir=cache_root()) as file:
             # Now, as a full disk met through the map later would end the process.
-            os.posix_fallocate(file.fileno(), 0, size)
+            _reserve(file.fileno(), size)
             return np.memmap(file, dtype, "r+", shape=shape)
     except OSError as error:
         raise MgnpError(
@@ -131,6 +128,16 @@ def empty(shape: tuple[int, ...], dtype: Any, place: Place) -> np.ndarray:
         ) from None
 
 
+def _reserve(file: int, size: int) -> None:
+    """Takes the room of a file on the disk."""
+    if hasattr(os, "posix_fallocate"):
+        return os.posix_fallocate(file, 0, size)
+    # macOS has no such call.
+    if free_on_disk() < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return os.ftruncate(file, size)
+
+
 def lies_in_file(array: Any) -> bool:
     """Whether a kept array takes no memory of the process; one without entries never does.
 
@@ -138,6 +145,29 @@ def lies_in_file(array: Any) -> bool:
       array: kept.
     """
     return not array.size or getattr(array, "_mmap", None) is not None
+
+
+def moved_to_file(array: Any, axis: int) -> Any:
+    """A kept array, copied to a file piece by piece if it is not in one.
+
+    Args:
+      array: [...].
+      axis: along which pieces are cut.
+
+    Raises:
+      MgnpError: if the file cannot be made.
+    """
+    if lies_in_file(array):
+        return array
+    file = empty(array.shape, array.dtype, "disk")
+    before = (slice(None),) * axis
+    length = array.shape[axis]
+    pieces = -(-array.nbytes // PIECE)
+    for some in np.array_split(np.arange(length), min(pieces, length)):
+        between = slice(some[0], some[-1] + 1)
+        file[*before, between] = np.asarray(array[*before, between])
+        give_up_pages(file)
+    return file
 
 
 def give_up_pages(array: Any) -> None:
@@ -158,13 +188,11 @@ def some(array: Any, which: Any, axis: int) -> Any:
     Args:
       array: [...].
       which: [n] int.
-      axis: along which.
+      axis: along which: 0, or 1 after the layers.
     """
     if not isinstance(array, np.ndarray):
         return array[(slice(None),) * axis + (which,)]
-    taken = np.asarray(np.take(array, which, axis=axis))
-    give_up_pages(array)
-    return taken
+    return _copied_out(array, lambda part: np.take(part, which, axis=0), axis)
 
 
 def copied(array: Any, between: slice, axis: int) -> np.ndarray:
@@ -173,8 +201,26 @@ def copied(array: Any, between: slice, axis: int) -> np.ndarray:
     Args:
       array: [...].
       between: from where to where.
-      axis: along which.
+      axis: along which: 0, or 1 after the layers.
     """
-    copy = np.array(array[(slice(None),) * axis + (between,)])
-    give_up_pages(array)
-    return copy
+    if not isinstance(array, np.ndarray):
+        return np.asarray(array[(slice(None),) * axis + (between,)])
+    return _copied_out(array, lambda part: np.array(part[between]), axis)
+
+
+def _copied_out(
+    array: np.ndarray, take: Callable[[np.ndarray], np.ndarray], axis: int
+) -> np.ndarray:
+    """Takes something of every layer; of a file one after another, as its pages count as ours."""
+    if axis == 0:
+        taken = np.asarray(take(array))
+        give_up_pages(array)
+        return taken
+    taken = None
+    for i, layer in enumerate(array):
+        part = take(layer)
+        taken = np.empty((len(array), *part.shape), array.dtype) if taken is None else taken
+        taken[i] = part
+        give_up_pages(array)
+    assert taken is not None
+    return taken

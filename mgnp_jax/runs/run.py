@@ -206,8 +206,7 @@ def _find(
     ):
 
         def on_record(record: Record) -> None:
-            # Of each process its own.
-            if "prepared" not in record:
+            if not record.get("passing"):
                 log(record)
             progress(record)
 

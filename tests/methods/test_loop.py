@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
+import os
+import weakref
 from typing import Any, get_args
 
 import chex
@@ -333,42 +336,65 @@ def test_gates_of_other_granularities_stay_open() -> None:
     np.testing.assert_array_equal(neurons, np.broadcast_to(heads[..., None], neurons.shape))
 
 
-def test_a_step_that_finds_no_memory_is_done_again_with_values_in_files(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("where", ["train_step", "measured"])
+def test_what_finds_no_memory_is_done_again_with_values_in_files(
+    monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     model = tiny.model("gpt2")
     expected = find(model, CONFIG)
-    real, calls = loop.train_step, 0
+    real, calls, old = getattr(loop, where), 0, []
+    short_at = {"train_step": 6, "measured": 2}[where]
 
     def short(*args: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 6:
+        if calls == short_at:
+            old.extend(weakref.ref(leaf) for leaf in kept)
+            kept.clear()
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes")
+        # What was kept in memory is gone.
+        assert not any(leaf() is not None for leaf in old)
         return real(*args)
 
-    monkeypatch.setattr(loop, "train_step", short)
+    prepare, kept = loop.prepare, []
+
+    def watched(*args: Any) -> Any:
+        work = prepare(*args)
+        kept.extend(jax.tree.leaves(work.train.kept and work.train.kept.corrupted))
+        return work
+
+    monkeypatch.setattr(loop, "prepare", watched)
+    monkeypatch.setattr(loop, where, short)
     records: list[dict[str, Any]] = []
     key, data = jax.random.key(0), tiny.data(model.config)
     got = mg.discover(key, model, data, CONFIG, on_record=records.append)
-    assert [r["step"] for r in records if "in files" in r.get("text", "")] == [5]
+    assert sum("in files" in r.get("text", "") for r in records) == 1
     assert [r["step"] for r in records if "loss" in r] == [1, 4, 7, 10, 12]
-    assert calls == CONFIG.steps + 1
+    assert [r["step"] for r in records if "validation" in r] == [4, 8, 12]
     chex.assert_trees_all_equal(got.log_alpha, expected.log_alpha)
 
-    calls = 5
+    calls = short_at - 1
     lean = dataclasses.replace(CONFIG, execution=mg.Execution(cache_on="disk"))
     with pytest.raises(jax.errors.JaxRuntimeError, match="Out of memory"):
         mg.discover(key, model, data, lean)
 
 
-def test_values_go_to_files_when_the_machine_runs_short(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("room", [True, False], ids=["room", "none"])
+def test_values_go_to_files_when_the_machine_runs_short(
+    monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
     model = tiny.model("llama")
     expected = find(model, CONFIG)
     monkeypatch.setattr(memory, "is_short", lambda: True)
+    if not room:
+
+        def full(*_: Any) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "posix_fallocate", full)
     records: list[dict[str, Any]] = []
     got = mg.discover(
         *(jax.random.key(0), model, tiny.data(model.config), CONFIG), on_record=records.append
     )
-    assert sum("runs short" in record.get("text", "") for record in records) == 1
+    assert sum("runs short" in record.get("text", "") for record in records) == room
     chex.assert_trees_all_equal(got.log_alpha, expected.log_alpha)

@@ -16,8 +16,10 @@ import pytest
 import mgnp_jax as mg
 from mgnp_jax.passes import memory, storage
 from mgnp_jax.passes.budget import budget_of, step_bytes
+from mgnp_jax.passes.compaction import Compaction, compacted, plan_for, what_stays
 from mgnp_jax.passes.keeping import keep_what_fits
 from mgnp_jax.passes.spans import Sizes
+from mgnp_jax.passes.split_runs import SplitRuns
 from mgnp_jax.passes.storage import Room
 from tests import tiny
 
@@ -49,6 +51,12 @@ def found(model: mg.Model, records: list[dict[str, Any]], **execution: Any) -> m
     return mg.discover(jax.random.key(0), model, data, config, on_record=records.append)
 
 
+def all_of(model: mg.Model) -> Compaction:
+    """A compaction that leaves everything."""
+    left = what_stays({n: np.ones(m.shape, bool) for n, m in mg.full_masks(model.config).items()})
+    return compacted(model.config, model.params, plan_for(model.config, left, 4), left)
+
+
 def test_memory_never_changes_a_circuit(tiny_model: mg.Model) -> None:
     ways: list[dict[str, Any]] = [
         {},
@@ -62,10 +70,11 @@ def test_memory_never_changes_a_circuit(tiny_model: mg.Model) -> None:
     for other in circuits[1:]:
         chex.assert_trees_all_equal(other.log_alpha, circuits[0].log_alpha)
         chex.assert_trees_all_equal(other.masks, circuits[0].masks)
+    assert all(log[0]["passing"] for log in records)
     told = [log[0]["text"] for log in records]
     assert "in memory" in told[0] and "on the device" in told[1]
     assert "in files" in told[2] and "in files" in told[3]
-    assert "more (--memory-gib)" in told[3]
+    assert "more than allowed" in told[3]
 
 
 def test_files_go_with_the_process(cache: Path) -> None:
@@ -93,8 +102,34 @@ def test_fastest_place_with_room() -> None:
     assert [room.place_for(n) for n in (10, 11, 21)] == ["device", "host", "disk"]
     assert room.without("host", 15).place_for(11) == "disk"
     assert Room.all_in("host").place_for(GIB) == "host"
-    with pytest.raises(mg.MgnpError, match="--cache batch"):
-        room.place_for(31)
+    assert room.place_for(31) is None
+
+
+def test_no_room_anywhere_is_said_before_anything_is_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mgnp_jax.passes.budget.free_on_disk", lambda: 100)
+    with pytest.raises(mg.MgnpError, match="cache batch"):
+        found(tiny.model("gpt2"), [], memory_gib=1e-3)
+
+
+def test_where_a_smaller_copy_has_no_room_each_batch_is_cut_down(
+    tiny_model: mg.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, records = found(tiny_model, []), []
+    whole = SplitRuns._narrow_copy
+    monkeypatch.setattr(SplitRuns, "_narrow_copy", lambda *_: None)
+    got = found(tiny_model, records)
+    assert sum("cost" in record for record in records) >= 2
+    chex.assert_trees_all_equal(got.log_alpha, expected.log_alpha)
+    # As it is where the room that is counted is too small.
+    c, p = tiny_model.config, tiny_model.params
+    (split,) = keep_what_fits(c, p, [tiny.data(c).train], 4, mg.Execution())
+    monkeypatch.setattr(SplitRuns, "_narrow_copy", whole)
+    smaller = all_of(tiny_model)
+    assert split.compacted(smaller).narrow is not None
+    cramped = dataclasses.replace(split, room=Room(0, 0, 100))
+    assert cramped.compacted(smaller).narrow is None
 
 
 def test_splits_are_put_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,12 +140,20 @@ def test_splits_are_put_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> 
         *(model.config, model.params, [data.train, data.validation], 4, mg.Execution()),
         on_record=said.append,
     )
-    assert first.kept is not None and first.in_memory and second.in_memory
-    moved = first.in_files(Room(0, 0, GIB))
-    assert not moved.in_memory and moved.kept is not None
-    chex.assert_trees_all_equal(moved.kept.corrupted, first.kept.corrupted)
-    np.testing.assert_array_equal(moved.kept.base_logits, first.kept.base_logits)
-    assert said[-1] == {"prepared": 20, "of": 20}
+    assert first.kept is not None and first.kept_in(np.ndarray) and not first.kept_in(jax.Array)
+    assert second.kept_in(np.ndarray)
+    smaller = first.compacted(all_of(model))
+    moved = smaller.in_files()
+    assert moved.kept is not None and moved.narrow is not None and smaller.narrow is not None
+    assert not moved.kept_in(object)
+    assert moved.narrow.base_logits is moved.kept.base_logits
+    for before, after in ((smaller.kept, moved.kept), (smaller.narrow, moved.narrow)):
+        assert before is not None
+        chex.assert_trees_all_equal(after.corrupted, before.corrupted)
+        np.testing.assert_array_equal(after.base_logits, before.base_logits)
+    again = moved.in_files()
+    assert again.kept is not None and again.kept.base_logits is moved.kept.base_logits
+    assert said[-1] == {"passing": True, "prepared": 20, "of": 20}
 
 
 def test_prompts_that_no_step_reads_are_not_run() -> None:
@@ -135,6 +178,7 @@ def test_budget_adds_up(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     # Half of what there is, this process's own included.
     assert budget().total == 3 * GIB
+    assert budget(memory_gib=50.0).total == 6 * GIB
     asked = budget(memory_gib=2.5)
     assert asked.total == 2.5 * GIB
     assert asked.room.host == asked.total - asked.taken - asked.temporaries
@@ -146,7 +190,7 @@ def test_budget_adds_up(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert budget().room.device < 15 * GIB and budget().room.host > 20 * GIB
 
 
-def test_step_bytes_are_those_of_a_compiled_step() -> None:
+def test_step_bytes_are_those_of_compiled_steps() -> None:
     # XLA's temporaries of SmolLM2's step on IOI prompts, with its optimisations, in bytes.
     smollm2 = dataclasses.replace(
         tiny.LLAMA,
@@ -159,7 +203,14 @@ def test_step_bytes_are_those_of_a_compiled_step() -> None:
         mlp_width=1536,
     )
     batch = 4 * 240 * (30 * (576 + 1536 + 2 * 576) + 576)
-    assert step_bytes(smollm2, 240, 16) - 2 * batch == pytest.approx(700_114_248, rel=0.1)
+    short = step_bytes(smollm2, Sizes(whole=304, tokens=240, positions=18, prefix=8), 16)
+    assert short - 2 * batch == pytest.approx(700_114_248, rel=0.1)
+    # Attention is quadratic in the length.
+    long = [
+        step_bytes(smollm2, Sizes(whole=n, tokens=n, positions=n, prefix=0), 1) / n
+        for n in (256, 4096)
+    ]
+    assert long[1] > 2 * long[0]
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -178,6 +229,9 @@ def test_a_container_has_what_it_may_take(tmp_path: Path, version: int) -> None:
     (tmp_path / names[1]).write_text(f"{40 * 2**20}\n")
     (tmp_path / names[2]).write_text(f"anon 7\n{names[3]} {5 * 2**20}\n")
     assert memory.free_on_host(tmp_path) == 15 * 2**20 < free
+    assert not memory.is_short(tmp_path)
+    (tmp_path / names[1]).write_text(f"{53 * 2**20}\n")
+    assert memory.is_short(tmp_path)
     (tmp_path / names[0]).write_text("max\n")
     assert memory.free_on_host(tmp_path) > GIB / 10
 

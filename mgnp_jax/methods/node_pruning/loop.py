@@ -6,6 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mgnp_jax.masks.circuit import Circuit, binarise
 from mgnp_jax.methods.node_pruning import compaction as closing
@@ -31,9 +32,7 @@ from mgnp_jax.passes import memory
 from mgnp_jax.passes.compaction import compacted, plan_for
 from mgnp_jax.passes.segment_plan import Plan, full_cost
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import Masks
-
-IN_FILES = "values of the plain passes are kept in files from here on"
+from mgnp_jax.types import Masks, Record
 
 
 def find_circuit(
@@ -69,10 +68,26 @@ def find_circuit(
         work, state = _taken_up(work, state, saved)
     try:
         while state.done < config.steps:
-            work, state = _advance(work, state, on_record, saves)
+            if state.done % config.log_every == 0 and memory.is_short():
+                work = _leaner(work, np.ndarray, on_record)
+            said: list[Record] = []
+            try:
+                work, state = _advance(work, state, said.append, saves)
+            except jax.errors.JaxRuntimeError as error:
+                if memory.OUT_OF_MEMORY not in str(error):
+                    raise
+                lean = _leaner(work, object, on_record)
+                if lean is work:
+                    raise
+                work = lean
+                continue
+            for record in said:
+                on_record(record)
             if saves is not None:
-                aside = functools.partial(_put_aside, work, state, saves)
-                saves.between_steps(state.done, aside, more=state.done < config.steps)
+                more = state.done < config.steps
+                saves.between_steps(
+                    state.done, functools.partial(_put_aside, work, state, saves), more=more
+                )
         state = settled(work, state, on_record)
     except KeyboardInterrupt:
         if state.best is None:
@@ -99,37 +114,27 @@ def _taken_up(work: Work, first: LoopState, saved: Saved) -> tuple[Work, LoopSta
     return work, state
 
 
+def _leaner(work: Work, kind: type, on_record: OnRecord) -> Work:
+    """The same with values in files, if there are any of a kind outside and files have room."""
+    lean = work.in_files() if work.kept_in(kind) else None
+    if lean is None:
+        return work
+    told = "Memory runs short: values of the plain passes are kept in files from here on"
+    on_record({"passing": True, "text": told})
+    return lean
+
+
 def _advance(
     work: Work, state: LoopState, on_record: OnRecord, saves: Saves | None
 ) -> tuple[Work, LoopState]:
-    """A step and what is due after it; with less in memory if there is not enough."""
-    short = state.done % work.config.log_every == 0 and memory.is_short()
-    if short and (lean := work.in_files()) is not None:
-        on_record({"step": state.done, "text": f"memory runs short: {IN_FILES}"})
-        work = lean
-    try:
-        return _step_and_validation(work, state, on_record, saves)
-    except jax.errors.JaxRuntimeError as error:
-        lean = work.in_files() if memory.OUT_OF_MEMORY in str(error) else None
-        if lean is None:
-            raise
-    on_record({"step": state.done, "text": f"no memory for a step: {IN_FILES}"})
-    return _step_and_validation(lean, state, on_record, saves)
-
-
-def _step_and_validation(
-    work: Work, state: LoopState, on_record: OnRecord, saves: Saves | None
-) -> tuple[Work, LoopState]:
+    """A step, and the validation after it if one is due."""
     work, state = _step(work, state, on_record, saves)
     config = work.config
     if state.done % config.validate_every and state.done != config.steps:
         return work, state
     check_numbers(work, state, saves)
     state, log_alpha = _validate(work, state, on_record)
-    work, state = _compact(work, state, log_alpha, on_record)
-    # Compilers leave some behind.
-    memory.give_back()
-    return work, state
+    return _compact(work, state, log_alpha, on_record)
 
 
 def _step(
@@ -148,6 +153,8 @@ def _step(
     state = state.replace(done=done, trained=trained)  # type: ignore[attr-defined]
     if step % config.log_every and done != config.steps:
         return work, state
+    # Compilers leave some behind.
+    memory.give_back()
     check_numbers(work, state, saves)
     record = {"step": done} | jax.tree.map(float, terms)
     on_record(record)

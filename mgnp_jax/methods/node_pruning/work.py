@@ -20,7 +20,6 @@ from mgnp_jax.passes.segment_plan import full_cost
 from mgnp_jax.passes.sharding import BatchSharding, batch_sharding
 from mgnp_jax.passes.spans import Sizes, spans_of
 from mgnp_jax.passes.split_runs import SplitRuns
-from mgnp_jax.passes.storage import Room, free_on_disk
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import AblationValues, Batch, MgnpError, Params
 
@@ -103,12 +102,22 @@ class Work:
             ahead=None,
         )
 
+    def kept_in(self, kind: type) -> bool:
+        """Whether values are kept outside of files, as arrays of a kind.
+
+        Args:
+          kind: `np.ndarray` for the host's memory, `jax.Array` for the device's.
+        """
+        return self.train.kept_in(kind) or self.validation.kept_in(kind)
+
     def in_files(self) -> Work | None:
-        """The same with all that is kept in files; None if it is already, or nothing is kept."""
-        if not (self.train.in_memory or self.validation.in_memory):
+        """The same with all that is kept in files; None if it is already, or they have no room."""
+        if not (self.kept_in(np.ndarray) or self.kept_in(jax.Array)):
             return None
-        train = self.train.in_files(Room(0, 0, free_on_disk()))
-        validation = self.validation.in_files(Room(0, 0, free_on_disk()))
+        try:
+            train, validation = self.train.in_files(), self.validation.in_files()
+        except MgnpError:
+            return None
         return dataclasses.replace(self, train=train, validation=validation, ahead=None)
 
 
