@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -205,7 +203,7 @@ class States:
 
 
 def _write_state(path: Path, trees: dict[str, Any], facts: Record) -> None:
-    facts = {**facts, "checksum": _sum(trees, facts)}
+    facts = {**facts, "checksum": checksum(trees, facts)}
     with writing(path, trees):
         save_trees(path, trees, facts)
 
@@ -213,7 +211,7 @@ def _write_state(path: Path, trees: dict[str, Any], facts: Record) -> None:
 def _read_state(path: Path) -> tuple[Saved, Record]:
     trees, facts = load_trees(path)
     wanted = facts.pop("checksum", None)
-    if wanted != _sum(trees, facts):
+    if wanted != checksum(trees, facts):
         raise MgnpError("its checksum is another than the one that was saved with it")
     return Saved(done=facts["done"], trees=trees, facts=facts["method"]), facts
 
@@ -225,8 +223,3 @@ def _read_circuit(path: Path) -> tuple[Circuit, Record]:
     if facts is None:
         raise MgnpError("it does not say of which search it is")
     return dataclasses.replace(circuit, metadata=metadata), facts
-
-
-def _sum(trees: dict[str, Any], facts: Record) -> str:
-    told = json.dumps(facts, sort_keys=True).encode()
-    return checksum(trees) + hashlib.sha256(told).hexdigest()
