@@ -36,9 +36,7 @@ def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
 
 def test_what_to_do_is_said_by_whoever_reads(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
-    with pytest.raises(
-        mg.MgnpError, match="x.json cannot be read: .*; fetch it again"
-    ):
+    with pytest.raises(mg.MgnpError, match="x.json cannot be read: .*; fetch it again"):
         read_object(file)
     file.write_bytes(b"\xef\xbb\xbf{}")
     assert read_object(file) == {}

@@ -13,6 +13,7 @@ from typing import Any
 from mgnp_jax.checkpoint import load_trees, save_trees, writing
 from mgnp_jax.masks.circuit import Circuit, load_circuit
 from mgnp_jax.methods.protocol import Saved
+from mgnp_jax.report.run_folder import flattened
 from mgnp_jax.runs.record_log import RecordLog
 from mgnp_jax.runs.stopping import Stop
 from mgnp_jax.types import MgnpError, Record, checksum
@@ -52,19 +53,21 @@ class States:
         self._every, self._say = every, say
         self._stop, self._log = stop or Stop(), log
         self._search: Record = {}
+        self._environment: Record = {}
         self._latest: Saved | None = None
         self._found: Circuit | None = None
         self._started = self._last = time.perf_counter()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "states")
         self._pending: concurrent.futures.Future[None] | None = None
 
-    def open(self, search: Record) -> None:
+    def open(self, search: Record, environment: Record) -> None:
         """Reads the newest state that is whole; see `Saves.open`.
 
         Args:
           search: what decides the result.
+          environment: on what it is computed.
         """
-        self._search = search
+        self._search, self._environment = search, environment
         self.folder.mkdir(parents=True, exist_ok=True)
         self._clear_unfinished()
         facts: Record = {}
@@ -78,6 +81,7 @@ class States:
                     self.seconds = facts["seconds"]
                     self._tell_kept(path)
                     self._say(f"Going on after step {facts['done']}, from {path}")
+                    self._say_elsewhere(facts["environment"])
         if self._log is not None:
             self._log.rewind(facts.get("lines", 0))
         self._started = self._last = time.perf_counter()
@@ -162,9 +166,21 @@ class States:
     def _facts(self) -> Record:
         return {
             "search": self._search,
+            "environment": self._environment,
             "lines": 0 if self._log is None else self._log.sync(),
             "seconds": self.seconds + time.perf_counter() - self._started,
         }
+
+    def _say_elsewhere(self, was: Record) -> None:
+        """Says what is another device or version than where the state was saved."""
+        before, now = flattened(was), flattened(self._environment)
+        names = [name for name in before | now if before.get(name) != now.get(name)]
+        if names:
+            told = (f"{n.replace('.', ' ')} {before.get(n)}, now {now.get(n)}" for n in names)
+            self._say(
+                f"It was saved elsewhere ({'; '.join(told)}): the circuit may differ from that of "
+                "a run that was never interrupted"
+            )
 
     def _tell_kept(self, path: Path) -> None:
         self._stop.told = f"the state of step {int(path.name.rpartition('-')[2])} is kept"

@@ -109,6 +109,7 @@ def run(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     masks = mg.full_masks(model.config)
     figures_ = mg.evaluate(model, masks, tiny.batch(model.config))
     metadata = {"task": NASTY, "model": NASTY, "method": NASTY, "data": {}}
+    metadata["origin"] = {"prefix": NASTY}
     more = {"training": {"seconds": float("inf")}, "warnings": [NASTY]}
     circuit = mg.Circuit(masks=masks, metadata=metadata | more)
     results = run_folder.results_of(
