@@ -16,6 +16,7 @@ from experiments.command import command
 from mgnp_jax.report.tables import comparison_table
 from mgnp_jax.runs.config import check_counts
 from mgnp_jax.runs.measuring import evaluate_with_bar
+from mgnp_jax.runs.own_prompts import origin_of, prompts_for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,13 +60,20 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
       The metrics.
     """
     circuit = mg.load_circuit(config.circuit)
-    meta = circuit.metadata
+    meta = {name: value for name, value in circuit.metadata.items() if value is not None}
     if not (config.model or meta.get("model")):
         raise mg.MgnpError(f"{config.circuit} does not say of which model it is; pass --model")
     model = mg.load_model(config.model or meta["model"])
-    origin = {"source": "", "seed": 0, "extra_corruptions": 0} | meta.get("origin", {})
-    data = _prompts(config, origin, model)
-    own = data.source == origin["source"]
+    origin = origin_of(meta)
+    data, own = prompts_for(
+        meta,
+        model,
+        config.data or config.task,
+        seed=config.seed,
+        skip_bad=config.skip_bad,
+        metric=config.metric,
+        prefix=config.prefix,
+    )
     limit = config.test_prompts or (meta.get("test_prompts") if own or config.task else None)
     test = dataclasses.replace(data.test.take(slice(limit)), prefix=None)  # It is said below.
     lines = [
@@ -73,7 +81,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         f"measured on {len(test):,} test prompts of {data.name} on {model.name}",
         *data.told(),
     ]
-    if data.prefix and origin.get("prefix") not in (None, data.prefix.text):
+    if data.prefix and origin["prefix"] not in (None, data.prefix.text):
         lines.append(f"It was found on prompts that begin with {origin['prefix'] or 'nothing'}")
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     same = (
@@ -91,29 +99,6 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         console.print("Another seed draws afresh: some prompts may be among those trained on.")
     console.print(comparison_table(figures, saved).rich())
     return figures
-
-
-def _prompts(config: EvaluateConfig, origin: dict[str, Any], model: mg.Model) -> mg.TaskData:
-    """The prompts to measure on: the run's own as it had them, or others."""
-    source = str(config.data.resolve() if config.data else config.task or origin["source"])
-    if not source:
-        raise mg.MgnpError(
-            f"{config.circuit} does not say on which prompts it was found, or they were given from "
-            "Python and are not saved with it; pass --task or --data FILE"
-        )
-    own = source == origin["source"]
-    return mg.load_task(
-        source,
-        model.tokenizer,
-        origin["seed"] if config.seed is None else config.seed,
-        skip_bad=config.skip_bad or (own and origin.get("skip_bad", False)),
-        extra_corruptions=origin["extra_corruptions"],
-        metric=config.metric or origin.get("metric") or "logit_difference",
-        prefix=origin.get("prefix") if config.prefix is None else config.prefix,
-        limits=model.config,
-        # A file of other prompts is all held out, unless it says otherwise.
-        all_test=not own,
-    )
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -203,7 +205,7 @@ def writing(path: Path, trees: Any) -> Iterator[None]:
         with tempfile.TemporaryFile(dir=path.parent) as probe:
             size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(trees))
             # And what the files have beside the arrays.
-            os.posix_fallocate(probe.fileno(), 0, 2 * size + 2**18)
+            _reserve(probe.fileno(), path.parent, 2 * size + 2**18)
         yield
     except MgnpError:
         raise
@@ -212,5 +214,14 @@ def writing(path: Path, trees: Any) -> Iterator[None]:
         told = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MgnpError(
             f"{path} cannot be written ({told}); what was written before it is whole: mend that "
-            "and go on (--resume)"
+            "and go on"
         ) from error
+
+
+def _reserve(probe: int, folder: Path, size: int) -> None:
+    """Raises an `OSError` if a file of so many bytes finds no room."""
+    # It knows quotas, too, but macOS lacks it.
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(probe, 0, size)
+    elif shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

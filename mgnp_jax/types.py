@@ -9,6 +9,7 @@ Axis letters, the same in every file and docstring:
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -55,15 +56,19 @@ def stream_key(root: jax.Array, stream: int, step: jax.Array | int) -> jax.Array
     return jax.random.fold_in(jax.random.fold_in(root, stream), step)
 
 
-def checksum(trees: Any) -> str:
+def checksum(trees: Any, facts: Mapping[str, Any] | None = None) -> str:
     """SHA-256 of arrays, their names, shapes and dtypes.
 
     Args:
       trees: pytree of arrays.
+      facts: what belongs to arrays by name, a JSON dict: it counts, in one spelling.
 
     Returns:
       Hex digits.
     """
+    if facts is not None:
+        text = json.dumps(facts, sort_keys=True)
+        trees = {**trees, "metadata": np.frombuffer(text.encode(), np.uint8)}
     digest = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(trees):
         array = np.ascontiguousarray(leaf)

@@ -17,6 +17,7 @@ ORDER = (
     "version",
     "types",
     "cachedir",
+    "files",
     "checkpoint",
     "tasks",
     "models",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mgnp_jax.checkpoint import load_trees, save_trees
+from mgnp_jax.files import shown
 from mgnp_jax.masks.granularities import EMBEDDING, GRANULARITIES, TABLE, as_bool
 from mgnp_jax.masks.hard_concrete import is_open
 from mgnp_jax.masks.hierarchy import apply_hierarchy
@@ -32,7 +32,10 @@ METADATA: dict[str, Any] = {
     **dict.fromkeys(("data", "figures", "training", "environment", "validation"), {}),
     "warnings": list,
 }
-"""Types of what the commands read of a circuit's metadata, where it is there."""
+"""Types of what the commands read of a circuit's metadata, where it is there and not null."""
+
+LEAST = {"seed": 0, "extra_corruptions": 0, "test_prompts": 1}
+"""Least that the numbers among it may be."""
 
 
 @jax.jit
@@ -76,7 +79,7 @@ class Circuit:
         Raises:
           MgnpError: if the folder holds something already, masks are not binary, an array is of
             another shape than its granularity or has values that are no numbers, or metadata has
-            another type than `METADATA` says.
+            another type or range than `METADATA` and `LEAST` say.
         """
         found = {name: getattr(self, name) for name in TREES}
         trees = {name: tree for name, tree in found.items() if tree is not None}
@@ -84,7 +87,7 @@ class Circuit:
         _check_trees("the circuit", trees)
         metadata = plain_json(self.metadata)
         _check_metadata("the circuit", metadata, METADATA)
-        save_trees(Path(path), trees, {"circuit": metadata, "sha256": _checksum(trees, metadata)})
+        save_trees(Path(path), trees, {"circuit": metadata, "sha256": checksum(trees, metadata)})
 
 
 def load_circuit(path: str | Path) -> Circuit:
@@ -106,7 +109,7 @@ def load_circuit(path: str | Path) -> Circuit:
     trees, saved = load_trees(folder, TREES)
     if isinstance(saved.get("circuit"), dict):
         metadata, wanted = saved["circuit"], saved.get("sha256")
-        got = _checksum(trees, metadata)
+        got = checksum(trees, metadata)
     else:
         # The layout whose checksum is of the arrays alone; nothing else tells what it protects.
         wanted = saved.pop("checksum", None)
@@ -128,20 +131,18 @@ def load_circuit(path: str | Path) -> Circuit:
     return Circuit(**jax.device_put(trees), ablation_values=constants, metadata=metadata)
 
 
-def _checksum(trees: dict[str, Any], metadata: dict[str, Any]) -> str:
-    """Of arrays and metadata, the latter in one spelling."""
-    text = json.dumps(metadata, sort_keys=True)
-    return checksum({**trees, "metadata": np.frombuffer(text.encode(), np.uint8)})
-
-
 def _check_metadata(what: str, metadata: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Refuses metadata of other types than commands expect; what they do not read is free."""
     for name, kind in wanted.items():
         value = metadata.get(name)
         of = dict if isinstance(kind, dict) else kind
-        if value is not None and not isinstance(value, of):
-            raise MgnpError(f"{what}: metadata {name} must be {of.__name__}, got {value!r:.50}")
-        if isinstance(kind, dict) and value is not None:
+        if value is None:
+            continue
+        if not isinstance(value, of) or (of is int and isinstance(value, bool)):
+            raise MgnpError(f"{what}: metadata {name} must be {of.__name__}, got {shown(value)}")
+        if name in LEAST and value < LEAST[name]:
+            raise MgnpError(f"{what}: metadata {name} must be at least {LEAST[name]}, got {value}")
+        if isinstance(kind, dict):
             _check_metadata(f"{what}: {name}", value, kind)
 
 

@@ -67,7 +67,7 @@ def discover(
     started = time.perf_counter()
     find = method.find
     if saves is not None:
-        saves.open(_search(origin, method))
+        saves.open(_search(origin, method), origin["environment"])
         if (found := saves.found()) is not None:
             return found
         started -= saves.seconds

@@ -77,11 +77,13 @@ class Saves(Protocol):
 
     seconds: float
 
-    def open(self, search: Record) -> None:
+    def open(self, search: Record, environment: Record) -> None:
         """Looks up what there is, before the search.
 
         Args:
           search: what decides its result, a JSON dict.
+          environment: on what, and with which versions, it is computed, a JSON dict; in another
+            one the result may differ by rounding.
 
         Raises:
           MgnpError: if what there is belongs to another search.

@@ -157,7 +157,7 @@ def check_numbers(model: Model, kl: np.ndarray, chosen: np.ndarray) -> None:
 def _check_prefixes(circuits: Mapping[str, Circuit | Masks], batch: Batch) -> None:
     """Refuses prompts that begin with something else than those that a circuit was found on."""
     for name, circuit in circuits.items():
-        origin = circuit.metadata.get("origin", {}) if isinstance(circuit, Circuit) else {}
+        origin = (isinstance(circuit, Circuit) and circuit.metadata.get("origin")) or {}
         found = origin.get("prefix")
         if None not in (found, batch.prefix) and found != batch.prefix:
             raise MgnpError(

@@ -14,7 +14,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from mgnp_jax.models.values import shown
+from mgnp_jax.files import shown
 from mgnp_jax.types import MgnpError
 
 if TYPE_CHECKING:

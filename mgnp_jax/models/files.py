@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from mgnp_jax.models.values import read_object, shown
+from mgnp_jax.files import read_object, shown
 from mgnp_jax.types import MgnpError
 
 ONE_FILE = "model.safetensors"

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import safetensors.numpy
 
+from mgnp_jax.files import read_object, replacing, shown, write_whole
 from mgnp_jax.models import smollm2
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.families import family_named
 from mgnp_jax.models.family import Family
 from mgnp_jax.models.files import ADAPTER, INDEX, ONE_FILE, open_tensors, weight_files
 from mgnp_jax.models.tokenizer import TOKENIZER_FILES, load_tokenizer
-from mgnp_jax.models.values import need, read_object, shown
+from mgnp_jax.models.values import need
 from mgnp_jax.models.weights import params_from_tensors, tensors_from_params
 from mgnp_jax.types import MgnpError, Params, Tokenizer
 
@@ -133,9 +134,10 @@ def save_model(model: Model, directory: str | Path) -> None:
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(model.family.write_config(model.config), indent=2)
-    (directory / "config.json").write_text(text + "\n")
+    write_whole(directory / "config.json", text + "\n")
     tensors = tensors_from_params(model.config, model.params)
-    safetensors.numpy.save_file(tensors, directory / ONE_FILE, metadata={"format": "pt"})
+    with replacing(directory / ONE_FILE) as part:
+        safetensors.numpy.save_file(tensors, part, metadata={"format": "pt"})
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(directory)
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mgnp_jax.files import shown
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.files import Stored
-from mgnp_jax.models.values import shown
 from mgnp_jax.types import MgnpError
 
 Tensors = Mapping[str, "Stored | np.ndarray"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import safetensors.numpy
 from rich.progress import track
 
 from mgnp_jax.cachedir import cache_root
+from mgnp_jax.files import read_object, write_whole
 from mgnp_jax.tasks.prefix import POLICY
 from mgnp_jax.types import MgnpError
 
@@ -106,18 +106,17 @@ def fetch() -> Path:
 
 
 def _say_prefix(file: Path) -> None:
-    """Adds the prefix to a folder that was converted without a word of it."""
+    """Adds the prefix to a folder in the cache whose tokenizer_config.json lacks it."""
+    again = f"delete the folder {file.parent}, and it is converted again"
+    config = read_object(file, again)
+    if POLICY in config:
+        return
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        if POLICY in config:
-            return
-        part = file.with_name(f"{file.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(config | {POLICY: PREFIX}, indent=2) + "\n", encoding="utf-8")
-        part.replace(file)
-    except (OSError, ValueError, TypeError) as error:
+        text = json.dumps(config | {POLICY: PREFIX}, indent=2) + "\n"
+        write_whole(file, text, shared=True)
+    except OSError as error:
         raise MgnpError(
-            f"{file} lacks {POLICY!r} and cannot be completed ({error}); delete the folder "
-            f"{file.parent}, and it is converted again"
+            f"{file} lacks {POLICY!r} and cannot be completed ({error}); {again}"
         ) from None
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mgnp_jax.files import read_object
 from mgnp_jax.tasks.prefix import POLICY
 from mgnp_jax.types import MgnpError, Tokenizer
 
@@ -69,12 +69,7 @@ def _config(file: Path) -> dict[str, Any]:
     """What tokenizer_config.json says; nothing if there is none."""
     if not file.exists():
         return {}
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise MgnpError(f"{file} holds no JSON object ({error}); fetch it again") from None
-    if not isinstance(config, dict):
-        raise MgnpError(f"{file} holds no JSON object but {type(config).__name__}; fetch it again")
+    config = read_object(file)
     for key in ELSEWHERE:
         if config.get(key):
             raise MgnpError(

@@ -1,4 +1,4 @@
-"""Reading a config.json: the file itself, and each value of the type and range that it must have.
+"""Reading a config.json: each value of the type and range that it must have.
 
 A config.json may come from anyone. Whatever stands in it ends as a plain value or as one sentence
 that names the key, what was wanted and what was got.
@@ -6,58 +6,15 @@ that names the key, what was wanted and what was got.
 
 from __future__ import annotations
 
-import json
-import reprlib
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
+from mgnp_jax.files import shown
 from mgnp_jax.types import MgnpError
-
-LARGEST_FILE = 10_000_000
-"""Bytes of JSON beside a checkpoint; the indices of the largest models have a tenth of it."""
 
 LARGEST = 2**24
 """Most that any size may be; the largest vocabularies and contexts are below ten million, and
 arrays of more cannot even be described to JAX."""
-
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 200
-_REPR.maxlevel = 3
-_REPR.maxdict = 12
-
-
-def shown(value: Any) -> str:
-    """A value from a file as it can stand in a message: one short line, whatever it is."""
-    return _REPR.repr(value)
-
-
-def read_object(file: Path) -> dict[str, Any]:
-    """Reads a JSON file that holds an object.
-
-    Args:
-      file: to be read.
-
-    Returns:
-      The object.
-
-    Raises:
-      MgnpError: if it is too large to be one of a checkpoint's, not JSON, or holds something else.
-    """
-    if (size := file.stat().st_size) > LARGEST_FILE:
-        raise MgnpError(
-            f"{file} has {size:,} bytes, wanted at most {LARGEST_FILE:,}; fetch it again"
-        )
-    try:
-        # A byte-order mark, as editors on Windows write it, is let pass.
-        parsed = json.loads(file.read_text(encoding="utf-8-sig"))
-    except RecursionError:
-        raise MgnpError(f"{file} is nested too deeply to be read; fetch it again") from None
-    except ValueError as error:
-        raise MgnpError(f"{file} is not JSON: {shown(str(error))}; fetch it again") from None
-    if not isinstance(parsed, dict):
-        raise MgnpError(f"{file} holds {type(parsed).__name__}, wanted an object; fetch it again")
-    return parsed
 
 
 def need(raw: Mapping[str, Any], key: str) -> Any:

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mgnp_jax.files import shown
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.matching import Tensors, match, settle_tie
-from mgnp_jax.models.values import shown
 from mgnp_jax.types import MgnpError, Params
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mgnp_jax.checkpoint import writing
+from mgnp_jax.files import write_whole
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.report.figures import heads_figure, neurons_figure
 from mgnp_jax.report.tables import (
@@ -19,7 +20,7 @@ from mgnp_jax.report.tables import (
     layer_table,
     size_table,
 )
-from mgnp_jax.report.text import code, markdown, save_picture, write_whole
+from mgnp_jax.report.text import code, markdown, save_picture
 from mgnp_jax.types import plain_json
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mgnp_jax.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,20 +78,6 @@ def save_picture(figure: Figure, file: Path) -> None:
       figure: what to draw.
       file: PNG, replaced whole.
     """
-    part = file.with_name(file.name + ".part")
-    with warnings.catch_warnings():
+    with replacing(file) as part, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(part, dpi=150, format="png")
-    os.replace(part, file)
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Writes a file for people whole or not at all, whatever was there before.
-
-    Args:
-      file: where.
-      text: in it; halves of characters as escapes.
-    """
-    part = file.with_name(file.name + ".part")
-    part.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(part, file)

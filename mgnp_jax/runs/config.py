@@ -11,7 +11,7 @@ from mgnp_jax.methods import DEFAULT, METHODS
 from mgnp_jax.methods.protocol import Method
 from mgnp_jax.passes.settings import SAME_RESULT, that_count
 from mgnp_jax.report.run_folder import flattened
-from mgnp_jax.runs.folder import SETTINGS, begun, results_in
+from mgnp_jax.runs.folder import results_in, settings_in
 from mgnp_jax.runs.states import SAVE_EVERY
 from mgnp_jax.tasks import TASKS
 from mgnp_jax.tasks.metrics import metric_named
@@ -55,10 +55,10 @@ class RunConfig:
     """Measure on the first so many test prompts only; all of them by default."""
     control_prompts: int = 200
     """Test prompts that random circuit, complement and nothing kept are measured on."""
-    sweep: int | None = None
+    sweep: int | None = dataclasses.field(default=None, metadata=SAME_RESULT)
     """Find so many circuits at prices around --penalty, and draw what faithfulness costs in size.
     Prices that are done are not run again."""
-    sweep_span: float = 8.0
+    sweep_span: float = dataclasses.field(default=8.0, metadata=SAME_RESULT)
     """The largest price of a sweep is so many times --penalty, the smallest one that part of it."""
     config: Any = DEFAULT()
     """The method's own."""
@@ -189,11 +189,9 @@ def check_same(folder: Path, wanted: RunConfig) -> None:
     """
     # A setting that is newer than the run was at its default.
     default = RunConfig(task=wanted.task, data=wanted.data, config=type(wanted.config)())
-    now, known = (
-        flattened(json.loads(json.dumps(that_count(c), default=str))) for c in (wanted, default)
-    )
-    saved = flattened(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
-    # A method that is not named, and settings that there are no more, are of an older version.
+    now, known = (flattened(plain_json(that_count(c))) for c in (wanted, default))
+    saved = flattened(settings_in(folder) or {})
+    # Without a method's name, or with settings that are not known, nobody can tell.
     was = {**known, "method": None, **saved}
     other = [n.rpartition(".")[2] for n in now if was[n] != now[n]]
     other += [n for n in saved if n not in flattened(json.loads(settings_text(wanted)))]
@@ -214,7 +212,7 @@ def finished(folder: Path, wanted: RunConfig) -> dict[str, Any] | None:
     Raises:
       MgnpError: if the folder holds a run with other settings, done or not.
     """
-    if not begun(folder):
+    if settings_in(folder) is None:
         return None
     check_same(folder, wanted)
     return results_in(folder)

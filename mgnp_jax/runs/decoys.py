@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from mgnp_jax.files import write_whole
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.granularities import (
     ATTENTION_HEADS,
@@ -22,17 +23,18 @@ from mgnp_jax.masks.granularities import (
 from mgnp_jax.masks.hierarchy import downwards
 from mgnp_jax.methods import DEFAULT
 from mgnp_jax.methods.discover import discover
-from mgnp_jax.metrics.evaluate import evaluate
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.models.hub import load_model
+from mgnp_jax.models.hub import Model, load_model
+from mgnp_jax.report.progress import TrainingProgress
 from mgnp_jax.report.tables import LABELS, Table
-from mgnp_jax.report.text import write_whole
 from mgnp_jax.runs.config import check_counts, checked_method, named_after
 from mgnp_jax.runs.decoy_model import Widened, with_decoys
 from mgnp_jax.runs.folder import at_work
+from mgnp_jax.runs.measuring import evaluate_with_bar
 from mgnp_jax.runs.states import States
 from mgnp_jax.runs.stopping import Stop
 from mgnp_jax.tasks import load_task
+from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import Masks, MgnpError, plain_json
 
 
@@ -132,15 +134,13 @@ def _decoys(config: DecoyConfig, out: Path, stop: Stop, console: Console) -> dic
     found = []
     for part, each in (("without", model), ("with", wide.model)):
         console.print(f"Finding the circuit of {config.task} in {each.name}")
-        with contextlib.closing(States(out / part, stop=stop, say=console.print)) as states:
-            key = jax.random.key(config.seed)
-            circuit = discover(key, each, data, config.config, saves=states)
-        found.append((circuit, evaluate(each, circuit, test)))
+        circuit = _find(config, each, data, out / part, stop, console)
+        found.append((circuit, evaluate_with_bar(each, circuit, test, console)))
     (plain, alone), (circuit, beside) = found
     result: dict[str, Any] = {
         "task": config.task,
         "method": config.config.name,
-        "settings": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
+        "settings": plain_json(dataclasses.asdict(config)),
         "seed": config.seed,
         "kl": {"without": alone["kl"], "with": beside["kl"]},
         "granularities": compared(model.config, plain, wide, circuit),
@@ -150,6 +150,20 @@ def _decoys(config: DecoyConfig, out: Path, stop: Stop, console: Console) -> dic
     for file in (out / "decoys.json", *filter(None, (config.json,))):
         write_whole(file, text + "\n")
     return result
+
+
+def _find(
+    config: DecoyConfig, model: Model, data: TaskData, folder: Path, stop: Stop, console: Console
+) -> Circuit:
+    """Searches with a bar, or goes on."""
+    with (
+        TrainingProgress(getattr(config.config, "steps", None), console) as progress,
+        contextlib.closing(
+            States(folder, stop=stop, say=lambda text: progress({"text": text}))
+        ) as states,
+    ):
+        key = jax.random.key(config.seed)
+        return discover(key, model, data, config.config, on_record=progress, saves=states)
 
 
 def compared(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -12,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from mgnp_jax.checkpoint import checked_path
+from mgnp_jax.files import read_object
 from mgnp_jax.runs.stopping import Stop, Stopped, listening, stopped_run
 from mgnp_jax.types import MgnpError
 
 SETTINGS, RESULTS, LOCK = "config.json", "results.json", ".lock"
 OWN = frozenset({LOCK, f"{SETTINGS}.part"})
 """What a run leaves that was ended before it had begun."""
+OURS = frozenset({"model", "seed", "config"})
+"""Names by which a run's config.json is known."""
+MEND = "restore it, or pass another --out"
 
 
 def results_in(folder: Path) -> dict[str, Any] | None:
@@ -25,11 +28,35 @@ def results_in(folder: Path) -> dict[str, Any] | None:
 
     Args:
       folder: of the run.
+
+    Raises:
+      MgnpError: if there is something else.
     """
     file = folder / RESULTS
-    results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-    # Versions that had no states to go on from left results of searches that were stopped.
-    return None if results and results["training"].get("interrupted") else results
+    if not file.exists():
+        return None
+    results = read_object(file, MEND)
+    if not isinstance(training := results.get("training"), dict):
+        raise MgnpError(f"{file} does not hold the results of a run; {MEND}")
+    # A circuit that was the best so far when its search was stopped is no result.
+    return None if training.get("interrupted") else results
+
+
+def settings_in(folder: Path) -> dict[str, Any] | None:
+    """What a run was begun with, as in its config.json; None if none was begun there.
+
+    Args:
+      folder: of the run.
+
+    Raises:
+      MgnpError: if there is such a file, and it cannot be read.
+    """
+    file = folder / SETTINGS
+    if not file.exists():
+        return None
+    settings = read_object(file, MEND)
+    # Checkpoints have a file of this name, too.
+    return settings if settings.keys() >= OURS else None
 
 
 def begun(folder: Path) -> bool:
@@ -37,8 +64,11 @@ def begun(folder: Path) -> bool:
 
     Args:
       folder: of the run.
+
+    Raises:
+      MgnpError: if that cannot be told.
     """
-    return (folder / SETTINGS).exists()
+    return settings_in(folder) is not None
 
 
 def check_free(folder: Path) -> None:
@@ -183,5 +213,5 @@ def at_work(folder: Path, again: Sequence[str] = ()) -> Iterator[Stop]:
             where = error.filename or folder
             raise MgnpError(
                 f"{where} cannot be read or written ({error.strerror or error}); what was put "
-                f"aside before in {folder} is whole: mend that and go on (--resume)"
+                f"aside before in {folder} is whole: mend that and go on"
             ) from error

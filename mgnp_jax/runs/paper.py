@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from mgnp_jax.files import write_csv, write_whole
 from mgnp_jax.masks.circuit import load_circuit
 from mgnp_jax.methods import DEFAULT
 from mgnp_jax.report import paper
 from mgnp_jax.report.tables import Table, layer_table
-from mgnp_jax.report.text import markdown, save_picture, write_whole
+from mgnp_jax.report.text import markdown, save_picture
 from mgnp_jax.runs.config import RunConfig, checked_method, named_after
 from mgnp_jax.runs.folder import at_work
 from mgnp_jax.runs.run import ensured
@@ -127,12 +127,9 @@ def _write(
     )
     write_whole(out / "tables.md", page)
     rows = paper.rows_of(runs)
-    with (out / "runs.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-    with (out / "overlap.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([tables[2].columns, *tables[2].rows])
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    write_csv(out / "runs.csv", names, [[row.get(name) for name in names] for row in rows])
+    write_csv(out / "overlap.csv", tables[2].columns, tables[2].rows)
     figure = paper.trade_off_figure(runs, f"Circuits of {config.model}")
     save_picture(figure, out / "trade-off.png")
     return tables

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
+from mgnp_jax.files import write_whole
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.granularities import gate_count
 from mgnp_jax.methods.discover import discover
@@ -23,7 +24,6 @@ from mgnp_jax.models.hub import Model, load_model
 from mgnp_jax.passes.sharding import batch_sharding
 from mgnp_jax.report import run_folder
 from mgnp_jax.report.progress import TrainingProgress
-from mgnp_jax.report.text import write_whole
 from mgnp_jax.runs.config import RunConfig, finished, named_after, settings_text
 from mgnp_jax.runs.folder import (
     SETTINGS,
@@ -230,7 +230,8 @@ def _measure_and_save(
     more = {"test_prompts": config.test_prompts, "seed": config.seed, "figures": figures}
     metadata = {**circuit.metadata, **more}
     run_folder.write(folder, dataclasses.replace(circuit, metadata=metadata), results)
-    shutil.rmtree(folder / STATES)
+    # It is done, whatever of this cannot be removed.
+    shutil.rmtree(folder / STATES, ignore_errors=True)
     for table in run_folder.tables_of(results, circuit):
         console.print(table.rich())
     _warn(warned, console)

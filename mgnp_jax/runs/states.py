@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -15,6 +13,7 @@ from typing import Any
 from mgnp_jax.checkpoint import load_trees, save_trees, writing
 from mgnp_jax.masks.circuit import Circuit, load_circuit
 from mgnp_jax.methods.protocol import Saved
+from mgnp_jax.report.run_folder import flattened
 from mgnp_jax.runs.record_log import RecordLog
 from mgnp_jax.runs.stopping import Stop
 from mgnp_jax.types import MgnpError, Record, checksum
@@ -54,19 +53,21 @@ class States:
         self._every, self._say = every, say
         self._stop, self._log = stop or Stop(), log
         self._search: Record = {}
+        self._environment: Record = {}
         self._latest: Saved | None = None
         self._found: Circuit | None = None
         self._started = self._last = time.perf_counter()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "states")
         self._pending: concurrent.futures.Future[None] | None = None
 
-    def open(self, search: Record) -> None:
+    def open(self, search: Record, environment: Record) -> None:
         """Reads the newest state that is whole; see `Saves.open`.
 
         Args:
           search: what decides the result.
+          environment: on what it is computed.
         """
-        self._search = search
+        self._search, self._environment = search, environment
         self.folder.mkdir(parents=True, exist_ok=True)
         self._clear_unfinished()
         facts: Record = {}
@@ -80,6 +81,7 @@ class States:
                     self.seconds = facts["seconds"]
                     self._tell_kept(path)
                     self._say(f"Going on after step {facts['done']}, from {path}")
+                    self._say_elsewhere(facts["environment"])
         if self._log is not None:
             self._log.rewind(facts.get("lines", 0))
         self._started = self._last = time.perf_counter()
@@ -164,9 +166,21 @@ class States:
     def _facts(self) -> Record:
         return {
             "search": self._search,
+            "environment": self._environment,
             "lines": 0 if self._log is None else self._log.sync(),
             "seconds": self.seconds + time.perf_counter() - self._started,
         }
+
+    def _say_elsewhere(self, was: Record) -> None:
+        """Says what is another device or version than where the state was saved."""
+        before, now = flattened(was), flattened(self._environment)
+        names = [name for name in before | now if before.get(name) != now.get(name)]
+        if names:
+            told = (f"{n.replace('.', ' ')} {before.get(n)}, now {now.get(n)}" for n in names)
+            self._say(
+                f"It was saved elsewhere ({'; '.join(told)}): the circuit may differ from that of "
+                "a run that was never interrupted"
+            )
 
     def _tell_kept(self, path: Path) -> None:
         self._stop.told = f"the state of step {int(path.name.rpartition('-')[2])} is kept"
@@ -205,7 +219,7 @@ class States:
 
 
 def _write_state(path: Path, trees: dict[str, Any], facts: Record) -> None:
-    facts = {**facts, "checksum": _sum(trees, facts)}
+    facts = {**facts, "checksum": checksum(trees, facts)}
     with writing(path, trees):
         save_trees(path, trees, facts)
 
@@ -213,7 +227,7 @@ def _write_state(path: Path, trees: dict[str, Any], facts: Record) -> None:
 def _read_state(path: Path) -> tuple[Saved, Record]:
     trees, facts = load_trees(path)
     wanted = facts.pop("checksum", None)
-    if wanted != _sum(trees, facts):
+    if wanted != checksum(trees, facts):
         raise MgnpError("its checksum is another than the one that was saved with it")
     return Saved(done=facts["done"], trees=trees, facts=facts["method"]), facts
 
@@ -225,8 +239,3 @@ def _read_circuit(path: Path) -> tuple[Circuit, Record]:
     if facts is None:
         raise MgnpError("it does not say of which search it is")
     return dataclasses.replace(circuit, metadata=metadata), facts
-
-
-def _sum(trees: dict[str, Any], facts: Record) -> str:
-    told = json.dumps(facts, sort_keys=True).encode()
-    return checksum(trees) + hashlib.sha256(told).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from mgnp_jax.files import write_csv
 from mgnp_jax.masks.granularities import ATTENTION_HEADS, MLP_HIDDEN
 from mgnp_jax.report.figures import trade_off
 from mgnp_jax.report.tables import Table
@@ -92,10 +92,8 @@ def _sweep(
             config=dataclasses.replace(config.config, penalty=price),
         )
         rows.append(row_of(ensured(wanted, console), price))
-    with (out / "trade-off.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(COLUMNS))
-        writer.writeheader()
-        writer.writerows(rows)
+    values = [[row[name] for name in COLUMNS] for row in rows]
+    write_csv(out / "trade-off.csv", list(COLUMNS), values)
     figure = trade_off(
         [row["parameters %"] for row in rows],
         [row["KL"] for row in rows],

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from mgnp_jax.files import shown
 from mgnp_jax.tasks.pairs import Encoded, PromptPair, Row, batch_of, encode
 from mgnp_jax.tasks.prefix import Prefix
-from mgnp_jax.tasks.problems import Problem, shown, summary
+from mgnp_jax.tasks.problems import Problem, summary
 from mgnp_jax.tasks.tokens import Limits, has_unknown, unknown_token
 from mgnp_jax.types import AnswerMetric, Batch, MgnpError, Tokenizer
 

@@ -15,11 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mgnp_jax.files import shown
 from mgnp_jax.tasks.data import TaskData
 from mgnp_jax.tasks.json_rows import NAMED, Unusable, read_rows
 from mgnp_jax.tasks.own_pairs import from_pairs
 from mgnp_jax.tasks.pairs import PromptPair
-from mgnp_jax.tasks.problems import Problem, shown
+from mgnp_jax.tasks.problems import Problem
 from mgnp_jax.tasks.tokens import Limits
 from mgnp_jax.types import Tokenizer
 

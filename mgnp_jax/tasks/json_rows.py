@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mgnp_jax.tasks.problems import shown
+from mgnp_jax.files import shown
 from mgnp_jax.types import MgnpError
 
 LARGEST = 2**28

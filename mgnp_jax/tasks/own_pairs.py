@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mgnp_jax.files import shown
 from mgnp_jax.tasks.checks import problems_of
 from mgnp_jax.tasks.data import TaskData, split
 from mgnp_jax.tasks.metrics import metric_named
@@ -15,7 +16,6 @@ from mgnp_jax.tasks.pairs import Encoded, PromptPair, Row, batch_of, encode, one
 from mgnp_jax.tasks.prefix import Prefix, prefix_of
 from mgnp_jax.tasks.problems import (
     Problem,
-    shown,
     summary,
     unreadable,
 )

@@ -9,7 +9,8 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mgnp_jax.tasks.problems import shown, unreadable
+from mgnp_jax.files import shown
+from mgnp_jax.tasks.problems import unreadable
 from mgnp_jax.tasks.tokens import has_unknown, token_ids, unknown_token
 from mgnp_jax.types import MgnpError, Tokenizer
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import reprlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mgnp_jax.cachedir import cache_root
+from mgnp_jax.files import write_whole
 
 MOST_SHOWN = 20
 """So many problems are shown one by one; of more, so few for each cause as this:"""
 EXAMPLES = 3
-
-# Whatever a file holds, a message stays readable.
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = 160
-_short.maxlist = _short.maxtuple = _short.maxdict = 6
-_short.maxlevel = 3
 
 
 class Problem(NamedTuple):
@@ -39,15 +32,6 @@ class Problem(NamedTuple):
     def __str__(self) -> str:
         """With its origin."""
         return f"{self.origin}: {self.detail}"
-
-
-def shown(value: Any) -> str:
-    """`repr` that is never long.
-
-    Args:
-      value: anything that JSON can hold.
-    """
-    return _short.repr(value)
 
 
 def unreadable(text: str) -> bool:
@@ -95,11 +79,9 @@ def summary(problems: Sequence[Problem], name: str, file: Path | None = None) ->
 
 def _written(problems: Sequence[Problem], file: Path) -> str:
     """A line that says where all problems are listed."""
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
-        part.replace(file)
+        write_whole(file, "".join(f"{problem}\n" for problem in problems), shared=True)
     except OSError as error:
         return f"\n  (the list of all could not be written to {file}: {error.strerror})"
     return f"\n  (all {len(problems):,} are listed in {file})"

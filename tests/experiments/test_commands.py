@@ -8,6 +8,7 @@ import io
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -202,10 +203,35 @@ def test_a_file_is_measured_again_as_the_run_had_it(
     printed = capsys.readouterr().out
     assert "Prompts begin with 'Then' (id " in printed and "mine.jsonl:1: not JSON" in printed
     # As the run had them, though the flags are not given again: its own test split and prefix.
-    for again in ((), ("--data", file)):
+    copy = tmp_path / "copies" / "theirs.jsonl"
+    copy.parent.mkdir()
+    shutil.copy(file, copy)
+    for again in ((), ("--data", file), ("--data", copy)):
         assert call_here("experiments.evaluate", "--circuit", out, *again) == 0
         printed = capsys.readouterr().out
         assert "Saved" in printed and "Prompts begin with 'Then' (id " in printed
+        assert "measured on 8 test prompts of" in " ".join(printed.split())
+    copy.write_text("\n".join(map(json.dumps, rows[::-1])))
+    assert call_here("experiments.evaluate", "--circuit", out, "--data", copy) == 0
+    assert "measured on 20 test prompts of theirs" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_a_circuit_does_not_say_is_no_mistake(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    circuit = mg.load_circuit(run_folder)
+    unsaid = {"origin": None, "figures": None, "test_prompts": None, "task": None}
+    dataclasses.replace(circuit, metadata=circuit.metadata | unsaid).save(tmp_path / "a")
+    asked = ("--circuit", tmp_path / "a", "--test-prompts", 4)
+    assert call_here("experiments.evaluate", *asked) == 2
+    assert "does not say on which prompts it was found" in capsys.readouterr().err
+    assert call_here("experiments.evaluate", *asked, "--task", "gp") == 0
+    origin = dict.fromkeys(circuit.metadata["origin"]) | {"source": "gp"}
+    dataclasses.replace(circuit, metadata=circuit.metadata | {"origin": origin}).save(
+        tmp_path / "b"
+    )
+    asked = ("--circuit", tmp_path / "b", "--test-prompts", 4)
+    assert call_here("experiments.evaluate", *asked) == 0
 
 
 @pytest.mark.parametrize(

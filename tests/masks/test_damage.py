@@ -20,7 +20,7 @@ import tensorstore as ts
 
 import mgnp_jax as mg
 from mgnp_jax.checkpoint import save_trees
-from mgnp_jax.masks.circuit import TREES, _checksum
+from mgnp_jax.masks.circuit import TREES
 from tests import tiny
 from tests.masks.test_circuit import a_circuit
 
@@ -245,7 +245,7 @@ def test_what_no_circuit_consists_of_is_refused(
         if "deeper" not in trees["masks" if "masks" in trees else "log_alpha"]
         else {"masks": {f"deeper.{name}": mask for name, mask in masks().items()}}
     )
-    save_trees(tmp_path / "c", trees, {"circuit": {}, "sha256": _checksum(flat, {})})
+    save_trees(tmp_path / "c", trees, {"circuit": {}, "sha256": mg.checksum(flat, {})})
     with pytest.raises(mg.MgnpError, match=message):
         mg.load_circuit(tmp_path / "c")
 
@@ -318,18 +318,21 @@ def test_a_folder_whose_name_is_not_text_is_refused(tmp_path: Path) -> None:
         ({"origin": "ioi"}, "metadata origin must be dict"),
         ({"origin": {"seed": "0"}}, "origin: metadata seed must be int"),
         ({"figures": 3}, "metadata figures must be dict"),
+        ({"origin": {"seed": True}}, "origin: metadata seed must be int, got True"),
+        ({"origin": {"seed": -1}}, "origin: metadata seed must be at least 0, got -1"),
+        ({"test_prompts": 0}, "metadata test_prompts must be at least 1, got 0"),
     ],
 )
 def test_metadata_that_the_commands_cannot_read_is_refused(
     tmp_path: Path, metadata: dict[str, Any], message: str
 ) -> None:
     trees = {"masks": masks()}
-    saved = {"circuit": metadata, "sha256": _checksum(trees, metadata)}
+    saved = {"circuit": metadata, "sha256": mg.checksum(trees, metadata)}
     save_trees(tmp_path / "c", trees, saved)
     with pytest.raises(mg.MgnpError, match=message):
         mg.load_circuit(tmp_path / "c")
     with pytest.raises(mg.MgnpError, match=message):
         mg.Circuit(masks=masks(), metadata=metadata).save(tmp_path / "again")
-    known = {"model": "m", "origin": {"seed": 0, "metric": None}, "figures": {}, "mine": [1]}
+    known = {"model": "m", "origin": {"seed": 0, "metric": None}, "figures": None, "mine": [1]}
     mg.Circuit(masks=masks(), metadata=known).save(tmp_path / "known")
     assert mg.load_circuit(tmp_path / "known").metadata == known

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import time
 
 import jax
 import numpy as np
@@ -96,7 +95,3 @@ def test_nothing_is_said_of_a_built_in_task(mini: mg.Model) -> None:
     # The one with a hundred answers, about half of them right.
     data = mg.load_task("gt", mini.tokenizer, seed=0)
     assert check_task(mini, data.validation) == []
-    start = time.monotonic()
-    check_task(mini, data.validation)
-    # A glance: no one waits for it.
-    assert time.monotonic() - start < 3

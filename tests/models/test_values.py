@@ -10,7 +10,6 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.models.families import family_named
-from mgnp_jax.models.values import LARGEST_FILE, read_object
 from tests import tiny
 
 BASES = {name: config.family.write_config(config) for name, config in tiny.CONFIGS.items()}
@@ -124,10 +123,3 @@ def test_a_config_that_is_no_config_is_refused(
         mg.load_model(tmp_path)
     str(error.value).encode()
     assert "\n" not in str(error.value)
-
-
-def test_a_file_too_large_for_a_config_is_not_read(tmp_path: Path) -> None:
-    with (tmp_path / "config.json").open("wb") as stream:
-        stream.truncate(200 * LARGEST_FILE)
-    with pytest.raises(mg.MgnpError, match="2,000,000,000 bytes, wanted at most 10,000,000"):
-        read_object(tmp_path / "config.json")

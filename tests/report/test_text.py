@@ -1,10 +1,9 @@
-"""Words of others, in a terminal, in Markdown, in pictures, in files."""
+"""Words of others, in a terminal, in Markdown, in pictures."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from mgnp_jax.report.text import (
     pictured,
     printable,
     save_picture,
-    write_whole,
 )
 from tests import tiny
 
@@ -104,20 +102,6 @@ def test_pictures_have_any_title(title: str, tmp_path: Path) -> None:
     assert len(pictured("x" * 5000)) == 100
 
 
-def test_a_file_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "page.md"
-    write_whole(file, "one é\udc80")
-    assert file.read_text(encoding="utf-8") == "one é\\udc80"
-
-    def stop(*names: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", stop)
-    with pytest.raises(KeyboardInterrupt):
-        write_whole(file, "two")
-    assert file.read_text(encoding="utf-8") == "one é\\udc80"
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """A run's folder of a task, model and method with odd names, and its results."""
@@ -125,6 +109,7 @@ def run(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     masks = mg.full_masks(model.config)
     figures_ = mg.evaluate(model, masks, tiny.batch(model.config))
     metadata = {"task": NASTY, "model": NASTY, "method": NASTY, "data": {}}
+    metadata["origin"] = {"prefix": NASTY}
     more = {"training": {"seconds": float("inf")}, "warnings": [NASTY]}
     circuit = mg.Circuit(masks=masks, metadata=metadata | more)
     results = run_folder.results_of(

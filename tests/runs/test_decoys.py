@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -68,7 +69,10 @@ def test_the_comparison_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         json=tmp_path / "decoys.json",
         config=mg.DiscoverConfig(steps=2, batch_size=4, validation_prompts=8),
     )
-    result = decoys(config, Console(quiet=True))
+    printed = io.StringIO()
+    result = decoys(config, Console(file=printed, width=200))
+    # Both searches are heard.
+    assert printed.getvalue().count("step     2  KL ") == 2
     for file in (tmp_path / "decoys.json", tmp_path / "out" / "decoys.json"):
         assert json.loads(file.read_text()) == result
     # What was found is not searched again.

@@ -17,7 +17,7 @@ from rich.console import Console
 import mgnp_jax as mg
 from mgnp_jax.passes.settings import that_count
 from mgnp_jax.runs import run as module
-from mgnp_jax.runs.config import RunConfig
+from mgnp_jax.runs.config import RunConfig, check_same, settings_text
 from mgnp_jax.runs.folder import OWN, held, last_default, new_default
 from mgnp_jax.runs.run import ensured, run
 from tests.experiments.processes import NAMES
@@ -110,6 +110,56 @@ def test_what_a_run_holds_decides_what_is_said(config: RunConfig) -> None:
     assert {path.name for path in config.out.iterdir()} == names
 
 
+def test_a_folder_of_another_kind_is_never_taken_for_a_run(config: RunConfig) -> None:
+    assert config.out is not None
+    config.out.mkdir()
+    file = config.out / "config.json"
+    file.write_text('{"model_type": "gpt2", "vocab_size": 3}')
+    with pytest.raises(mg.MgnpError, match="is not an empty folder") as error:
+        run(config, quiet())
+    assert "delete" not in str(error.value) and "--resume" not in str(error.value)
+    with pytest.raises(mg.MgnpError, match="no run was begun there"):
+        run(dataclasses.replace(config, resume=True), quiet())
+    assert [path.name for path in config.out.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "results.json"])
+@pytest.mark.parametrize("text", ["{", "[]", b"\xff", '{"training": 3}'])
+def test_json_that_is_broken_is_said(config: RunConfig, name: str, text: str | bytes) -> None:
+    assert config.out is not None
+    run(config, quiet())
+    (config.out / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    for use in (run, ensured):
+        with pytest.raises(mg.MgnpError, match=f"{name}|is not an empty folder"):
+            use(config, quiet())
+
+
+def test_settings_that_are_infinite_are_the_same_again(config: RunConfig) -> None:
+    method = mg.DiscoverConfig(clip_norm=float("inf"), steps=1, batch_size=2)
+    config = dataclasses.replace(config, method="", config=method)
+    assert config.out is not None
+    config.out.mkdir()
+    (config.out / "config.json").write_text(settings_text(config))
+    check_same(config.out, config)
+    with pytest.raises(mg.MgnpError, match="with another clip_norm"):
+        other = dataclasses.replace(method, clip_norm=1.0)
+        check_same(config.out, dataclasses.replace(config, config=other))
+
+
+def test_a_run_is_done_though_its_states_stay(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config.out is not None
+
+    def denied(*others: Any, **more: Any) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", denied)
+        results = run(config, quiet())
+    assert ensured(config, quiet()) == results
+
+
 def test_a_run_that_was_killed_while_it_measured_does_not_search_again(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,8 +226,8 @@ def test_without_out_the_latest_folder_of_that_name_is_gone_on_with(
 
 def test_settings_that_cannot_change_the_result_are_marked_as_such() -> None:
     config = RunConfig(task="ioi")
-    assert {"out", "resume", "save_every"}.isdisjoint(that_count(config))
+    assert {"out", "resume", "save_every", "sweep", "sweep_span"}.isdisjoint(that_count(config))
     execution = dataclasses.asdict(config.config.execution)
     counting = that_count(config)["config"]["execution"]
-    assert set(execution) - set(counting) == {"cache_on"}
+    assert set(execution) - set(counting) == {"cache_on", "memory_gib"}
     assert that_count(mg.METHODS["node-pruning-published"]())["of_tasks"]["gp"]["epochs"] == 200

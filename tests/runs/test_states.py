@@ -6,6 +6,8 @@ import contextlib
 import errno
 import json
 import os
+import shutil
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from mgnp_jax.runs import states as module
 from mgnp_jax.runs.record_log import RecordLog
 from mgnp_jax.runs.states import States
 
+ENVIRONMENT = {"versions": {"jax": "1.0"}, "device": {"kind": "cpu"}}
 SEARCH = {"method": "mine", "weights": "abc", "settings": {"steps": 3}}
 
 
@@ -29,9 +32,11 @@ def state(done: int) -> Saved:
 
 
 @contextlib.contextmanager
-def opened(folder: Path, search: Any = SEARCH, **more: Any) -> Iterator[States]:
+def opened(
+    folder: Path, search: Any = SEARCH, environment: Any = ENVIRONMENT, **more: Any
+) -> Iterator[States]:
     with contextlib.closing(States(folder, every=0, **more)) as states:
-        states.open(search)
+        states.open(search, environment)
         yield states
 
 
@@ -57,7 +62,7 @@ def test_the_latest_two_are_kept_and_come_back_bit_by_bit(tmp_path: Path) -> Non
 
 def test_states_are_saved_when_it_is_time(tmp_path: Path) -> None:
     with contextlib.closing(States(tmp_path, every=1000)) as states:
-        states.open(SEARCH)
+        states.open(SEARCH, ENVIRONMENT)
         states.between_steps(1, lambda: pytest.fail("not yet"), more=True)
     with opened(tmp_path) as states:
         states.between_steps(1, lambda: state(1), more=True)
@@ -108,6 +113,29 @@ def test_a_state_of_another_search_is_refused_by_what_is_other(tmp_path: Path) -
     with pytest.raises(mg.MgnpError, match="with another weights, another settings; go on with"):
         with opened(tmp_path, SEARCH | {"weights": "x", "settings": {"steps": 4}}):
             pass
+    assert latest(tmp_path).done == 1
+
+
+def test_another_device_or_version_is_said(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    said: list[str] = []
+    latest(tmp_path, say=said.append)
+    assert len(said) == 1
+    other = {"versions": {"jax": "1.0", "flax": "2"}, "device": {"kind": "gpu"}}
+    latest(tmp_path, environment=other, say=said.append)
+    assert said[2].startswith("It was saved elsewhere (")
+    assert "device kind cpu, now gpu" in said[2] and "versions flax None, now 2" in said[2]
+    assert "jax" not in said[2]
+
+
+def test_without_posix_fallocate_a_full_disk_is_said_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")
+    save(tmp_path, 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=10_000))
+    with pytest.raises(mg.MgnpError, match="step-00000002 cannot be written .*No space left"):
+        save(tmp_path, 2)
     assert latest(tmp_path).done == 1
 
 

@@ -18,6 +18,7 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.models.tokenizer import load_tokenizer
+from mgnp_jax.tasks.problems import Problem, summary
 from tests import wordy
 
 NAMES = ("Mary", "John", "Emma", "Paul", "Lisa", "Mark", "Anna", "Adam")
@@ -470,3 +471,10 @@ def test_a_file_of_other_prompts_is_all_test_prompts(mini: mg.Model, tmp_path: P
     file = write(tmp_path / "none.jsonl", [line(i, split="train") for i in range(3)])
     with pytest.raises(mg.MgnpError, match="none.jsonl has splits of 3 / 0 / 0"):
         mg.load_task(file, mini.tokenizer, all_test=True)
+
+
+def test_problems_of_a_file_whose_name_is_no_text_are_listed(tmp_path: Path) -> None:
+    found = [Problem(f"caf\udce9.jsonl:{line}", "not JSON", "it is not") for line in range(30)]
+    told = summary(found, "caf\udce9", tmp_path / "left-out.txt")
+    assert "(all 30 are listed in " in told
+    assert (tmp_path / "left-out.txt").read_text().startswith("caf\\udce9.jsonl:0: it is not\n")

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mgnp_jax.files import shown
 from mgnp_jax.models.config import ModelConfig, check_keys
 from mgnp_jax.models.families.llama import COMMON_KEYS, common_config, common_written, sources
 from mgnp_jax.models.family import Family
-from mgnp_jax.models.values import need, shown
+from mgnp_jax.models.values import need
 from mgnp_jax.types import MgnpError
 
 
