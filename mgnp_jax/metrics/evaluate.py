@@ -96,7 +96,7 @@ def evaluate_all(
         runs = plain_runs(model.config, model.params, rows, sizes, ablation_values=constants)
         for name, each in masks.items():
             result = jax.device_get(per_prompt(model.config, model.params, each, runs))
-            check_numbers(model, result["kl"], chosen)
+            check_logits(model, result["kl"], chosen)
             found[name].append((result, real))
         on_progress(real)
     joined = {name: collect(parts) for name, parts in found.items()}
@@ -125,7 +125,7 @@ def _checked(model_config: ModelConfig, name: str, circuit: Circuit | Masks) -> 
     return masks
 
 
-def check_numbers(model: Model, kl: np.ndarray, chosen: np.ndarray) -> None:
+def check_logits(model: Model, kl: np.ndarray, chosen: np.ndarray) -> None:
     """Refuses logits that are not numbers, which would make no figure one.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mgnp_jax.metrics.evaluate import check_numbers, check_prompts
+from mgnp_jax.metrics.evaluate import check_logits, check_prompts
 from mgnp_jax.metrics.scores import answered_rightly, kl_divergence, score
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.caching import cache_logits
@@ -55,7 +55,7 @@ def check_task(model: Model, batch: Batch) -> list[str]:
         one = some.replace(clean=tokens)  # type: ignore[attr-defined]
         answers.append(cache_logits(model.config, model.params, one, PROMPTS))
     kl, right, before, after = jax.device_get(_compared(some, *answers))
-    check_numbers(model, kl, np.arange(len(some)))
+    check_logits(model, kl, np.arange(len(some)))
     found = _of_answers(right, some.targets.answers)
     differs = (np.asarray(batch.clean) != batch.corrupted) & np.asarray(batch.attention_mask, bool)
     equal = int((~differs.any(1)).sum())

@@ -63,10 +63,7 @@ def keep_what_fits(
     share = shares_prefix(execution, "interchange" if ablation_values is None else "constants")
     found = [
         SplitRuns(
-            model_config=model_config,
-            params=params,
-            batch=batch,
-            spans=spans_of(batch, share_prefix=share),
+            *(model_config, params, batch, spans_of(batch, share_prefix=share)),
             ablation_values=ablation_values,
         )
         for batch in splits

@@ -33,7 +33,7 @@ def _narrow(
     return narrow_values(model_config, segments, corrupted)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class SplitRuns:
     """A split whose plain passes are kept, recomputed batch by batch, or never kept.
 

@@ -25,7 +25,7 @@ from mgnp_jax.types import MgnpError
 
 Place = Literal["device", "host", "disk"]
 
-PIECE = 2**26
+COPY_BYTES = 2**26
 """Bytes that are copied to a file at a time."""
 
 SPARE_DISK = 2**30
@@ -148,11 +148,11 @@ def lies_in_file(array: Any) -> bool:
 
 
 def moved_to_file(array: Any, axis: int) -> Any:
-    """A kept array, copied to a file piece by piece if it is not in one.
+    """A kept array, copied to a file part by part if it is not in one.
 
     Args:
       array: [...].
-      axis: along which pieces are cut.
+      axis: along which it is cut.
 
     Raises:
       MgnpError: if the file cannot be made.
@@ -162,8 +162,8 @@ def moved_to_file(array: Any, axis: int) -> Any:
     file = empty(array.shape, array.dtype, "disk")
     before = (slice(None),) * axis
     length = array.shape[axis]
-    pieces = -(-array.nbytes // PIECE)
-    for some in np.array_split(np.arange(length), min(pieces, length)):
+    count = min(-(-array.nbytes // COPY_BYTES), length)
+    for some in np.array_split(np.arange(length), count):
         between = slice(some[0], some[-1] + 1)
         file[*before, between] = np.asarray(array[*before, between])
         give_up_pages(file)
