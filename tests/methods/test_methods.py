@@ -20,7 +20,7 @@ from mgnp_jax.methods.magnitude import MagnitudeConfig, magnitudes
 from mgnp_jax.methods.node_pruning.published import PublishedConfig, once_each
 from mgnp_jax.methods.random_nodes import RandomConfig
 from mgnp_jax.runs.config import RunConfig, finished
-from mgnp_jax.runs.run import run
+from mgnp_jax.runs.run import ensured, run
 from mgnp_jax.runs.stopping import Stopped
 from tests import tiny
 from tests.experiments.test_commands import call_here
@@ -252,8 +252,11 @@ def test_a_folder_of_an_older_version_is_not_taken_for_a_finished_run(tmp_path: 
     old = {"task": "ioi", "data": None, "model": "gpt2-mini", "seed": 0, "discover": {"steps": 9}}
     (tmp_path / "config.json").write_text(json.dumps(old))
     (tmp_path / "results.json").write_text(json.dumps({"training": {}}))
-    with pytest.raises(mg.MgnpError, match="was run with another method, discover.steps"):
-        finished(tmp_path, RunConfig(task="ioi", out=tmp_path))
+    wanted = RunConfig(task="ioi", out=tmp_path)
+    assert finished(tmp_path, wanted) is None
+    with pytest.raises(mg.MgnpError, match="is not an empty folder"):
+        ensured(wanted, Console(quiet=True))
+    assert json.loads((tmp_path / "config.json").read_text()) == old
 
 
 def test_settings_named_as_flags_of_the_command_are_refused(

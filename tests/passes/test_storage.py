@@ -40,6 +40,9 @@ CONFIG = mg.DiscoverConfig(
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MGNP_JAX_CACHE", str(tmp_path))
+    # Whatever tests before these have left, and whoever else is on the machine.
+    monkeypatch.setattr("mgnp_jax.passes.budget.resident", lambda: GIB)
+    monkeypatch.setattr("mgnp_jax.passes.budget.free_on_host", lambda: 20 * GIB)
     return tmp_path
 
 
