@@ -40,14 +40,17 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     # Imported here: transformers takes seconds to import, and evaluation on token arrays
     # does without. Most of them go to the classes of single models, which a tokenizer that
     # is all in tokenizer.json does not need.
-    if (directory / "tokenizer.json").exists() and config.get("tokenizer_class") in PLAIN:
+    whole = directory / "tokenizer.json"
+    # Said, as early versions of transformers 5 else read the file that the config names.
+    own: dict[str, Any] = {"tokenizer_file": str(whole)} if whole.exists() else {}
+    if own and config.get("tokenizer_class") in PLAIN:
         from transformers import PreTrainedTokenizerFast as Loader
     else:
         from transformers import AutoTokenizer as Loader
     with _quiet():
         try:
             tokenizer = Loader.from_pretrained(
-                directory, local_files_only=True, trust_remote_code=False
+                directory, local_files_only=True, trust_remote_code=False, **own
             )
             # What is damaged may show in use alone.
             tokenizer("")
