@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+# Imported outside of any filter: its dependencies deprecate names that early versions use.
+import matplotlib.figure  # noqa: F401
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
