@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
-import os
-import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mgnp_jax.files import reserve
 from mgnp_jax.types import MgnpError
 
 MOST_BYTES = 2**30
@@ -205,7 +203,7 @@ def writing(path: Path, trees: Any) -> Iterator[None]:
         with tempfile.TemporaryFile(dir=path.parent) as probe:
             size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(trees))
             # And what the files have beside the arrays.
-            _reserve(probe.fileno(), path.parent, 2 * size + 2**18)
+            reserve(probe.fileno(), path.parent, 2 * size + 2**18)
         yield
     except MgnpError:
         raise
@@ -216,12 +214,3 @@ def writing(path: Path, trees: Any) -> Iterator[None]:
             f"{path} cannot be written ({told}); what was written before it is whole: mend that "
             "and go on"
         ) from error
-
-
-def _reserve(probe: int, folder: Path, size: int) -> None:
-    """Raises an `OSError` if a file of so many bytes finds no room."""
-    # It knows quotas, too, but macOS lacks it.
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(probe, 0, size)
-    elif shutil.disk_usage(folder).free < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

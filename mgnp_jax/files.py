@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
 import reprlib
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,3 +113,21 @@ def write_csv(file: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
     text = io.StringIO(newline="")
     csv.writer(text).writerows([columns, *rows])
     write_whole(file, text.getvalue())
+
+
+def reserve(file: int, folder: Path, size: int) -> None:
+    """Takes the room of a file on its disk before anything is written to it.
+
+    Args:
+      file: descriptor of it, open for writing.
+      folder: that it is in.
+      size: bytes.
+
+    Raises:
+      OSError: if there is no room.
+    """
+    # It knows quotas, too, but macOS lacks it.
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+    elif shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

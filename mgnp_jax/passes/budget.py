@@ -15,7 +15,7 @@ from mgnp_jax.types import Params
 
 ENOUGH = 4 * 2**30
 """Bytes that a run on CPUs takes by default at most: what lies in a file beyond it is read from
-the system's cache nearly as fast, and leaves the machine to others."""
+the system's cache, and leaves the machine to others."""
 
 INNER = 9
 """Arrays as large as a layer's values that a step keeps of them."""
@@ -93,8 +93,7 @@ def step_bytes(model_config: ModelConfig, sizes: Sizes, prompts: int) -> int:
     """About what a step takes while it runs, its batch of kept values and the next one's included.
 
     A layer's inner values are kept for the gradient: `INNER` of every width, and attention's
-    scores and weights; as read off compiled steps of two families and five shapes, with an error
-    of a tenth.
+    scores and weights; as read off compiled steps of two families.
 
     Args:
       model_config: the model's shape.

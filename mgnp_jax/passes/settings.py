@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from mgnp_jax.types import MgnpError
 
 CacheMode = Literal["dataset", "batch", "off"]
 CachePlace = Literal["auto", "device", "host", "disk"]
 Dtype = Literal["float32", "bfloat16"]
+
+Config = TypeVar("Config", bound=Any)
 
 SAME_RESULT: dict[str, Any] = {"changes_result": False}
 """Metadata of a dataclass's field whose value cannot change what is found."""
@@ -34,6 +36,16 @@ def that_count(config: Any) -> dict[str, Any]:
         elif dataclasses.is_dataclass(value):
             found[field.name] = that_count(value)
     return found
+
+
+def that_count_alone(config: Config) -> Config:
+    """The same config with the settings that cannot change what is found at their defaults.
+
+    Args:
+      config: dataclass.
+    """
+    others = (f for f in dataclasses.fields(config) if not f.metadata.get("changes_result", True))
+    return dataclasses.replace(config, **{field.name: field.default for field in others})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -134,11 +135,16 @@ class SplitRuns:
                 run = narrow_values(self.model_config, compaction.segments, run)
                 yield Chunk(run, None, tokens.stop - tokens.start, real)
 
-        total = (int(stops[-1]), len(self.batch))
-        place = self.room.place_for(joined_bytes(next(chunks()), *total))
+        total, rest = (int(stops[-1]), len(self.batch)), chunks()
+        first = next(rest)
+        place = self.room.place_for(joined_bytes(first, *total))
         if place is None:
             return None
-        _, corrupted = joined(chunks(), *total, place)
+        if place == "device" and kept.on_device:
+            assert isinstance(kept.corrupted, CorruptedRun)
+            corrupted = _narrow(self.model_config, compaction.segments, kept.corrupted)
+        else:
+            _, corrupted = joined(itertools.chain([first], rest), *total, place)
         return dataclasses.replace(kept, corrupted=corrupted)  # type: ignore[type-var]
 
     def _narrowed(self, runs: CachedRuns) -> CachedRuns:

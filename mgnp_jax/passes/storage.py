@@ -8,19 +8,17 @@ nobody else wants that memory, and are not this process's.
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 import mmap
-import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from mgnp_jax.cachedir import cache_root
+from mgnp_jax.files import reserve
 from mgnp_jax.types import MgnpError
 
 Place = Literal["device", "host", "disk"]
@@ -118,7 +116,7 @@ def empty(shape: tuple[int, ...], dtype: Any, place: Place) -> np.ndarray:
     try:
         with tempfile.TemporaryFile(dir=cache_root()) as file:
             # Now, as a full disk met through the map later would end the process.
-            _reserve(file.fileno(), size)
+            reserve(file.fileno(), cache_root(), size)
             return np.memmap(file, dtype, "r+", shape=shape)
     except OSError as error:
         raise MgnpError(
@@ -126,16 +124,6 @@ def empty(shape: tuple[int, ...], dtype: Any, place: Place) -> np.ndarray:
             f"({error.strerror}); name a folder on another disk in MGNP_JAX_CACHE, or allow more "
             "memory (--memory-gib)"
         ) from None
-
-
-def _reserve(file: int, size: int) -> None:
-    """Takes the room of a file on the disk."""
-    if hasattr(os, "posix_fallocate"):
-        return os.posix_fallocate(file, 0, size)
-    # macOS has no such call.
-    if free_on_disk() < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return os.ftruncate(file, size)
 
 
 def lies_in_file(array: Any) -> bool:
@@ -192,7 +180,16 @@ def some(array: Any, which: Any, axis: int) -> Any:
     """
     if not isinstance(array, np.ndarray):
         return array[(slice(None),) * axis + (which,)]
-    return _copied_out(array, lambda part: np.take(part, which, axis=0), axis)
+    if axis == 0 or not lies_in_file(array):
+        taken = np.asarray(np.take(array, which, axis=axis))
+        give_up_pages(array)
+        return taken
+    taken = np.empty((len(array), len(which), *array.shape[2:]), array.dtype)
+    # Layer by layer: pages that are mapped count as this process's.
+    for layer, part in zip(array, taken):
+        np.take(layer, which, axis=0, out=part, mode="clip")
+        give_up_pages(array)
+    return taken
 
 
 def copied(array: Any, between: slice, axis: int) -> np.ndarray:
@@ -205,22 +202,4 @@ def copied(array: Any, between: slice, axis: int) -> np.ndarray:
     """
     if not isinstance(array, np.ndarray):
         return np.asarray(array[(slice(None),) * axis + (between,)])
-    return _copied_out(array, lambda part: np.array(part[between]), axis)
-
-
-def _copied_out(
-    array: np.ndarray, take: Callable[[np.ndarray], np.ndarray], axis: int
-) -> np.ndarray:
-    """Takes something of every layer; of a file one after another, as its pages count as ours."""
-    if axis == 0:
-        taken = np.asarray(take(array))
-        give_up_pages(array)
-        return taken
-    taken = None
-    for i, layer in enumerate(array):
-        part = take(layer)
-        taken = np.empty((len(array), *part.shape), array.dtype) if taken is None else taken
-        taken[i] = part
-        give_up_pages(array)
-    assert taken is not None
-    return taken
+    return some(array, np.arange(array.shape[axis])[between], axis)

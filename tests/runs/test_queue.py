@@ -13,7 +13,7 @@ import pytest
 from tests.experiments.test_commands import ROOT
 
 QUEUE = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 import jax
 from rich.console import Console
@@ -30,7 +30,7 @@ def listen(event, duration, **_):
 
 jax.monitoring.register_event_duration_secs_listener(listen)
 config = mg.DiscoverConfig(steps=4, validate_every=2, validation_prompts=16, penalty=3.0)
-with open("/dev/null", "w") as nowhere:
+with open(os.devnull, "w") as nowhere:
     for number in range(int(sys.argv[1])):
         out = Path(sys.argv[2]) / str(number)
         asked = RunConfig(task="ioi", out=out, test_prompts=32, control_prompts=16, config=config)

@@ -10,7 +10,7 @@ import tyro
 
 from mgnp_jax.masks.granularities import EMBEDDING, GRANULARITIES
 from mgnp_jax.methods.node_pruning.prices import Penalties, TargetConfig
-from mgnp_jax.passes.settings import Execution
+from mgnp_jax.passes.settings import Execution, that_count_alone
 from mgnp_jax.types import MgnpError
 
 GateKind = Literal["mixed", "first_order", "second_order", "straight_through", "soft"]
@@ -125,9 +125,8 @@ class Settings:
             *("mean_score_weight", "log_every", "validate_every", "validation_prompts"),
         )
         default = type(self)()
-        execution = dataclasses.replace(self.execution, memory_gib=None, cache_on="auto")
         changes = {name: getattr(default, name) for name in host}
-        return dataclasses.replace(self, execution=execution, **changes)
+        return dataclasses.replace(self, execution=that_count_alone(self.execution), **changes)
 
     @property
     def trained(self) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mgnp_jax.masks.circuit import Circuit, binarise
@@ -133,12 +132,11 @@ def _advance(
     if state.done % config.validate_every and state.done != config.steps:
         return work, state
     check_numbers(work, state, saves)
-    state, log_alpha = _validate(work, state, on_record)
-    return _compact(work, state, log_alpha, on_record)
+    return _compact(work, _validate(work, state, on_record), on_record)
 
 
 def _step(
-    work: Work, state: LoopState, on_record: OnRecord, saves: Saves | None = None
+    work: Work, state: LoopState, on_record: OnRecord, saves: Saves | None
 ) -> tuple[Work, LoopState]:
     """One step, and a line of the log where one is due."""
     config, step = work.config, state.done
@@ -162,10 +160,9 @@ def _step(
     return work, state.replace(terms=told)  # type: ignore[attr-defined]
 
 
-def _validate(work: Work, state: LoopState, on_record: OnRecord) -> tuple[LoopState, Masks]:
-    """Measures the binary circuit, corrects the controller, keeps the best; the log-alpha, too."""
-    config, done = work.config, state.done
-    log_alpha = jax.tree.map(jnp.copy, state.trained.log_alpha)
+def _validate(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
+    """Measures the binary circuit, corrects the controller, keeps the best."""
+    config, done, log_alpha = work.config, state.done, state.trained.log_alpha
     masks = binarise(log_alpha)
     metrics = measured(work.validation, masks, work.at_once)
     record = validated(config, done, masks, metrics, state.controller)
@@ -181,18 +178,16 @@ def _validate(work: Work, state: LoopState, on_record: OnRecord) -> tuple[LoopSt
         part = done / config.steps
         controller = next_controller(config, target, controller, metrics, part)
         controller = work.sharding.replicate(controller)
-    return state.replace(best=best, controller=controller), log_alpha  # type: ignore[attr-defined]
+    return state.replace(best=best, controller=controller)  # type: ignore[attr-defined]
 
 
-def _compact(
-    work: Work, state: LoopState, log_alpha: Masks, on_record: OnRecord
-) -> tuple[Work, LoopState]:
+def _compact(work: Work, state: LoopState, on_record: OnRecord) -> tuple[Work, LoopState]:
     """Leaves out what is closed for good, if that saves more than a compilation costs."""
     config, execution = work.config, work.config.execution
     if not execution.compact or execution.lockstep or state.done == config.steps:
         return work, state
     noise = float(schedule.noise_scale(config, state.trained.step))
-    left = closing.still_open(log_alpha, noise, config.closed_below)
+    left = closing.still_open(state.trained.log_alpha, noise, config.closed_below)
     left = closing.only(left, state.left)
     plan = plan_for(work.model.config, left, execution.max_segments)
     to_come = (config.steps - state.done) * work.sizes.tokens * work.sharding.count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -67,7 +66,7 @@ def _what(work: Work, good: LoopState, rows: np.ndarray) -> str:
     runs = work.sharding.rows(work.train, rows, work.sizes)
     _, terms = train_step(
         *(work.static, work.model.config, work.key, work.params),
-        *(jax.tree.map(jnp.copy, good.trained), runs, good.controller, work.compaction),
+        *(good.trained, runs, good.controller, work.compaction),
     )
     found = {name: float(term) for name, term in terms.items() if name != "kept"}
     told = ", ".join(f"{name} {value}" for name, value in found.items())

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 
@@ -136,9 +135,7 @@ def packed(state: LoopState) -> Saved:
     if state.best is not None:
         trees |= {"best_log_alpha": state.best.log_alpha, "best_masks": state.best.masks}
         facts["record"] = state.best.record
-    # Copies: the next step overwrites what it is given.
-    trees = jax.tree.map(lambda leaf: np.array(leaf, copy=True), trees)
-    return Saved(done=int(state.done), trees=trees, facts=facts)
+    return Saved(done=int(state.done), trees=jax.device_get(trees), facts=facts)
 
 
 def unpacked(first: LoopState, saved: Saved) -> LoopState:

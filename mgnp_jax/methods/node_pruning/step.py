@@ -63,10 +63,11 @@ def train_step(
     )
     updates, opt_state = schedule.optimiser(config).update(grads, state.opt_state, state.log_alpha)
     log_alpha = cast(Masks, optax.apply_updates(state.log_alpha, updates))
+    # A gradient that is not a number makes gates that are none, and is seen there.
+    numbers = (state.bad == 0) & _all_finite((loss, log_alpha))
     left = None if compaction is None else compaction.open
     log_alpha = hold(log_alpha, state.log_alpha, left)
     moved = TrainState(step=state.step + 1, log_alpha=log_alpha, opt_state=opt_state, bad=state.bad)
-    numbers = (state.bad == 0) & _all_finite((loss, grads))
     stays = state.replace(bad=jnp.where(state.bad, state.bad, state.step + 1))  # type: ignore[attr-defined]
     return jax.tree.map(lambda new, old: jnp.where(numbers, new, old), moved, stays), record
 
