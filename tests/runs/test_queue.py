@@ -18,10 +18,12 @@ from pathlib import Path
 import jax
 from rich.console import Console
 import mgnp_jax as mg
-from mgnp_jax.passes.memory import give_back, resident
+from mgnp_jax.passes.memory import give_back, give_back_early, resident
 from mgnp_jax.runs.config import RunConfig
 from mgnp_jax.runs.run import run
 
+# As the commands do.
+give_back_early()
 compiled = 0
 
 def listen(event, duration, **_):
