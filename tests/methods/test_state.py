@@ -60,3 +60,21 @@ def test_a_state_taken_up_again_goes_on_bit_by_bit(
     for part in ("validation", "settings"):
         assert json.dumps(got.metadata[part]) == json.dumps(expected.metadata[part])
     assert got.metadata["training"]["loss"] == expected.metadata["training"]["loss"]
+
+
+@pytest.mark.parametrize("how", ["name", "shape", "more"])
+def test_a_state_of_other_arrays_is_refused_by_what_is_other(how: str) -> None:
+    model = tiny.model("gpt2")
+    work = loop.prepare(jax.random.key(0), model, tiny.data(model.config), CONFIG, print)
+    first = loop.first_state(CONFIG, model.config, work.key, work.sharding)
+    saved = packed(first)
+    moving = dict(saved.trees["moving"])
+    name = next(name for name in moving if ".mu['mlp_hidden']" in name)
+    if how == "more":
+        moving["[0].newer"] = moving[name]
+    else:
+        leaf = moving.pop(name)
+        moving[name.replace(".mu", ".mean") if how == "name" else name] = leaf[:1]
+    saved = dataclasses.replace(saved, trees={**saved.trees, "moving": moving})
+    with pytest.raises(mg.MgnpError, match="the state of step 0 does not fit .* with the versions"):
+        unpacked(first, saved)

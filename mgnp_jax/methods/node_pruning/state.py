@@ -17,7 +17,7 @@ from mgnp_jax.methods.node_pruning.controller import Controller, first_controlle
 from mgnp_jax.methods.protocol import Saved
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.sharding import BatchSharding
-from mgnp_jax.types import INIT_STREAM, Masks, stream_key
+from mgnp_jax.types import INIT_STREAM, Masks, MgnpError, stream_key
 
 SURELY_OPEN = 20.0
 """Log-alpha of gates that are not trained."""
@@ -144,8 +144,12 @@ def unpacked(first: LoopState, saved: Saved) -> LoopState:
     Args:
       first: the state before the first step of the same search.
       saved: by `packed`.
+
+    Raises:
+      MgnpError: if it is made of other arrays than this version's.
     """
     old = saved.trees["moving"]
+    _check_fits(packed(first), saved)
     trained, controller = jax.tree.map_with_path(
         lambda path, leaf: jnp.asarray(old[jax.tree_util.keystr(path)], leaf.dtype),
         (first.trained, first.controller),
@@ -165,3 +169,19 @@ def unpacked(first: LoopState, saved: Saved) -> LoopState:
         best=best,
         terms=saved.facts["terms"],
     )
+
+
+def _check_fits(first: Saved, saved: Saved) -> None:
+    """Refuses a state whose arrays have other names or shapes, as other versions may have."""
+    wanted, got = (
+        {name: leaf.shape for name, leaf in each.trees["moving"].items()} for each in (first, saved)
+    )
+    other = sorted(name for name in wanted | got if wanted.get(name) != got.get(name))
+    if other:
+        name = other[0]
+        raise MgnpError(
+            f"the state of step {saved.done} does not fit this version of optax or mgnp_jax: "
+            f"{len(other):,} of its arrays, such as {name} (wanted of shape "
+            f"{wanted.get(name, 'none')}, got {got.get(name, 'none')}); go on with the versions "
+            "that it was saved with, or begin anew in another folder"
+        )
