@@ -293,6 +293,7 @@ def test_the_score_aimed_at_follows_what_validation_missed() -> None:
         {"granularities": ("heads",)},
         {"keep": 1.5},
         {"max_kl": 0.0},
+        {"max_kl": float("inf")},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -157,7 +157,7 @@ def _check_choices(config: Settings) -> None:
 
 def _check_numbers(config: Settings) -> None:
     positive = ["steps", "batch_size", "learning_rate", "log_every", "validate_every"]
-    optional = ("validation_prompts", "clip_norm", "max_kl")
+    optional = ("validation_prompts", "clip_norm")
     positive += [name for name in optional if getattr(config, name) is not None]
     for name in positive:
         if getattr(config, name) <= 0:
@@ -171,6 +171,12 @@ def _check_numbers(config: Settings) -> None:
             raise MgnpError(f"{name} must not be negative, got {getattr(config, name)}")
     if not 1 <= config.temperature < math.inf:
         raise MgnpError(f"temperature must be a number from 1 on, got {config.temperature}")
+    # Infinite is no target, and JSON would not tell it from none.
+    if config.max_kl is not None and not 0 < config.max_kl < math.inf:
+        raise MgnpError(
+            f"max_kl must be a number greater than 0, got {config.max_kl}; leave it out to ask "
+            "for none"
+        )
     if config.keep is not None and not 0 < config.keep < 1:
         raise MgnpError(f"keep must lie between 0 and 1, got {config.keep}")
 
