@@ -74,14 +74,15 @@ def summary(problems: Sequence[Problem], name: str, file: Path | None = None) ->
     if file is None and few:
         return "".join(lines)
     slug = re.sub(r"[^A-Za-z0-9.-]+", "-", name)[:80]
-    return "".join(lines) + _written(problems, file or cache_root() / "problems" / f"{slug}.txt")
+    place = file or cache_root() / "problems" / f"{slug}.txt"
+    return "".join(lines) + _written(problems, place, shared=file is None)
 
 
-def _written(problems: Sequence[Problem], file: Path) -> str:
+def _written(problems: Sequence[Problem], file: Path, *, shared: bool) -> str:
     """A line that says where all problems are listed."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, "".join(f"{problem}\n" for problem in problems), shared=True)
+        write_whole(file, "".join(f"{problem}\n" for problem in problems), shared=shared)
     except OSError as error:
         return f"\n  (the list of all could not be written to {file}: {error.strerror})"
     return f"\n  (all {len(problems):,} are listed in {file})"

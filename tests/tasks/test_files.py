@@ -478,3 +478,9 @@ def test_problems_of_a_file_whose_name_is_no_text_are_listed(tmp_path: Path) -> 
     told = summary(found, "caf\udce9", tmp_path / "left-out.txt")
     assert "(all 30 are listed in " in told
     assert (tmp_path / "left-out.txt").read_text().startswith("caf\\udce9.jsonl:0: it is not\n")
+
+
+def test_a_list_that_a_killed_run_left_half_written_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / "left-out.txt.part").touch()
+    summary([Problem("mine.jsonl:1", "not JSON", "it is not")], "mine", tmp_path / "left-out.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["left-out.txt"]
