@@ -156,7 +156,19 @@ def save_circuit(folder: Path, circuit: Circuit) -> None:
       folder: the run's folder.
       circuit: the circuit.
     """
-    for old in (folder / "circuit", *folder.glob("circuit.orbax-checkpoint-tmp*")):
-        shutil.rmtree(old, ignore_errors=True)
+    remove_unfinished(folder, "circuit")
+    # There is room for the new one before the old one goes.
     with writing(folder / "circuit", (circuit.masks, circuit.log_alpha, circuit.scores)):
+        shutil.rmtree(folder / "circuit", ignore_errors=True)
         circuit.save(folder / "circuit")
+
+
+def remove_unfinished(folder: Path, name: str) -> None:
+    """Removes what a process that died, or a full disk, has left half written.
+
+    Args:
+      folder: that it is in; what else is there stays, whoever it belongs to.
+      name: pattern of the checkpoints' names.
+    """
+    for path in folder.glob(f"{name}.orbax-checkpoint-tmp*"):
+        shutil.rmtree(path, ignore_errors=True)

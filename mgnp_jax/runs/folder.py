@@ -152,7 +152,6 @@ def held(folder: Path) -> Iterator[None]:
       MgnpError: if another process has it, or no folder can be made.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         lock = _locked(folder)
     except OSError as error:
         raise _no_folder(error) from None
@@ -169,7 +168,14 @@ def held(folder: Path) -> Iterator[None]:
 def _locked(folder: Path) -> int:
     path = folder / LOCK
     while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            # Whoever had the folder may have removed it, empty, just now.
+            if folder.exists():
+                raise
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -177,14 +183,28 @@ def _locked(folder: Path) -> int:
             os.close(lock)
             raise MgnpError(
                 f"{folder} is in use by another run (process {pid}); nothing was changed. Wait for "
-                "it, or pass another --out"
+                "it, or take another folder (--out)"
             ) from None
-        # Whoever had it may have removed the file just now.
-        if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
+        except OSError as error:
+            os.close(lock)
+            raise MgnpError(
+                f"{path} cannot be locked ({error.strerror}), so that nothing would keep another "
+                "run out of that folder: its file system has no locks, or they are turned off "
+                "where it is mounted; take a folder on another one, such as a local disk (--out)"
+            ) from None
+        if _is_there(path, lock):
             os.truncate(lock, 0)
             os.pwrite(lock, str(os.getpid()).encode(), 0)
             return lock
         os.close(lock)
+
+
+def _is_there(path: Path, file: int) -> bool:
+    """Whether it is still that file: whoever had it may have removed it just now."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager

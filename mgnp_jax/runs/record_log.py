@@ -36,17 +36,21 @@ class RecordLog:
         self._file.flush()
         self.lines += 1
 
-    def rewind(self, lines: int) -> None:
+    def rewind(self, lines: int) -> int:
         """Drops what comes after the first lines.
 
         Args:
           lines: how many stay.
 
+        Returns:
+          How many do not.
+
         Raises:
           MgnpError: if there are fewer.
         """
         self._file.seek(0)
-        kept = self._file.readlines()[:lines]
+        there = self._file.readlines()
+        kept = there[:lines]
         if len(kept) < lines:
             raise MgnpError(
                 f"{self._file.name} has {len(kept)} lines, and {lines} when the state that is gone "
@@ -55,6 +59,7 @@ class RecordLog:
         self._file.truncate(sum(map(len, kept)))
         self._file.seek(0, os.SEEK_END)
         self.lines = lines
+        return len(there) - lines
 
     def sync(self) -> int:
         """Sees to it that all lines are on disk, and counts them."""

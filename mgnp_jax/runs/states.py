@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
+import contextlib
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mgnp_jax.checkpoint import load_trees, save_trees, writing
-from mgnp_jax.masks.circuit import Circuit, load_circuit
+from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.methods.protocol import Saved
-from mgnp_jax.report.run_folder import flattened
+from mgnp_jax.report.run_folder import flattened, remove_unfinished
+from mgnp_jax.runs.folder import held
 from mgnp_jax.runs.record_log import RecordLog
+from mgnp_jax.runs.state_files import read_circuit, read_state, write_circuit, write_state
 from mgnp_jax.runs.stopping import Stop
-from mgnp_jax.types import MgnpError, Record, checksum
+from mgnp_jax.types import MgnpError, Record
 
 SAVE_EVERY = 10.0
 """Seconds between states; putting one aside takes less than a tenth of one, beside the steps."""
 KEPT = 2
 """States that are kept: should the newest be damaged, the one before serves."""
+STATE = "step-" + 8 * "[0-9]"
+"""Pattern of their names; whatever else lies in the folder is not touched."""
+
+_open: dict[Path, States] = {}
+"""Those of this process by folder: after an error nobody may have closed them."""
 
 
 class States:
@@ -59,31 +65,42 @@ class States:
         self._started = self._last = time.perf_counter()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "states")
         self._pending: concurrent.futures.Future[None] | None = None
+        self._holding = contextlib.ExitStack()
 
     def open(self, search: Record, environment: Record) -> None:
         """Reads the newest state that is whole; see `Saves.open`.
 
+        The folder is this process's alone from then on, until the circuit is found, or `close`.
+
         Args:
           search: what decides the result.
           environment: on what it is computed.
+
+        Raises:
+          MgnpError: if it is another process's, or holds states of another search.
         """
         self._search, self._environment = search, environment
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._take_folder()
+        self._wait()
         self._clear_unfinished()
+        self._latest = self._found = None
         facts: Record = {}
-        if (found := self._read(self.folder / "circuit", _read_circuit)) is not None:
+        if (found := self._read(self.folder / "circuit", read_circuit)) is not None:
             self._found, facts = found
             self._stop.told = "the circuit that was found is kept and will be measured"
         for path in reversed(self._paths()):
             if self._found is None and self._latest is None:
-                if (read := self._read(path, _read_state)) is not None:
+                if (read := self._read(path, read_state)) is not None:
                     self._latest, facts = read
                     self.seconds = facts["seconds"]
                     self._tell_kept(path)
                     self._say(f"Going on after step {facts['done']}, from {path}")
                     self._say_elsewhere(facts["environment"])
-        if self._log is not None:
-            self._log.rewind(facts.get("lines", 0))
+        dropped = 0 if self._log is None else self._log.rewind(facts.get("lines", 0))
+        if not facts and (dropped or any(self.folder.glob("damaged-*"))):
+            self._say(f"There is nothing to go on from in {self.folder}: it begins again")
+        if self._found is not None:
+            self._forget_states()
         self._started = self._last = time.perf_counter()
 
     def latest(self) -> Saved | None:
@@ -130,22 +147,37 @@ class States:
         """
         self._stop.waits = False
         self._wait()
-        metadata = {**circuit.metadata, "states": self._facts()}
-        whole = self.folder / "circuit"
-        with writing(whole, (circuit.masks, circuit.log_alpha, circuit.scores)):
-            dataclasses.replace(circuit, metadata=metadata).save(whole)
+        write_circuit(self.folder / "circuit", circuit, self._facts())
+        self._forget_states()
         self._stop.told = "the circuit that was found is kept and will be measured"
 
     def close(self) -> None:
-        """Waits for what is being written."""
+        """Waits for what is being written, and gives the folder up."""
         self._thread.shutdown()
+        self._holding.close()
+
+    def _take_folder(self) -> None:
+        """Takes the folder, from earlier ones of this process once what they write is whole."""
+        place = self.folder.resolve()
+        if (before := _open.get(place, self)) is not self:
+            before.close()
+        if place not in _open:
+            self._holding.enter_context(held(self.folder))
+            self._holding.callback(_open.pop, place)
+            _open[place] = self
+
+    def _forget_states(self) -> None:
+        """Removes the states of a search whose circuit is found, and gives the folder up."""
+        for path in self._paths():
+            shutil.rmtree(path, ignore_errors=True)
+        self._holding.close()
 
     def _begin(self, state: Saved) -> None:
         self._wait()
         path = self._path(state.done)
         if not path.exists():
             facts = {**self._facts(), "method": state.facts, "done": state.done}
-            self._pending = self._thread.submit(_write_state, path, state.trees, facts)
+            self._pending = self._thread.submit(write_state, path, state.trees, facts)
         self._last = time.perf_counter()
 
     def _wait(self) -> None:
@@ -190,12 +222,11 @@ class States:
 
     def _paths(self) -> list[Path]:
         """Whole states, oldest first."""
-        return sorted(p for p in self.folder.glob("step-*") if p.name[5:].isdigit())
+        return sorted(self.folder.glob(STATE))
 
     def _clear_unfinished(self) -> None:
-        """Removes what a process that died, or a full disk, has left half written."""
-        for path in self.folder.glob("*tmp*"):
-            shutil.rmtree(path, ignore_errors=True)
+        for name in (STATE, "circuit"):
+            remove_unfinished(self.folder, name)
 
     def _read(self, path: Path, read: Callable[[Path], tuple[Any, Record]]) -> Any:
         """What is there, if it is whole and belongs to this search; a damaged one goes aside."""
@@ -216,26 +247,3 @@ class States:
                 "it was begun with, or begin anew in another folder"
             )
         return found, facts
-
-
-def _write_state(path: Path, trees: dict[str, Any], facts: Record) -> None:
-    facts = {**facts, "checksum": checksum(trees, facts)}
-    with writing(path, trees):
-        save_trees(path, trees, facts)
-
-
-def _read_state(path: Path) -> tuple[Saved, Record]:
-    trees, facts = load_trees(path)
-    wanted = facts.pop("checksum", None)
-    if wanted != checksum(trees, facts):
-        raise MgnpError("its checksum is another than the one that was saved with it")
-    return Saved(done=facts["done"], trees=trees, facts=facts["method"]), facts
-
-
-def _read_circuit(path: Path) -> tuple[Circuit, Record]:
-    circuit = load_circuit(path)
-    metadata = dict(circuit.metadata)
-    facts = metadata.pop("states", None)
-    if facts is None:
-        raise MgnpError("it does not say of which search it is")
-    return dataclasses.replace(circuit, metadata=metadata), facts

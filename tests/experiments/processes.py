@@ -27,6 +27,16 @@ PRUNING = (
     *("--compile-cost", 1e6, "--save-every", 0),
 )
 
+HOLD = """
+import fcntl, os, sys
+lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(lock, fcntl.LOCK_EX)
+os.write(lock, str(os.getpid()).encode())
+print("held", flush=True)
+sys.stdin.read()
+"""
+"""A program that holds the lock it is given, until it is killed."""
+
 
 def begin(arguments: tuple[object, ...], printed: Path, most: int | None = None) -> CONTEXT.Process:  # type: ignore[name-defined]
     """Starts `experiments.run ARGUMENTS`.

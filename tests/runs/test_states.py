@@ -7,6 +7,9 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +21,12 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.methods.protocol import Saved
+from mgnp_jax.runs import state_files
 from mgnp_jax.runs import states as module
 from mgnp_jax.runs.record_log import RecordLog
 from mgnp_jax.runs.states import States
+from tests import tiny
+from tests.experiments.processes import HOLD
 
 ENVIRONMENT = {"versions": {"jax": "1.0"}, "device": {"kind": "cpu"}}
 SEARCH = {"method": "mine", "weights": "abc", "settings": {"steps": 3}}
@@ -146,6 +152,60 @@ def test_what_was_half_written_is_removed(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
 
 
+def test_what_is_not_a_states_own_stays(tmp_path: Path) -> None:
+    names = {"my-tmp-results", ".tmp", "step-1", "step-3-tmp", "circuit-tmp", "mine.tmp"}
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.txt").touch()
+    save(tmp_path, 1, 2, 3)
+    assert latest(tmp_path).done == 3
+    assert {p.name for p in tmp_path.iterdir()} == names | {"step-00000002", "step-00000003"}
+    assert all((tmp_path / name / "mine.txt").exists() for name in names)
+
+
+def test_a_folder_is_one_process_s_and_that_of_its_latest_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.closing(States(tmp_path, every=0)) as first:
+        first.open(SEARCH, ENVIRONMENT)
+        write = module.write_state
+
+        def slow(*others: Any) -> None:
+            time.sleep(0.2)
+            write(*others)
+
+        monkeypatch.setattr(module, "write_state", slow)
+        first.between_steps(1, lambda: state(1), more=True)
+        # Nobody has closed it, as after an error in a notebook.
+        assert latest(tmp_path).done == 1
+    # And the same one may be opened again.
+    with opened(tmp_path) as states:
+        states.between_steps(2, lambda: state(2), more=True)
+        states.open(SEARCH, ENVIRONMENT)
+        assert (found := states.latest()) is not None and found.done == 2
+    asked = (sys.executable, "-c", HOLD, str(tmp_path / ".lock"))
+    with subprocess.Popen(asked, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(mg.MgnpError, match=rf"in use by .*\(process {process.pid}\)"):
+            latest(tmp_path)
+        process.kill()
+    assert latest(tmp_path).done == 2
+
+
+def test_what_is_found_leaves_no_states_and_gives_the_folder_up(tmp_path: Path) -> None:
+    circuit = mg.Circuit(masks=mg.full_masks(tiny.GPT2), metadata={})
+    with opened(tmp_path) as states:
+        states.keep(state(1))
+        states.finish(circuit)
+        assert [p.name for p in tmp_path.iterdir()] == ["circuit"]
+    # Killed before they were removed.
+    (tmp_path / "step-00000001").mkdir()
+    with opened(tmp_path) as states:
+        assert states.found() is not None
+        assert [p.name for p in tmp_path.iterdir()] == ["circuit"]
+
+
 def test_a_full_disk_is_said_and_leaves_the_last_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,10 +216,10 @@ def test_a_full_disk_is_said_and_leaves_the_last_state(
     with opened(tmp_path) as states:
         states.keep(state(1))
         with monkeypatch.context() as patch:
-            patch.setattr(os, "posix_fallocate", lambda *_: full(tmp_path / "step-9"))
+            patch.setattr(os, "posix_fallocate", lambda *_: full(tmp_path / "step-00000009"))
             with pytest.raises(mg.MgnpError, match="step-00000002 cannot be written .*No space"):
                 states.keep(state(2))
-        monkeypatch.setattr(module, "save_trees", full)
+        monkeypatch.setattr(state_files, "save_trees", full)
         states.between_steps(2, lambda: state(2), more=True)
         with pytest.raises(mg.MgnpError, match="step-00000002 cannot be written .*No space left"):
             states.keep(state(3))
@@ -185,3 +245,23 @@ def test_the_log_goes_back_to_where_the_state_was(tmp_path: Path) -> None:
         with pytest.raises(mg.MgnpError, match="has 0 lines, and 1 when the state"):
             with opened(tmp_path / "states", log=log):
                 pass
+
+
+@pytest.mark.parametrize("how", ["gone", "damaged"])
+def test_a_search_that_begins_again_says_so(tmp_path: Path, how: str) -> None:
+    folder, file = tmp_path / "states", tmp_path / "metrics.jsonl"
+    said: list[str] = []
+    with contextlib.closing(RecordLog(file)) as log:
+        with opened(folder, log=log, say=said.append) as states:
+            log({"step": 1})
+            states.keep(state(1))
+    assert not said
+    if how == "gone":
+        shutil.rmtree(folder)
+    else:
+        (folder / "step-00000001" / "_CHECKPOINT_METADATA").unlink()
+    with contextlib.closing(RecordLog(file)) as log:
+        with opened(folder, log=log, say=said.append) as states:
+            assert states.latest() is None
+    assert said[-1] == f"There is nothing to go on from in {folder}: it begins again"
+    assert file.read_text() == ""
