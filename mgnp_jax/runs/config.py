@@ -12,11 +12,15 @@ from mgnp_jax.methods.protocol import Method
 from mgnp_jax.passes.settings import SAME_RESULT, that_count
 from mgnp_jax.report.run_folder import flattened
 from mgnp_jax.runs.folder import results_in, settings_in
+from mgnp_jax.runs.inputs import checksums_of
 from mgnp_jax.runs.states import SAVE_EVERY
 from mgnp_jax.tasks import TASKS
 from mgnp_jax.tasks.metrics import metric_named
 from mgnp_jax.tasks.task import EXTRA_CORRUPTIONS
 from mgnp_jax.types import MgnpError, plain_json
+
+CHECKSUMS = "checksums"
+"""Name in config.json of what is no setting: checksums of the files that were read."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,7 +178,12 @@ def settings_text(config: RunConfig) -> str:
     Args:
       config: of the run.
     """
-    return json.dumps(plain_json(dataclasses.asdict(config)), indent=2) + "\n"
+    settings = plain_json(dataclasses.asdict(config))
+    return json.dumps(settings | {CHECKSUMS: _checksums(config)}, indent=2) + "\n"
+
+
+def _checksums(config: RunConfig) -> dict[str, str]:
+    return checksums_of(config.data, config.model, config.config)
 
 
 def check_same(folder: Path, wanted: RunConfig) -> None:
@@ -185,7 +194,7 @@ def check_same(folder: Path, wanted: RunConfig) -> None:
       wanted: how it would be run now.
 
     Raises:
-      MgnpError: naming the settings.
+      MgnpError: naming the settings, or the files that have changed since.
     """
     # A setting that is newer than the run was at its default.
     default = RunConfig(task=wanted.task, data=wanted.data, config=type(wanted.config)())
@@ -193,12 +202,20 @@ def check_same(folder: Path, wanted: RunConfig) -> None:
     saved = flattened(settings_in(folder) or {})
     # Without a method's name, or with settings that are not known, nobody can tell.
     was = {**known, "method": None, **saved}
-    other = [n.rpartition(".")[2] for n in now if was[n] != now[n]]
-    other += [n for n in saved if n not in flattened(json.loads(settings_text(wanted)))]
+    missing = object()
+    other = [n.rpartition(".")[2] for n in now if was.get(n, missing) != now[n]]
+    settings = flattened(plain_json(dataclasses.asdict(wanted)))
+    other += [n for n in saved if n not in settings and not n.startswith(f"{CHECKSUMS}.")]
     if other:
         raise MgnpError(
             f"{folder} was run with another {', '.join(other)}; pass another --out, or delete "
             "that folder to run it again"
+        )
+    read = {n: value for n, value in _checksums(wanted).items() if f"{CHECKSUMS}.{n}" in saved}
+    if changed := [f"--{n}" for n in read if read[n] != saved[f"{CHECKSUMS}.{n}"]]:
+        raise MgnpError(
+            f"{folder} was run with other contents of {' and '.join(changed)}, which changed "
+            "since; restore them, pass another --out, or delete that folder to run it again"
         )
 
 
@@ -210,7 +227,7 @@ def finished(folder: Path, wanted: RunConfig) -> dict[str, Any] | None:
       wanted: how it would be run now.
 
     Raises:
-      MgnpError: if the folder holds a run with other settings, done or not.
+      MgnpError: if the folder holds a run with other settings or prompts, done or not.
     """
     if settings_in(folder) is None:
         return None

@@ -90,7 +90,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
         if not config.resume:
             check_free(folder)
         elif (results := finished(folder, config)) is not None:
-            shutil.rmtree(folder / STATES, ignore_errors=True)
+            _forget_states(folder)
             console.print(f"{folder} is done already; its figures are in results.json")
             return results
         return _run(config, loaded or _load(config), folder, stop, console)
@@ -109,12 +109,18 @@ def ensured(config: RunConfig, console: Console) -> dict[str, Any]:
     """
     assert config.out is not None
     if (results := finished(config.out, config)) is not None:
+        _forget_states(config.out)
         return results
     try:
         return run(dataclasses.replace(config, resume=begun(config.out)), console)
     except Stopped as stopped:
         stopped.again = ()
         raise
+
+
+def _forget_states(folder: Path) -> None:
+    # The run is done, whatever of this cannot be removed.
+    shutil.rmtree(folder / STATES, ignore_errors=True)
 
 
 def _load(config: RunConfig) -> Loaded:
@@ -230,8 +236,7 @@ def _measure_and_save(
     more = {"test_prompts": config.test_prompts, "seed": config.seed, "figures": figures}
     metadata = {**circuit.metadata, **more}
     run_folder.write(folder, dataclasses.replace(circuit, metadata=metadata), results)
-    # It is done, whatever of this cannot be removed.
-    shutil.rmtree(folder / STATES, ignore_errors=True)
+    _forget_states(folder)
     for table in run_folder.tables_of(results, circuit):
         console.print(table.rich())
     _warn(warned, console)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,20 +20,13 @@ from rich.console import Console
 
 import mgnp_jax as mg
 from mgnp_jax.passes.settings import that_count
+from mgnp_jax.report import run_folder
 from mgnp_jax.runs import run as module
 from mgnp_jax.runs.config import RunConfig, check_same, settings_text
 from mgnp_jax.runs.folder import OWN, held, last_default, new_default
 from mgnp_jax.runs.run import ensured, run
-from tests.experiments.processes import NAMES
-
-HOLD = """
-import fcntl, os, sys
-lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
-fcntl.flock(lock, fcntl.LOCK_EX)
-os.write(lock, str(os.getpid()).encode())
-print("held", flush=True)
-sys.stdin.read()
-"""
+from tests import tiny
+from tests.experiments.processes import HOLD, NAMES
 
 
 @pytest.fixture
@@ -85,6 +82,37 @@ def test_the_lock_of_a_live_process_is_one_and_that_of_a_dead_one_is_none(tmp_pa
     assert not folder.exists()
 
 
+def test_a_file_system_without_locks_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*others: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.raises(mg.MgnpError, match=r"run/.lock cannot be locked \(No locks available\)"):
+        with held(tmp_path / "run"):
+            pass
+
+
+@pytest.mark.parametrize("when", ["open", "fstat"])
+def test_a_lock_that_is_given_up_at_that_moment_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    folder, whole = tmp_path / "run", getattr(os, when)
+    given_up: list[int] = []
+
+    def late(*others: Any) -> Any:
+        if not given_up:
+            given_up.append(1)
+            (folder / ".lock").unlink(missing_ok=True)
+            folder.rmdir()
+        return whole(*others)
+
+    monkeypatch.setattr(os, when, late)
+    with held(folder):
+        assert given_up and (folder / ".lock").read_text() == str(os.getpid())
+
+
 def test_what_a_run_holds_decides_what_is_said(config: RunConfig) -> None:
     assert config.out is not None
     again = dataclasses.replace(config, resume=True)
@@ -124,14 +152,85 @@ def test_a_folder_of_another_kind_is_never_taken_for_a_run(config: RunConfig) ->
 
 
 @pytest.mark.parametrize("name", ["config.json", "results.json"])
-@pytest.mark.parametrize("text", ["{", "[]", b"\xff", '{"training": 3}'])
-def test_json_that_is_broken_is_said(config: RunConfig, name: str, text: str | bytes) -> None:
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"{", "is not JSON"),
+        (b"[]", "holds list, wanted an object"),
+        (b"\xff", "is not JSON"),
+        (b'{"training": 3}', ""),
+    ],
+)
+def test_json_that_is_broken_is_said(config: RunConfig, name: str, text: bytes, told: str) -> None:
     assert config.out is not None
     run(config, quiet())
-    (config.out / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    (config.out / name).write_bytes(text)
+    # An object that is whole says whose it is.
+    others = {
+        "config.json": f"--out {config.out} is not an empty folder",
+        "results.json": "results.json does not hold the results of a run; restore it",
+    }
+    expected = f"{name} {told}" if told else others[name]
     for use in (run, ensured):
-        with pytest.raises(mg.MgnpError, match=f"{name}|is not an empty folder"):
+        with pytest.raises(mg.MgnpError, match=re.escape(expected)):
             use(config, quiet())
+
+
+def test_results_of_prompts_that_have_changed_are_refused(config: RunConfig) -> None:
+    assert config.out is not None and config.data is not None
+    results = run(config, quiet())
+    text = config.data.read_text()
+    config.data.write_text(text.replace("park", "school"))
+    for resume in (False, True):
+        with pytest.raises(mg.MgnpError, match="other contents of --data, which changed since"):
+            (run if resume else ensured)(dataclasses.replace(config, resume=resume), quiet())
+    config.data.write_text(text)
+    assert ensured(config, quiet()) == results
+    # What was begun before checksums were taken is known by its settings.
+    file = config.out / "config.json"
+    settings = json.loads(file.read_text())
+    assert list(settings.pop("checksums")) == ["data"]
+    file.write_text(json.dumps(settings))
+    assert ensured(config, quiet()) == results
+
+
+def test_a_checkpoint_or_circuit_that_has_changed_is_noticed(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    folder, like = tmp_path / "model", tmp_path / "like"
+    folder.mkdir()
+    like.mkdir()
+    (folder / "model.safetensors").write_bytes(b"abc")
+    masks = mg.full_masks(tiny.GPT2)
+    mg.Circuit(masks=masks, metadata={}).save(like / "circuit")
+    method = dataclasses.replace(config.config, like=like)
+    config = dataclasses.replace(config, model=str(folder), config=method)
+    assert config.out is not None
+    config.out.mkdir()
+    (config.out / "config.json").write_text(settings_text(config))
+    check_same(config.out, config)
+    # The same circuit, saved again.
+    shutil.rmtree(like / "circuit")
+    mg.Circuit(masks=masks, metadata={"note": "again"}).save(like / "circuit")
+    check_same(config.out, config)
+    (folder / "model.safetensors").write_bytes(b"other")
+    shutil.rmtree(like / "circuit")
+    other = masks | {"mlp_output": masks["mlp_output"].at[0, 0].set(0)}
+    mg.Circuit(masks=other, metadata={}).save(like / "circuit")
+    with pytest.raises(mg.MgnpError, match="other contents of --model and --like, which changed"):
+        check_same(config.out, config)
+
+
+def test_settings_that_were_not_there_at_all_are_named(config: RunConfig) -> None:
+    method: Any = mg.METHODS["node-pruning-published"]()
+    config = dataclasses.replace(config, method="", config=method)
+    assert config.out is not None
+    config.out.mkdir()
+    (config.out / "config.json").write_text(settings_text(config))
+    of_tasks = {**method.of_tasks, "boxes": method.of_tasks["ioi"]}
+    other = dataclasses.replace(config, config=dataclasses.replace(method, of_tasks=of_tasks))
+    with pytest.raises(mg.MgnpError, match="was run with another .*epochs"):
+        check_same(config.out, other)
 
 
 def test_settings_that_are_infinite_are_the_same_again(config: RunConfig) -> None:
@@ -157,7 +256,25 @@ def test_a_run_is_done_though_its_states_stay(
     with monkeypatch.context() as patch:
         patch.setattr(os, "rmdir", denied)
         results = run(config, quiet())
+    assert (config.out / "resume").exists()
     assert ensured(config, quiet()) == results
+    assert not (config.out / "resume").exists()
+
+
+def test_a_full_disk_leaves_the_circuit_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for note in ("first", "second"):
+        circuit = mg.Circuit(masks=mg.full_masks(tiny.GPT2), metadata={"note": note})
+        run_folder.save_circuit(tmp_path, circuit)
+
+    def full(*others: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(mg.MgnpError, match="circuit cannot be written .*No space left"):
+        run_folder.save_circuit(tmp_path, circuit)
+    assert mg.load_circuit(tmp_path).metadata["note"] == "second"
 
 
 def test_a_run_that_was_killed_while_it_measured_does_not_search_again(
