@@ -55,8 +55,8 @@ def read_object(file: Path, mend: str = "fetch it again") -> dict[str, Any]:
         # Opening a pipe may wait for good, and a device may have no end.
         if not file.is_file():
             raise MgnpError(f"{file} is no plain file, wanted one with a JSON object; {mend}")
-        with file.open("rb") as opened:
-            raw = opened.read(LARGEST_FILE + 1)
+        with file.open("rb") as stream:
+            raw = stream.read(LARGEST_FILE + 1)
         if len(raw) > LARGEST_FILE:
             size = max(size, len(raw))
             raise MgnpError(f"{file} has {size:,} bytes, wanted at most {LARGEST_FILE:,}; {mend}")
