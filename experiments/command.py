@@ -16,7 +16,7 @@ from rich.console import Console
 import mgnp_jax as mg
 from mgnp_jax.cachedir import cache_root
 from mgnp_jax.methods import DEFAULT
-from mgnp_jax.passes.memory import give_back_early
+from mgnp_jax.passes.memory import give_back_early, said_if_short
 from mgnp_jax.passes.sharding import check_device
 from mgnp_jax.report.screen import Screen, flush_quietly, show_what_can_be_shown
 from mgnp_jax.report.text import printable
@@ -45,7 +45,8 @@ def command(config_type: type[Any], main: Callable[[Any, Console], Any]) -> None
             config_type = with_method(config_type, sys.argv[1:])
         config = tyro.cli(config_type)
         check_device()
-        main(config, console)
+        with said_if_short():
+            main(config, console)
     except mg.MgnpError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -87,12 +87,15 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     same = (
         (own, data.seed, limit) == (True, origin["seed"], meta.get("test_prompts"))
         and data.checksum() == meta.get("data_checksum")
+        and data.metric in ("", origin["metric"])
         and mg.checksum(model.params) == meta.get("weights_checksum")
     )
     figures = evaluate_with_bar(model, circuit, test, console)
     saved = meta.get("figures") if same else None
     if not same:
-        console.print("Other prompts or weights than the run's, so without its figures beside")
+        console.print(
+            "Other prompts, weights or metric than the run's, so without its figures beside"
+        )
     elif saved is None:
         console.print("The circuit was saved without figures, so there are none to show beside")
     if own and data.seed != origin["seed"]:

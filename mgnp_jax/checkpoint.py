@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mgnp_jax.files import reserve
+from mgnp_jax.files import LARGEST_FILE, read_object, reserve
 from mgnp_jax.types import MgnpError
 
 MOST_BYTES = 2**30
@@ -52,13 +52,20 @@ def save_trees(path: Path, trees: Mapping[str, Any], metadata: dict[str, Any]) -
       metadata: JSON-serialisable.
 
     Raises:
-      MgnpError: if the folder holds something already, or its name is not text.
+      MgnpError: if the folder holds something already, its name is not text, or the metadata is
+        larger than `load_trees` reads.
     """
     from orbax.checkpoint import v1 as ocp
 
     path = checked_path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise MgnpError(f"{path} is not an empty folder; pass a new one, nothing was written")
+    # Half for what Orbax writes beside it.
+    if (size := len(json.dumps(metadata))) > LARGEST_FILE // 2:
+        raise MgnpError(
+            f"the metadata of {path} comes to {size:,} bytes of JSON, wanted at most "
+            f"{LARGEST_FILE // 2:,}; keep long lists in a file of their own, nothing was written"
+        )
     # NumPy leaves are read back on any machine, whatever devices wrote them.
     host = jax.tree.map(np.asarray, dict(trees))
     with _without_its_warnings():
@@ -89,8 +96,7 @@ def load_trees(
         raise MgnpError(f"{path} is not a folder; wanted one that circuit.save() wrote")
     try:
         _check_files(path)
-        text = (path / "_CHECKPOINT_METADATA").read_text(encoding="utf-8")
-        metadata = dict(json.loads(text)["custom_metadata"])
+        metadata = dict(read_object(path / "_CHECKPOINT_METADATA")["custom_metadata"])
         there = {folder.name for folder in path.iterdir() if folder.is_dir()}
         wanted = sorted(there if names is None else there & set(names))
         stores = {name: _stores(path / name) for name in wanted}

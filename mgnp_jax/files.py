@@ -47,14 +47,21 @@ def read_object(file: Path, mend: str = "fetch it again") -> dict[str, Any]:
       The object.
 
     Raises:
-      MgnpError: if it cannot be read, is too large for what it should be, not JSON, or holds
-        something else.
+      MgnpError: if it cannot be read, is no plain file, too large for what it should be, not
+        JSON, or holds something else.
     """
     try:
-        if (size := file.stat().st_size) > LARGEST_FILE:
+        size = file.stat().st_size
+        # Opening a pipe may wait for good, and a device may have no end.
+        if not file.is_file():
+            raise MgnpError(f"{file} is no plain file, wanted one with a JSON object; {mend}")
+        with file.open("rb") as stream:
+            raw = stream.read(LARGEST_FILE + 1)
+        if len(raw) > LARGEST_FILE:
+            size = max(size, len(raw))
             raise MgnpError(f"{file} has {size:,} bytes, wanted at most {LARGEST_FILE:,}; {mend}")
         # A byte-order mark, as editors on Windows write it, is let pass.
-        parsed = json.loads(file.read_text(encoding="utf-8-sig"))
+        parsed = json.loads(raw.decode("utf-8-sig"))
     except OSError as error:
         raise MgnpError(f"{file} cannot be read: {shown(str(error))}; {mend}") from None
     except RecursionError:

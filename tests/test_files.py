@@ -34,6 +34,14 @@ def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
         read_object(tmp_path / "x.json")
 
 
+def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    for name in ("pipe.json", "zero.json"):
+        with pytest.raises(mg.MgnpError, match=f"{name} is no plain file"):
+            read_object(tmp_path / name)
+
+
 def test_what_to_do_is_said_by_whoever_reads(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
     with pytest.raises(mg.MgnpError, match="x.json cannot be read: .*; fetch it again"):

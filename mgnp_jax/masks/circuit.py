@@ -34,6 +34,17 @@ METADATA: dict[str, Any] = {
 }
 """Types of what the commands read of a circuit's metadata, where it is there and not null."""
 
+PROJECTED = ("attn_projected", "mlp_projected")
+"""Sites that models with a norm after each block have beside the others."""
+
+SITES = {
+    EMBEDDING: ("width",),
+    "attn_z": ("layers", "heads", "head_width"),
+    "mlp_hidden": ("layers", "mlp_width"),
+    **dict.fromkeys(("attn_out", "mlp_out", *PROJECTED), ("layers", "width")),
+}
+"""Axes of the constants that a circuit may give to pruned nodes, by site."""
+
 LEAST = {"seed": 0, "extra_corruptions": 0, "test_prompts": 1}
 """Least that the numbers among it may be."""
 
@@ -179,3 +190,21 @@ def _check_trees(what: str, trees: dict[str, Any]) -> None:
                     f"{what}: {tree_name} {name} has the shape {np.shape(leaf)}, beside the other "
                     f"masks wanted {wanted.get(name, 'nothing of that name')}"
                 )
+    if "ablation_values" in trees:
+        _check_constants(what, trees["ablation_values"], sizes)
+
+
+def _check_constants(what: str, constants: dict[str, Any], sizes: dict[str, int]) -> None:
+    """Refuses constants of other sites or shapes than a model of the masks' shape has."""
+    if EMBEDDING not in constants or set(constants) - set(SITES):
+        raise MgnpError(
+            f"{what}: the ablation_values are of {', '.join(sorted(map(str, constants)))}; wanted "
+            f"{EMBEDDING}, and none but {', '.join(SITES)}"
+        )
+    for name, leaf in constants.items():
+        wanted = tuple(sizes[axis] for axis in SITES[name])
+        if np.shape(leaf) != wanted:
+            raise MgnpError(
+                f"{what}: ablation_values {name} has the shape {np.shape(leaf)}, beside the masks "
+                f"wanted {wanted}"
+            )

@@ -95,6 +95,8 @@ def _search(origin: Record, method: Any) -> Record:
         "model config": origin["config_hash"],
         "weights": origin["weights_checksum"],
         "prompts": origin["data_checksum"],
+        # Checksums are of arrays; it is a function.
+        "metric": origin["origin"]["metric"] or None,
         "key": origin["key"],
     }
 

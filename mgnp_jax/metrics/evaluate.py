@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from mgnp_jax.masks.circuit import Circuit
+from mgnp_jax.masks.circuit import PROJECTED, Circuit
 from mgnp_jax.masks.granularities import as_bool, check_masks
 from mgnp_jax.masks.hierarchy import check_acting
 from mgnp_jax.metrics.per_prompt import PerPrompt, collect, per_prompt, summarise
@@ -118,6 +118,12 @@ def _checked(model_config: ModelConfig, name: str, circuit: Circuit | Masks) -> 
                 f"{name!r} was found on a model whose config has the hash {wanted}, this one's is "
                 f"{own}: another family, or another constant of the same shape. "
                 f"Load the model it was found on ({circuit.metadata.get('model', 'unknown')})"
+            )
+        beyond = set(circuit.ablation_values or {}) & set(PROJECTED)
+        if beyond and not model_config.norm_after:
+            raise MgnpError(
+                f"{name!r} gives constants to {', '.join(sorted(beyond))}, which this model lacks; "
+                f"load the model it was found on ({circuit.metadata.get('model', 'unknown')})"
             )
     masks = as_bool(masks)
     # Of the caller of `evaluate`.

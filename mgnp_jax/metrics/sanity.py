@@ -12,7 +12,8 @@ import numpy as np
 from mgnp_jax.metrics.evaluate import check_logits, check_prompts
 from mgnp_jax.metrics.scores import answered_rightly, kl_divergence, score
 from mgnp_jax.models.hub import Model
-from mgnp_jax.passes.caching import cache_logits
+from mgnp_jax.passes.caching import cache_logits, prompts_at_once
+from mgnp_jax.passes.spans import spans_of
 from mgnp_jax.types import Answers, Batch
 
 PROMPTS = 64
@@ -50,10 +51,11 @@ def check_task(model: Model, batch: Batch) -> list[str]:
     """
     check_prompts(model.config, batch)
     some = batch.take(slice(PROMPTS))
-    answers = []
+    answers: list[np.ndarray] = []
+    at_once = prompts_at_once(model.config, spans_of(some, share_prefix=False))
     for tokens in (some.clean, some.corrupted):
         one = some.replace(clean=tokens)  # type: ignore[attr-defined]
-        answers.append(cache_logits(model.config, model.params, one, PROMPTS))
+        answers.append(cache_logits(model.config, model.params, one, at_once))
     kl, right, before, after = jax.device_get(_compared(some, *answers))
     check_logits(model, kl, np.arange(len(some)))
     found = _of_answers(right, some.targets.answers)

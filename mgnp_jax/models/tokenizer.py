@@ -36,6 +36,13 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     """
     if not any((directory / name).exists() for name in ("tokenizer.json", "vocab.json")):
         return None
+    for file in directory.iterdir():
+        # Whichever transformers opens: it may wait for good at a pipe.
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise MgnpError(
+                f"{file} is neither a file nor a folder; wanted the files "
+                f"{', '.join(TOKENIZER_FILES)} as transformers writes them. Fetch them again"
+            )
     config = _config(directory / "tokenizer_config.json")
     # Imported here: transformers takes seconds to import, and evaluation on token arrays
     # does without. Most of them go to the classes of single models, which a tokenizer that

@@ -20,8 +20,12 @@ the system's cache, and leaves the machine to others."""
 INNER = 9
 """Arrays as large as a layer's values that a step keeps of them."""
 
-COMPILING = 300 * 2**20
-"""Bytes that compiling a step takes for a while."""
+PLAIN = 4
+"""Arrays as large as a layer's values that a plain pass needs at once, of each stream."""
+
+COMPILING = 400 * 2**20
+"""Bytes that compiling steps and measuring takes for a while, and what is left of it in pieces; as
+seen of a whole run on SmolLM2."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +35,8 @@ class Budget:
     Attributes:
       total: most that the whole run may take.
       taken: before any plain pass: weights and programs.
-      temporaries: most that steps take beside it: their own arrays, what is left of the model,
-        and what compilers leave behind.
+      temporaries: most that steps or plain passes take beside it: their own arrays, what is left
+        of the model, and what compilers leave behind.
       room: what is left for values of plain passes, and what other places have.
     """
 
@@ -54,7 +58,12 @@ class Budget:
 
 
 def budget_of(
-    execution: Execution, model_config: ModelConfig, params: Params, sizes: Sizes, prompts: int
+    execution: Execution,
+    model_config: ModelConfig,
+    params: Params,
+    sizes: Sizes,
+    prompts: int,
+    length: int,
 ) -> Budget:
     """Divides the memory there is.
 
@@ -64,6 +73,7 @@ def budget_of(
       params: its weights.
       sizes: of a step's arrays.
       prompts: of a step that run at once.
+      length: tokens that whole prompts are filled up to.
     """
     free, taken = free_on_device(), resident()
     host, asked = free_on_host() + taken, execution.memory_gib
@@ -71,6 +81,8 @@ def budget_of(
     if execution.compact and not execution.lockstep:
         # What is left of the layers is a copy of their weights.
         temporaries += weight_bytes(params["blocks"])
+    # They run before any step, while kept values fill their room.
+    temporaries = max(temporaries, plain_bytes(model_config, sizes, prompts, length))
     if free is None:
         # Compilers let go of theirs only after the step that they have compiled.
         temporaries += COMPILING
@@ -105,8 +117,47 @@ def step_bytes(model_config: ModelConfig, sizes: Sizes, prompts: int) -> int:
     inner = c.layers * sizes.tokens * INNER * (z + c.mlp_width + c.width)
     seen = sizes.positions * (sizes.prefix + sizes.positions)
     attention = 2 * c.layers * prompts * c.heads * seen
-    kept = sizes.tokens * (c.layers * (z + c.mlp_width + 2 * c.width) + c.width)
+    kept = kept_floats(c, sizes.tokens)
     return 4 * (inner + attention + 2 * kept + INNER * prompts * c.vocab_size)
+
+
+def plain_bytes(model_config: ModelConfig, sizes: Sizes, prompts: int, length: int) -> int:
+    """About what both plain passes of whole prompts take while they run, their results included.
+
+    Args:
+      model_config: the model's shape.
+      sizes: of the arrays.
+      prompts: B.
+      length: T of attention's grid.
+    """
+    c = model_config
+    inner = PLAIN * sizes.whole * (c.heads * c.head_width + c.mlp_width + c.width)
+    prefix = 2 * c.layers * prompts * sizes.prefix * c.kv_heads * c.head_width
+    results = kept_floats(c, sizes.tokens) + prefix + prompts * c.vocab_size
+    # Two streams; results lie on the device and, as they are put away, in host memory.
+    return 2 * (4 * inner + attention_bytes(c, prompts, length) + 4 * results)
+
+
+def attention_bytes(model_config: ModelConfig, prompts: int, length: int) -> int:
+    """Scores and weights of a layer's attention, in float32.
+
+    Args:
+      model_config: the model's shape.
+      prompts: B.
+      length: T of the grid.
+    """
+    return 2 * 4 * prompts * model_config.heads * length**2
+
+
+def kept_floats(model_config: ModelConfig, tokens: int) -> int:
+    """How many numbers are kept of the corrupted run's tokens.
+
+    Args:
+      model_config: the model's shape.
+      tokens: K.
+    """
+    c = model_config
+    return tokens * (c.layers * (c.heads * c.head_width + c.mlp_width + 2 * c.width) + c.width)
 
 
 def weight_bytes(params: Params) -> int:

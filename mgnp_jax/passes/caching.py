@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.passes.budget import attention_bytes
 from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
 from mgnp_jax.passes.node_forward import answer_logits
 from mgnp_jax.passes.node_values import CorruptedRun
 from mgnp_jax.passes.spans import Sizes, Spans, packed_tokens, spans_of
-from mgnp_jax.passes.storage import Place, empty, give_up_pages
+from mgnp_jax.passes.storage import Place, empty, put
 from mgnp_jax.types import AblationValues, Batch, Params
 
 CHUNK_BYTES = 2**28
@@ -72,14 +73,17 @@ def chunk_rows(prompts: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
 
 
 def prompts_at_once(model_config: ModelConfig, spans: Spans) -> int:
-    """How many prompts run together where none are kept: at most 64, whose values fit in a bound.
+    """How many prompts run together where none are kept: at most 64.
+
+    Their values fit in a bound, and attention's scores and weights of one layer in as much again.
 
     Args:
       model_config: the model's shape.
       spans: of N prompts.
     """
     each = cache_bytes(model_config, spans) / len(spans.lengths)
-    return int(min(max(CHUNK_BYTES // each, 1), 64))
+    attention = 2 * attention_bytes(model_config, 1, int(spans.lengths.max()))
+    return int(min(max(CHUNK_BYTES // max(each, attention), 1), 64))
 
 
 def cache_runs(
@@ -154,7 +158,7 @@ def joined(
     """
     # Which axis goes along what is real: site values and prefixes have the layers before it.
     axes: list[tuple[int, int]] = []
-    kept: list[np.ndarray] = []
+    kept: list[Any] = []
     structure: Any = None
     at = np.zeros(2, int)
     for chunk in chunks:
@@ -171,15 +175,9 @@ def joined(
                 )
                 for leaf, (axis, of) in zip(leaves, axes, strict=True)
             ]
-        for whole, leaf, (axis, of) in zip(kept, leaves, axes, strict=True):
-            before = (slice(None),) * axis
-            whole[*before, at[of] : at[of] + step[of]] = leaf[*before, : step[of]]
-            give_up_pages(whole)
+        for i, (leaf, (axis, of)) in enumerate(zip(leaves, axes, strict=True)):
+            kept[i] = put(kept[i], leaf, int(at[of]), int(step[of]), axis)
         at += step
-    if place == "device":
-        # Each freed once it is there, so that no two copies of all stand side by side.
-        for i in range(len(kept)):
-            kept[i] = jax.device_put(kept[i])  # type: ignore[call-overload]
     return jax.tree.unflatten(structure, kept)
 
 

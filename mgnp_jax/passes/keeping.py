@@ -72,7 +72,8 @@ def keep_what_fits(
     common = largest(
         each.spans.sizes(rows for rows, _ in chunk_rows(len(each.batch), at_once)) for each in found
     )
-    budget = budget_of(execution, model_config, params, common, at_once)
+    length = max(batch.clean.shape[1] for batch in splits)
+    budget = budget_of(execution, model_config, params, common, at_once, length)
     if execution.cache != "dataset":
         told = f"Memory: {budget}; nothing is kept (--cache {execution.cache})"
         on_record({"passing": True, "text": told})

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import psutil
+
+from mgnp_jax.types import MgnpError
 
 SPARE_MEMORY = 0.05
 """Share of the machine's memory below which what can lie in files is put there, at most a GiB."""
@@ -65,6 +68,26 @@ def is_short(cgroup: Path = CGROUP) -> bool:
     """
     free, total = _host(cgroup)
     return free < min(SPARE_MEMORY * total, 2**30)
+
+
+@contextlib.contextmanager
+def said_if_short() -> Iterator[None]:
+    """For programs: what ends because memory has run out says so, and what takes less.
+
+    Raises:
+      MgnpError: instead of XLA's error and of Python's own.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and OUT_OF_MEMORY not in str(error):
+            raise
+        told = (str(error).splitlines() or ["MemoryError"])[0][:300]
+        raise MgnpError(
+            f"memory has run out ({told}). End other programs, or use shorter prompts or a smaller "
+            "model; a search takes less with --cache-on disk or a smaller --memory-gib, which "
+            "change nothing that is found, and with a larger --accumulate or --remat"
+        ) from error
 
 
 def free_on_device() -> int | None:

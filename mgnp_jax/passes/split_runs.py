@@ -18,7 +18,7 @@ from mgnp_jax.passes.compaction import Compaction, Segment, narrow_values
 from mgnp_jax.passes.node_values import CorruptedRun
 from mgnp_jax.passes.spans import Sizes, Spans, packed_tokens
 from mgnp_jax.passes.storage import Room, lies_in_file, moved_to_file
-from mgnp_jax.types import AblationValues, Batch, Params
+from mgnp_jax.types import AblationValues, Batch, MgnpError, Params
 
 AT_ONCE = 16
 """Prompts whose kept values are copied at a time."""
@@ -144,7 +144,11 @@ class SplitRuns:
             assert isinstance(kept.corrupted, CorruptedRun)
             corrupted = _narrow(self.model_config, compaction.segments, kept.corrupted)
         else:
-            _, corrupted = joined(itertools.chain([first], rest), *total, place)
+            try:
+                _, corrupted = joined(itertools.chain([first], rest), *total, place)
+            except MgnpError:
+                # The disk has filled up since its room was counted, or was never counted.
+                return None
         return dataclasses.replace(kept, corrupted=corrupted)  # type: ignore[type-var]
 
     def _narrowed(self, runs: CachedRuns) -> CachedRuns:

@@ -8,6 +8,7 @@ nobody else wants that memory, and are not this process's.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import mmap
 import shutil
@@ -15,6 +16,8 @@ import sys
 import tempfile
 from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mgnp_jax.cachedir import cache_root
@@ -99,17 +102,19 @@ def free_on_disk() -> int:
         return 0
 
 
-def empty(shape: tuple[int, ...], dtype: Any, place: Place) -> np.ndarray:
-    """An array to be filled, in host memory or in a file.
+def empty(shape: tuple[int, ...], dtype: Any, place: Place) -> Any:
+    """An array to be filled by `put`.
 
     Args:
       shape: of it.
       dtype: of it.
-      place: `"device"` is filled in host memory first.
+      place: JAX's array on the device, NumPy's elsewhere.
 
     Raises:
       MgnpError: if the file cannot be made.
     """
+    if place == "device":
+        return jnp.zeros(shape, dtype)
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if place != "disk" or not size:
         return np.empty(shape, dtype)
@@ -124,6 +129,42 @@ def empty(shape: tuple[int, ...], dtype: Any, place: Place) -> np.ndarray:
             f"({error.strerror}); name a folder on another disk in MGNP_JAX_CACHE, or allow more "
             "memory (--memory-gib)"
         ) from None
+
+
+def put(whole: Any, part: Any, start: int, count: int, axis: int) -> Any:
+    """Fills a stretch of an array that `empty` made; no second copy of it is made on the way.
+
+    Args:
+      whole: [...]; not used again if it is on the device.
+      part: [...], longer than the stretch perhaps.
+      start: where the stretch begins.
+      count: how long it is.
+      axis: along which: 0, or 1 after the layers.
+
+    Returns:
+      The array, filled there.
+    """
+    if not isinstance(whole, np.ndarray):
+        return _put_on_device(whole, part, start, count, axis)
+    before = (slice(None),) * axis
+    whole[*before, start : start + count] = part[*before, :count]
+    give_up_pages(whole)
+    return whole
+
+
+@functools.partial(jax.jit, static_argnums=4, donate_argnums=0)
+def _put_on_device(
+    whole: jax.Array, part: jax.Array, start: jax.Array, count: jax.Array, axis: int
+) -> jax.Array:
+    # Written as one window of one size, as a scatter might copy the whole, and another size would
+    # be compiled anew; what only fills the part up leaves what is there.
+    size = min(part.shape[axis], whole.shape[axis])
+    first = jnp.minimum(start, whole.shape[axis] - size)
+    at = first - start + jnp.arange(size)
+    new = jnp.take(part, jnp.clip(at, 0, size - 1), axis=axis)
+    old = jax.lax.dynamic_slice_in_dim(whole, first, size, axis)
+    inside = jnp.expand_dims((at >= 0) & (at < count), [i for i in range(part.ndim) if i != axis])
+    return jax.lax.dynamic_update_slice_in_dim(whole, jnp.where(inside, new, old), first, axis)
 
 
 def lies_in_file(array: Any) -> bool:

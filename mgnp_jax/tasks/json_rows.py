@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import collections
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -104,8 +105,8 @@ def _once(pairs: list[tuple[str, Any]]) -> Any:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
-    names = [name for name, _ in pairs]
-    twice = next(name for name in names if names.count(name) > 1)
+    counts = collections.Counter(name for name, _ in pairs)
+    twice = next(name for name, count in counts.items() if count > 1)
     return Unusable(f"the field {shown(twice)} is there twice")
 
 

@@ -20,6 +20,9 @@ EXTRA_CORRUPTIONS = 3
 any, so that what closed nodes are given differs each time. Meant against overfitting to the few
 clean prompts there are."""
 
+MOST_CORRUPTIONS = 1_000
+"""More would fill the memory, whoever asks for them: a circuit's metadata may be a stranger's."""
+
 # A stream of prompts that repeats itself this often in a row has nothing new to give.
 _PATIENCE = 2_000
 
@@ -112,8 +115,14 @@ def build(
       and validation keep their counts and the test split takes what is left.
 
     Raises:
-      MgnpError: if fewer prompts exist than training, validation and one test prompt need.
+      MgnpError: if fewer prompts exist than training, validation and one test prompt need, or
+        more than `MOST_CORRUPTIONS` corrupted ones are asked for.
     """
+    if not 0 <= extra_corruptions <= MOST_CORRUPTIONS:
+        raise MgnpError(
+            f"extra_corruptions must be from 0 to {MOST_CORRUPTIONS:,}, got {extra_corruptions:,}; "
+            "ask for fewer (--extra-corruptions), or for other prompts than the circuit says"
+        )
     before = prefix_of(tokenizer, prefix)
     pairs = distinct_pairs(task, tokenizer, seed)
     train, validation = task.counts.train, task.counts.validation

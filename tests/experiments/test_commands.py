@@ -211,6 +211,11 @@ def test_a_file_is_measured_again_as_the_run_had_it(
         printed = capsys.readouterr().out
         assert "Saved" in printed and "Prompts begin with 'Then' (id " in printed
         assert "measured on 8 test prompts of" in " ".join(printed.split())
+    # By another metric there is nothing to compare with.
+    again = ("--data", file, "--metric", "logit_difference")
+    assert call_here("experiments.evaluate", "--circuit", out, *again) == 0
+    printed = capsys.readouterr().out
+    assert "Saved" not in printed and "Other prompts, weights or metric" in printed
     copy.write_text("\n".join(map(json.dumps, rows[::-1])))
     assert call_here("experiments.evaluate", "--circuit", out, "--data", copy) == 0
     assert "measured on 20 test prompts of theirs" in " ".join(capsys.readouterr().out.split())

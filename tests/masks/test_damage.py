@@ -20,6 +20,7 @@ import tensorstore as ts
 
 import mgnp_jax as mg
 from mgnp_jax.checkpoint import save_trees
+from mgnp_jax.files import LARGEST_FILE
 from mgnp_jax.masks.circuit import TREES
 from tests import tiny
 from tests.masks.test_circuit import a_circuit
@@ -233,6 +234,14 @@ NAN = np.full((3, 4), np.nan, np.float32)
         ),
         ({"masks": masks(), "log_alpha": masks()}, "log_alpha attention_blocks is bool"),
         ({"masks": masks(), "ablation_values": {"embedding": NAN}}, "not numbers"),
+        (
+            {"masks": masks(), "ablation_values": {"x": np.ones(3, np.float32)}},
+            "ablation_values are of x; wanted embedding",
+        ),
+        (
+            {"masks": masks(), "ablation_values": {"embedding": np.ones(7, np.float32)}},
+            r"ablation_values embedding has the shape \(7,\), beside the masks wanted \(12,\)",
+        ),
         ({"masks": {"deeper": masks()}}, "wanted attention_blocks"),
     ],
 )
@@ -336,3 +345,17 @@ def test_metadata_that_the_commands_cannot_read_is_refused(
     known = {"model": "m", "origin": {"seed": 0, "metric": None}, "figures": None, "mine": [1]}
     mg.Circuit(masks=masks(), metadata=known).save(tmp_path / "known")
     assert mg.load_circuit(tmp_path / "known").metadata == known
+
+
+def test_metadata_larger_than_what_is_read_is_neither_read_nor_written(
+    saved: tuple[Path, Files], tmp_path: Path
+) -> None:
+    shutil.copytree(saved[0], tmp_path / "c")
+    with (tmp_path / "c" / METADATA).open("ab") as file:
+        file.truncate(LARGEST_FILE + 1)
+    with pytest.raises(mg.MgnpError, match="10,000,001 bytes, wanted at most 10,000,000"):
+        mg.load_circuit(tmp_path / "c")
+    circuit = mg.Circuit(masks=masks(), metadata={"mine": "x" * LARGEST_FILE})
+    with pytest.raises(mg.MgnpError, match="wanted at most 5,000,000; .*nothing was written"):
+        circuit.save(tmp_path / "new")
+    assert not (tmp_path / "new").exists()

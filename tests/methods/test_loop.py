@@ -20,6 +20,7 @@ from mgnp_jax.methods.node_pruning import loop, schedule, state
 from mgnp_jax.methods.node_pruning.config import GateKind
 from mgnp_jax.methods.node_pruning.controller import Controller, next_controller
 from mgnp_jax.methods.node_pruning.step import train_step
+from mgnp_jax.methods.node_pruning.work import Work
 from mgnp_jax.passes import cached_runs, memory
 from mgnp_jax.passes.keeping import keep_what_fits
 from tests import tiny
@@ -385,9 +386,10 @@ def test_what_finds_no_memory_is_done_again_with_values_in_files(
         mg.discover(key, model, data, lean)
 
 
+@pytest.mark.parametrize("place", ["host", "device"])
 @pytest.mark.parametrize("room", [True, False], ids=["room", "none"])
 def test_values_go_to_files_when_the_machine_runs_short(
-    monkeypatch: pytest.MonkeyPatch, room: bool
+    monkeypatch: pytest.MonkeyPatch, room: bool, place: Any
 ) -> None:
     model = tiny.model("llama")
     expected = find(model, CONFIG)
@@ -398,9 +400,14 @@ def test_values_go_to_files_when_the_machine_runs_short(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(os, "posix_fallocate", full)
+    tried, in_files = [], Work.in_files
+    monkeypatch.setattr(Work, "in_files", lambda work: tried.append(1) or in_files(work))
     records: list[dict[str, Any]] = []
+    config = dataclasses.replace(CONFIG, execution=mg.Execution(cache_on=place))
     got = mg.discover(
-        *(jax.random.key(0), model, tiny.data(model.config), CONFIG), on_record=records.append
+        *(jax.random.key(0), model, tiny.data(model.config), config), on_record=records.append
     )
     assert sum("runs short" in record.get("text", "") for record in records) == room
+    # What was refused once is not copied again at each logged step.
+    assert len(tried) == 1
     chex.assert_trees_all_equal(got.log_alpha, expected.log_alpha)

@@ -149,3 +149,16 @@ def test_prompts_on_which_the_model_itself_gives_no_numbers_are_shown(mini: mg.M
         mg.discover(jax.random.key(0), model, data, config)
     text = mini.tokenizer.decode(np.asarray(data.train.clean)[5].tolist())
     assert f"the whole model gives none, rows 5 ({text!r})" in str(error.value)
+
+
+def test_a_search_by_another_metric_is_another_search(tmp_path: Path) -> None:
+    model, config = tiny.model("gpt2"), dataclasses.replace(CONFIG, steps=2)
+    data = dataclasses.replace(tiny.data(model.config), metric="logit_difference")
+    for metric in ("logit_difference", "best_difference"):
+        other = dataclasses.replace(data, metric=metric)
+        with contextlib.closing(States(tmp_path)) as states:
+            if metric == data.metric:
+                mg.discover(jax.random.key(0), model, other, config, saves=states)
+                continue
+            with pytest.raises(mg.MgnpError, match="of a search with another metric"):
+                mg.discover(jax.random.key(0), model, other, config, saves=states)

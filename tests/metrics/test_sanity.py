@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 import mgnp_jax as mg
+from mgnp_jax.metrics import sanity
 from mgnp_jax.metrics.sanity import check_circuit, check_task
 from tests import tiny
 
@@ -95,3 +97,20 @@ def test_nothing_is_said_of_a_built_in_task(mini: mg.Model) -> None:
     # The one with a hundred answers, about half of them right.
     data = mg.load_task("gt", mini.tokenizer, seed=0)
     assert check_task(mini, data.validation) == []
+
+
+def test_long_prompts_are_looked_at_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.model("gpt2")
+    batch = tiny.batch(model.config, rows=20)
+    expected = check_task(model, batch)
+    sizes: list[int] = []
+    real = sanity.cache_logits
+
+    def watched(*args: Any) -> np.ndarray:
+        sizes.append(args[-1])
+        return real(*args)
+
+    monkeypatch.setattr(sanity, "cache_logits", watched)
+    monkeypatch.setattr("mgnp_jax.passes.caching.CHUNK_BYTES", 10_000)
+    assert check_task(model, batch) == expected
+    assert sizes[0] < 5

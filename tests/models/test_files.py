@@ -65,7 +65,7 @@ def test_a_folder_that_may_not_be_read_is_said(
         raise PermissionError(13, "Permission denied", str(self))
 
     checkpoint(tmp_path)
-    monkeypatch.setattr(Path, "read_text", denied)
+    monkeypatch.setattr(Path, "open", denied)
     refused(tmp_path, "cannot be read: .*Permission denied")
 
 

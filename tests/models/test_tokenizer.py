@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,15 @@ def test_damaged_tokenizers_are_refused_in_our_own_words(
         # transformers falls back on what tokenizer.json says.
         assert "NoSuchTokenizer" in text
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "tokenizer.json", "added_tokens.json"])
+def test_a_pipe_among_its_files_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    wordy.folder(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(mg.MgnpError, match=f"{name} is neither a file nor a folder"):
+        load_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize("named", [None, "MyTokenizer", "PreTrainedTokenizerFast"])

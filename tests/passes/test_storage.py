@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
-from mgnp_jax.passes import memory, storage
-from mgnp_jax.passes.budget import budget_of, step_bytes
+from mgnp_jax.models.weights import init_params
+from mgnp_jax.passes import cached_runs, memory, storage
+from mgnp_jax.passes.budget import budget_of, plain_bytes, step_bytes
+from mgnp_jax.passes.caching import cache_runs, prompts_at_once
 from mgnp_jax.passes.compaction import Compaction, compacted, plan_for, what_stays
 from mgnp_jax.passes.keeping import keep_what_fits
-from mgnp_jax.passes.spans import Sizes
+from mgnp_jax.passes.packing import pack
+from mgnp_jax.passes.spans import Sizes, Spans, spans_of
 from mgnp_jax.passes.split_runs import SplitRuns
 from mgnp_jax.passes.storage import Room
 from tests import tiny
@@ -91,13 +94,58 @@ def test_files_go_with_the_process(cache: Path) -> None:
     assert not storage.lies_in_file(storage.empty((3,), np.float32, "host"))
 
 
-def test_full_disk_is_said_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def full(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+
+def test_full_disk_is_said_before_any_prompt_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "posix_fallocate", full)
+    records: list[dict[str, Any]] = []
     with pytest.raises(mg.MgnpError, match="No space left on device.*MGNP_JAX_CACHE"):
-        storage.empty((3, 5), np.float32, "disk")
+        found(tiny.model("gpt2"), records, cache_on="disk")
+    assert len(records) == 1 and "in files" in records[0]["text"]
+
+
+def test_a_disk_that_fills_up_does_not_end_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.model("gpt2")
+    expected = found(model, [])
+    records: list[dict[str, Any]] = []
+
+    def fill(record: dict[str, Any]) -> None:
+        records.append(record)
+        # All plain passes are kept by then.
+        if "loss" in record:
+            monkeypatch.setattr(os, "posix_fallocate", full)
+
+    execution = dataclasses.replace(CONFIG.execution, cache_on="disk")
+    config = dataclasses.replace(CONFIG, execution=execution)
+    got = mg.discover(*(jax.random.key(0), model, tiny.data(model.config), config), on_record=fill)
+    assert sum("cost" in record for record in records) >= 2
+    chex.assert_trees_all_equal(got.log_alpha, expected.log_alpha)
+
+
+def test_nothing_is_gathered_in_host_memory_on_its_way_to_a_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny.model("llama")
+    c, batch = model.config, tiny.batch(model.config, rows=10, shared=3)
+    spans = spans_of(batch)
+    # Chunks of 4, the last one filled up.
+    at_host = cache_runs(c, model.params, batch, 4, spans, place="host")
+    largest = max(leaf.nbytes for leaf in jax.tree.leaves(at_host.corrupted))
+    made: list[int] = []
+    real = np.empty
+
+    def watched(*args: Any, **kwargs: Any) -> np.ndarray:
+        array = real(*args, **kwargs)
+        made.append(array.nbytes)
+        return array
+
+    monkeypatch.setattr(np, "empty", watched)
+    on_device = cache_runs(c, model.params, batch, 4, spans, place="device")
+    assert on_device.on_device and max(made, default=0) < largest / 2
+    chex.assert_trees_all_equal(on_device.corrupted, at_host.corrupted)
+    np.testing.assert_array_equal(on_device.base_logits, at_host.base_logits)
 
 
 def test_fastest_place_with_room() -> None:
@@ -177,7 +225,7 @@ def test_budget_adds_up(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mgnp_jax.passes.budget.free_on_host", lambda: 5 * GIB)
 
     def budget(**kwargs: Any) -> Any:
-        return budget_of(mg.Execution(**kwargs), model.config, model.params, sizes, 4)
+        return budget_of(mg.Execution(**kwargs), model.config, model.params, sizes, 4, 15)
 
     # Half of what there is, this process's own included.
     assert budget().total == 3 * GIB
@@ -216,6 +264,39 @@ def test_step_bytes_are_those_of_compiled_steps() -> None:
     assert long[1] > 2 * long[0]
 
 
+@pytest.mark.parametrize("length", [40, 300])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_plain_bytes_are_those_of_compiled_passes(family: str, length: int) -> None:
+    widths = {"width": 96, "heads": 6, "head_width": 16, "mlp_width": 384}
+    kv = {"kv_heads": 6 if family == "gpt2" else 3, "context": 512}
+    c = dataclasses.replace(tiny.CONFIGS[family], **widths, **kv)
+    params = jax.eval_shape(lambda: init_params(jax.random.key(0), c))
+    rows, apart = 4, 10
+    ids = [jax.ShapeDtypeStruct((n,), np.int32) for n in (2 * rows * length, rows * apart)]
+    tokens = jax.ShapeDtypeStruct((2, rows * length), np.int32)
+    before = jax.ShapeDtypeStruct((rows, length - apart), np.int32)
+    whole = pack(np.full(rows, length), np.zeros(rows, int))
+    run: Any = cached_runs._run
+    used = run.lower(c, params, tokens, whole, ids[1], before, None).compile().memory_analysis()
+    total = used.temp_size_in_bytes + used.output_size_in_bytes
+    sizes = Sizes(rows * length, rows * apart, apart, length - apart)
+    assert total < plain_bytes(c, sizes, rows, length) < 2.5 * total
+
+
+def test_whole_prompts_are_planned_for_where_only_their_ends_differ() -> None:
+    model, asked = tiny.model("gpt2"), mg.Execution(memory_gib=3.0)
+    sizes = Sizes(whole=16 * 1010, tokens=160, positions=10, prefix=1000)
+    long = budget_of(asked, model.config, model.params, sizes, 16, 1010)
+    # Scores and weights of both streams alone.
+    assert long.temporaries > 4 * 4 * 16 * model.config.heads * 1010**2
+    assert long.room.host == long.total - long.taken - long.temporaries
+    # Measured prompt by prompt, too.
+    ends = Spans(lengths=np.full(64, 1010), starts=np.full(64, 1000))
+    wide = dataclasses.replace(model.config, heads=12, kv_heads=12)
+    assert prompts_at_once(wide, ends) == 1
+    assert prompts_at_once(wide, Spans(np.full(64, 20), np.full(64, 10))) == 64
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_container_has_what_it_may_take(tmp_path: Path, version: int) -> None:
     names = ("memory.max", "memory.current", "memory.stat", "inactive_file")
@@ -240,7 +321,25 @@ def test_a_container_has_what_it_may_take(tmp_path: Path, version: int) -> None:
 
 
 def test_giving_back_keeps_what_is_used() -> None:
-    array = np.arange(10**6)
+    # Too small to be mapped on their own: they stay with the process when they are freed.
+    arrays = [np.full(10**4, i, np.float64) for i in range(2000)]
+    before, kept = memory.resident(), arrays[::100]
+    size = sum(array.nbytes for array in arrays)
+    del arrays
     memory.give_back()
-    assert array[-1] == 10**6 - 1
-    assert memory.resident() > array.nbytes
+    assert before - memory.resident() > size / 2
+    assert [array[-1] for array in kept] == list(range(0, 2000, 100))
+
+
+def test_programs_say_what_takes_less_memory() -> None:
+    for error in (
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes\nat x"),
+        MemoryError(),
+    ):
+        with pytest.raises(mg.MgnpError, match="memory has run out .*--memory-gib") as said:
+            with memory.said_if_short():
+                raise error
+        assert "\n" not in str(said.value)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        with memory.said_if_short():
+            raise jax.errors.JaxRuntimeError("INTERNAL: RESOURCE")

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.models.tokenizer import load_tokenizer
+from mgnp_jax.tasks.json_rows import read_rows
 from mgnp_jax.tasks.problems import Problem, summary
 from tests import wordy
 
@@ -484,3 +486,13 @@ def test_a_list_that_a_killed_run_left_half_written_is_written_over(tmp_path: Pa
     (tmp_path / "left-out.txt.part").touch()
     summary([Problem("mine.jsonl:1", "not JSON", "it is not")], "mine", tmp_path / "left-out.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["left-out.txt"]
+
+
+def test_a_field_given_twice_among_many_is_found_at_once(tmp_path: Path) -> None:
+    names = [f"f{i}" for i in range(20_000)]
+    file = tmp_path / "wide.jsonl"
+    file.write_text("{" + ", ".join(f'"{name}": 1' for name in [*names, "f19999"]) + "}")
+    start = time.monotonic()
+    with pytest.raises(mg.MgnpError, match="the field 'f19999' is there twice"):
+        read_rows(file, ["clean"])
+    assert time.monotonic() - start < 2

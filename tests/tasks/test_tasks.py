@@ -322,3 +322,9 @@ def test_too_few_words_are_refused(mini: mg.Model) -> None:
     assert isinstance(poor.backend_tokenizer, Tokenizer)
     with pytest.raises(mg.MgnpError, match=r"only 1 of \d+ first names .* at least 10"):
         mg.load_task("ioi", poor)
+
+
+@pytest.mark.parametrize("count", [-1, 10**12])
+def test_more_corruptions_than_memory_holds_are_refused(mini: mg.Model, count: int) -> None:
+    with pytest.raises(mg.MgnpError, match="extra_corruptions must be from 0 to 1,000, got"):
+        mg.load_task("ioi", mini.tokenizer, extra_corruptions=count)

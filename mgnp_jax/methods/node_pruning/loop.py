@@ -67,8 +67,8 @@ def find_circuit(
         work, state = _taken_up(work, state, saved)
     try:
         while state.done < config.steps:
-            if state.done % config.log_every == 0 and memory.is_short():
-                work = _leaner(work, np.ndarray, on_record)
+            if state.done % config.log_every == 0:
+                work = _looked_after(work, on_record)
             said: list[Record] = []
             try:
                 work, state = _advance(work, state, said.append, saves)
@@ -76,7 +76,7 @@ def find_circuit(
                 if memory.OUT_OF_MEMORY not in str(error):
                     raise
                 lean = _leaner(work, object, on_record)
-                if lean is work:
+                if lean is work or lean.no_files:
                     raise
                 work = lean
                 continue
@@ -113,11 +113,22 @@ def _taken_up(work: Work, first: LoopState, saved: Saved) -> tuple[Work, LoopSta
     return work, state
 
 
+def _looked_after(work: Work, on_record: OnRecord) -> Work:
+    """The same with what lies in the machine's memory in files, if that runs short."""
+    if work.no_files or not memory.is_short():
+        return work
+    # Where the device is the host, its arrays lie in the same memory.
+    kind = object if memory.free_on_device() is None else np.ndarray
+    return _leaner(work, kind, on_record)
+
+
 def _leaner(work: Work, kind: type, on_record: OnRecord) -> Work:
     """The same with values in files, if there are any of a kind outside and files have room."""
-    lean = work.in_files() if work.kept_in(kind) else None
-    if lean is None:
+    if not work.kept_in(kind):
         return work
+    lean = work.in_files()
+    if lean.no_files:
+        return lean
     told = "Memory runs short: values of the plain passes are kept in files from here on"
     on_record({"passing": True, "text": told})
     return lean

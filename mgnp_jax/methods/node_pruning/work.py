@@ -45,6 +45,7 @@ class Work:
       cost: multiply-adds a token of what is left.
       ahead: a step and its batch, laid out before its turn; None if there is none.
       read: [N] which of the split's prompts the training prompts are.
+      no_files: files had no room for what is kept when they were last tried.
     """
 
     config: Settings
@@ -63,6 +64,7 @@ class Work:
     cost: float
     ahead: tuple[int, CachedRuns] | None = None
     read: np.ndarray
+    no_files: bool = False
 
     def batch_of(self, step: int) -> CachedRuns:
         """What a step reads.
@@ -110,15 +112,15 @@ class Work:
         """
         return self.train.kept_in(kind) or self.validation.kept_in(kind)
 
-    def in_files(self) -> Work | None:
-        """The same with all that is kept in files; None if it is already, or they have no room."""
-        if not (self.kept_in(np.ndarray) or self.kept_in(jax.Array)):
-            return None
+    def in_files(self) -> Work:
+        """The same with all that is kept in files; or with `no_files`, if they have no room."""
         try:
             train, validation = self.train.in_files(), self.validation.in_files()
         except MgnpError:
-            return None
-        return dataclasses.replace(self, train=train, validation=validation, ahead=None)
+            return dataclasses.replace(self, no_files=True)
+        return dataclasses.replace(
+            self, train=train, validation=validation, ahead=None, no_files=False
+        )
 
 
 def prepare(
