@@ -19,6 +19,9 @@ from mgnp_jax.types import MgnpError
 MOST_BYTES = 2**30
 """No circuit is larger: gates and scores of a model of 405 billion parameters take a tenth."""
 
+METADATA = "_CHECKPOINT_METADATA"
+"""Orbax's file in each checkpoint."""
+
 DTYPES = ("bool", "bfloat16", "float16", "float32", "float64", "int32", "int64")
 """What arrays may consist of."""
 
@@ -94,9 +97,14 @@ def load_trees(
     path = checked_path(path)
     if not path.is_dir():
         raise MgnpError(f"{path} is not a folder; wanted one that circuit.save() wrote")
+    if not (path / METADATA).exists():
+        raise MgnpError(
+            f"{path} holds no circuit; wanted the folder that circuit.save() wrote, or a run's "
+            "folder that has it as circuit/"
+        )
     try:
         _check_files(path)
-        metadata = dict(read_object(path / "_CHECKPOINT_METADATA")["custom_metadata"])
+        metadata = dict(read_object(path / METADATA)["custom_metadata"])
         there = {folder.name for folder in path.iterdir() if folder.is_dir()}
         wanted = sorted(there if names is None else there & set(names))
         stores = {name: _stores(path / name) for name in wanted}
@@ -110,8 +118,8 @@ def load_trees(
         said = str(error).partition(" [tensorstore_spec")[0].partition("\n")[0]
         raise MgnpError(
             f"{path} cannot be read as a saved circuit ({type(error).__name__}: "
-            f"{said[:300] or 'no message'}); wanted the folder that circuit.save() wrote (in a "
-            "run's folder: circuit/)"
+            f"{said[:300] or 'no message'}): it is damaged, or none; wanted the folder as "
+            "circuit.save() wrote it"
         ) from None
     return trees, metadata
 

@@ -132,7 +132,7 @@ def load_circuit(path: str | Path) -> Circuit:
         )
     if wanted != got:
         raise MgnpError(
-            f"{folder}: the checksum of its arrays and metadata is {got[:16]}…, but "
+            f"{folder}: the checksum of its arrays and metadata is {got[:16]!r}, but "
             f"{wanted[:16]!r} was saved with them; the folder was changed or damaged, find the "
             "circuit again or restore it"
         )

@@ -71,6 +71,18 @@ def begun(folder: Path) -> bool:
     return settings_in(folder) is not None
 
 
+def undone(folder: Path) -> bool:
+    """Whether a run was begun there that is not done.
+
+    Args:
+      folder: of the run.
+
+    Raises:
+      MgnpError: if that cannot be told.
+    """
+    return folder.is_dir() and begun(folder) and results_in(folder) is None
+
+
 def check_free(folder: Path) -> None:
     """Refuses a folder that holds something, before anything is computed.
 
@@ -84,7 +96,7 @@ def check_free(folder: Path) -> None:
     checked_path(folder)
     if not folder.exists():
         return
-    if folder.is_dir() and begun(folder) and results_in(folder) is None:
+    if undone(folder):
         raise MgnpError(
             f"{folder} holds a run that is not done; nothing was computed or changed. Add --resume "
             "to go on with it, or begin anew with another --out (or delete that folder)"
