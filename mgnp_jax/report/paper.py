@@ -68,7 +68,7 @@ def _spread(values: Sequence[float], form: Callable[[float], str]) -> str:
 
 
 def _median_of(runs: Sequence[Results], read: Callable[[Results], float], digits: int = 3) -> str:
-    return _spread([read(run) for run in runs], lambda value: f"{value:.{digits}f}")
+    return _spread([read(run) for run in runs], lambda value: f"{value:z.{digits}f}")
 
 
 def sizes_table(runs: Mapping[str, Sequence[Results]], *, published: bool) -> Table:

@@ -91,8 +91,7 @@ def validation_text(validation: dict[str, Any]) -> str:
     v = validation
     parts = ["settled on" if "target" in v else f"step {v.get('step', 0):>5}"]
     if "kl" in v:
-        # Rounding may leave a KL of nothing a little below it.
-        parts.append(f"KL {max(v['kl'], 0.0):.3f}")
+        parts.append(f"KL {v['kl']:z.3f}")
     if "score" in v:
         base = f" (model {v['base_score']:.3f})" if "base_score" in v else ""
         parts.append(f"score {v['score']:.3f}{base}")
@@ -110,10 +109,10 @@ def loss_text(record: dict[str, Any]) -> str:
       record: of the step.
     """
     terms = ", ".join(
-        f"{TERMS.get(name, name)} {value:.3f}"
+        f"{TERMS.get(name, name)} {value:z.3f}"
         for name, value in record.items()
         if isinstance(value, float) and name not in ("step", "loss")
     )
-    text = f"loss {record['loss']:.2f} = {terms}" if "loss" in record else terms
+    text = f"loss {record['loss']:.2f} (of {terms})" if "loss" in record else terms
     kept = record.get("kept")
     return f"{text} · expected {kept_text(kept)}" if kept else text

@@ -25,7 +25,7 @@ COLUMNS = {
     "heads %": "{:.1f}",
     "MLP hidden %": "{:.1f}",
     "edges %": "{:.2f}",
-    "KL": "{:.4f}",
+    "KL": "{:z.4f}",
     "score": "{:.3f}",
     "model's score": "{:.3f}",
     "accuracy": "{:.3f}",

@@ -66,6 +66,14 @@ def test_faithfulness_table_has_both_columns() -> None:
     assert score[1] == score[2] == f"{figures_['score']:.4f}"
 
 
+def test_a_kl_that_rounding_left_below_zero_is_shown_as_zero() -> None:
+    figures_ = {"kl": -1e-9, "score": -1.0, "prompts": 3}
+    assert tables.comparison_table(figures_, None).rows == (
+        ("kl", "0.000000"),
+        ("score", "-1.000000"),
+    )
+
+
 def test_figures_are_drawn(masks: mg.Masks, tmp_path: Path) -> None:
     for name, draw in (("h", figures.heads_figure), ("n", figures.neurons_figure)):
         figure = draw(masks, "title")
@@ -85,10 +93,12 @@ def test_progress_prints_a_line_for_each_validation() -> None:
         terms = {"loss": 1.0, "kl": 0.1, "softened_kl": 0.4, "score_gap": 0.2, "penalty": 3.0}
         (shown,) = progress._progress.tasks
         progress({"step": 1, **terms, "kept": shares})
-        assert "loss 1.00 = KL 0.100, softened 0.400, gap 0.200, L0 3.000" in shown.fields["terms"]
+        assert (
+            "loss 1.00 (of KL 0.100, softened 0.400, gap 0.200, L0 3.000)" in shown.fields["terms"]
+        )
         del terms["softened_kl"]
         progress({"step": 2, **terms, "kept": shares})
-        assert "loss 1.00 = KL 0.100, gap 0.200, L0 3.000" in shown.fields["terms"]
+        assert "loss 1.00 (of KL 0.100, gap 0.200, L0 3.000)" in shown.fields["terms"]
         values = {"step": 5, "kl": 0.25, "score": 1.0, "base_score": 2.0, "accuracy": 0.5}
         progress({"step": 5, "validation": {**values, "kept": shares}})
         progress({"step": 5, "validation": {**values, "kept": shares, "target": {}}})
