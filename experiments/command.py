@@ -43,7 +43,7 @@ def command(config_type: type[Any], main: Callable[[Any, Console], Any]) -> None
     try:
         if any(field.name == "method" for field in dataclasses.fields(config_type)):
             config_type = with_method(config_type, sys.argv[1:])
-        config = tyro.cli(config_type)
+        config = tyro.cli(config_type, prog=" ".join(_program()))
         check_device()
         with said_if_short():
             main(config, console)
@@ -51,7 +51,8 @@ def command(config_type: type[Any], main: Callable[[Any, Console], Any]) -> None
         print(f"error: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except Stopped as stopped:
-        print(f"{stopped}. Go on with:\n  {_command_line(stopped.again)}", file=sys.stderr)
+        again = shlex.join([*_program(), *sys.argv[1:], *stopped.again])
+        print(f"{stopped}. Go on with:\n  {again}", file=sys.stderr)
         raise SystemExit(stopped.code) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -62,11 +63,11 @@ def command(config_type: type[Any], main: Callable[[Any, Console], Any]) -> None
         flush_quietly()
 
 
-def _command_line(more: Sequence[str]) -> str:
-    """How this process was called, with some more flags."""
+def _program() -> list[str]:
+    """How this process was called, without its flags."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    program = ["-m", spec.name] if spec is not None else [sys.argv[0]]
-    return shlex.join(["python", *program, *sys.argv[1:], *more])
+    module = ["-m", spec.name.removesuffix(".__main__")] if spec is not None else [sys.argv[0]]
+    return ["python", *module]
 
 
 def with_method(config_type: type[Any], arguments: Sequence[str]) -> type[Any]:

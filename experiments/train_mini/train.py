@@ -18,7 +18,7 @@ import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,6 @@ import numpy as np
 import optax
 from rich.progress import track
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.families.gpt2 import GPT2
@@ -39,6 +38,9 @@ from mgnp_jax.tasks import TASKS, gendered_pronouns, greater_than, ioi, words
 from mgnp_jax.tasks.pairs import PromptPair
 from mgnp_jax.tasks.task import Task, distinct_pairs
 from mgnp_jax.types import Params
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 GENDER_SENTENCES = (
     ("When {name} came home,", " he", " she"),
@@ -81,6 +83,9 @@ class TrainMiniConfig:
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """A word-level tokenizer whose vocabulary is what the three tasks can say."""
+    # Imported here: before a command has begun, its first words are that PyTorch is missing.
+    from transformers import PreTrainedTokenizerFast
+
     fillers = {
         "object": words.OBJECTS,
         "place": words.PLACES,
