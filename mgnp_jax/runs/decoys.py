@@ -149,6 +149,7 @@ def _decoys(config: DecoyConfig, out: Path, stop: Stop, console: Console) -> dic
     text = json.dumps(plain_json(result), indent=2, allow_nan=False)
     for file in (out / "decoys.json", *filter(None, (config.json,))):
         write_whole(file, text + "\n")
+    console.print(f"Saved to {out} (decoys.json)", highlight=False, markup=False)
     return result
 
 
@@ -217,8 +218,8 @@ def _table(result: dict[str, Any]) -> Table:
     kl = result["kl"]
     return Table(
         title=(
-            f"{result['task']}, {result['method']}, seed {result['seed']}: KL {kl['with']:.4f}, "
-            f"without {kl['without']:.4f}"
+            f"{result['task']}, {result['method']}, seed {result['seed']}: KL {kl['with']:z.4f}, "
+            f"without {kl['without']:z.4f}"
         ),
         columns=("Granularity", "Decoys kept", "Others kept", "Kept without decoys", "AUC"),
         rows=tuple(rows),

@@ -73,6 +73,7 @@ def test_the_comparison_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     result = decoys(config, Console(file=printed, width=200))
     # Both searches are heard.
     assert printed.getvalue().count("step     2  KL ") == 2
+    assert f"Saved to {tmp_path / 'out'}" in printed.getvalue()
     for file in (tmp_path / "decoys.json", tmp_path / "out" / "decoys.json"):
         assert json.loads(file.read_text()) == result
     # What was found is not searched again.
