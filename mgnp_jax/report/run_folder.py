@@ -21,6 +21,7 @@ from mgnp_jax.report.tables import (
     size_table,
 )
 from mgnp_jax.report.text import code, markdown, save_picture
+from mgnp_jax.tasks.problems import many
 from mgnp_jax.types import plain_json
 
 
@@ -102,7 +103,9 @@ def _left_out(results: Mapping[str, Any]) -> str:
     data = results["data"]
     because = data.get("left_out_because", {})
     told = "".join(f"\n- {count:,}: {cause}" for cause, count in because.items())
-    return f"Left out {data['left_out']:,} pairs (`left-out.txt`):\n{told}\n\n" if told else ""
+    return (
+        f"Left out {many(data['left_out'], 'pair')} (`left-out.txt`):\n{told}\n\n" if told else ""
+    )
 
 
 def write(folder: Path, circuit: Circuit, results: Mapping[str, Any]) -> None:

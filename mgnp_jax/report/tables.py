@@ -20,6 +20,7 @@ from mgnp_jax.masks.granularities import (
     TABLE,
 )
 from mgnp_jax.report.text import markdown, printable
+from mgnp_jax.tasks.problems import many
 
 LABELS = {name: kind.label for name, kind in TABLE.items()}
 """Granularities as a reader calls them."""
@@ -101,22 +102,22 @@ def faithfulness_table(results: Mapping[str, Any]) -> Table:
     """
     base, circuit, answered = results["base"], results["circuit"], results["answered"]
     rows = [
-        ("Score", *(f"{d['score']:.4f}" for d in (base, circuit))),
-        ("Accuracy", *(f"{d['accuracy']:.4f}" for d in (base, circuit))),
-        ("KL(model ‖ circuit), nats", "–", f"{circuit['kl']:.4f}"),
-        ("Same top token", "–", f"{circuit['exact_match']:.4f}"),
+        ("Score", *(f"{d['score']:z.4f}" for d in (base, circuit))),
+        ("Accuracy", *(f"{d['accuracy']:z.4f}" for d in (base, circuit))),
+        ("KL(model ‖ circuit), nats", "–", f"{circuit['kl']:z.4f}"),
+        ("Same top token", "–", f"{circuit['exact_match']:z.4f}"),
     ]
     for name in sorted(k for k in circuit if k.startswith("kl_")):
-        rows.insert(3, (f"{name}, nats", "–", f"{circuit[name]:.4f}"))
+        rows.insert(3, (f"{name}, nats", "–", f"{circuit[name]:z.4f}"))
     for name, value in circuit.get("other_scores", {}).items():
-        rows.insert(1, (name, f"{base['other_scores'][name]:.4f}", f"{value:.4f}"))
+        rows.insert(1, (name, f"{base['other_scores'][name]:z.4f}", f"{value:z.4f}"))
     if answered["prompts"]:
         rows += [
-            ("Score, answered", f"{answered['base_score']:.4f}", f"{answered['score']:.4f}"),
-            ("KL, answered", "–", f"{answered['kl']:.4f}"),
+            ("Score, answered", f"{answered['base_score']:z.4f}", f"{answered['score']:z.4f}"),
+            ("KL, answered", "–", f"{answered['kl']:z.4f}"),
         ]
     title = (
-        f"Faithfulness on {circuit['prompts']:,} test prompts "
+        f"Faithfulness on {many(circuit['prompts'], 'test prompt')} "
         f"(answered: the {answered['prompts']:,} that the model gets right)"
     )
     return Table(title=title, columns=("", "Model", "Circuit"), rows=tuple(rows))
@@ -133,11 +134,11 @@ def controls_table(results: Mapping[str, Any]) -> Table:
     return Table(
         title=(
             "Does the circuit mean something? On the first "
-            f"{found['circuit']['prompts']:,} test prompts"
+            f"{many(found['circuit']['prompts'], 'test prompt')}"
         ),
         columns=("", "Score", "Accuracy", "KL, nats"),
         rows=tuple(
-            (label, *(f"{found[name][figure]:.4f}" for figure in ("score", "accuracy", "kl")))
+            (label, *(f"{found[name][figure]:z.4f}" for figure in ("score", "accuracy", "kl")))
             for name, label in labels.items()
         ),
     )
@@ -178,11 +179,11 @@ def comparison_table(figures: Mapping[str, Any], saved: Mapping[str, Any] | None
     names = [name for name, value in figures.items() if isinstance(value, float)]
 
     def text(value: Any) -> str:
-        return f"{value:.6f}" if isinstance(value, float | int) else "–"
+        return f"{value:z.6f}" if isinstance(value, float | int) else "–"
 
     rows = [
         (name, text(figures[name]), *([text(saved.get(name))] if saved else []))
         for name in sorted(names)
     ]
     columns = ("", "Measured", *(["Saved"] if saved else []))
-    return Table(title=f"{figures['prompts']:,} test prompts", columns=columns, rows=tuple(rows))
+    return Table(title=many(figures["prompts"], "test prompt"), columns=columns, rows=tuple(rows))

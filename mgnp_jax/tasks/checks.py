@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from mgnp_jax.files import shown
 from mgnp_jax.tasks.pairs import Encoded, PromptPair, Row, batch_of, encode
 from mgnp_jax.tasks.prefix import Prefix
-from mgnp_jax.tasks.problems import Problem, summary
+from mgnp_jax.tasks.problems import Problem, many, summary
 from mgnp_jax.tasks.tokens import Limits, has_unknown, unknown_token
 from mgnp_jax.types import AnswerMetric, Batch, MgnpError, Tokenizer
 
@@ -46,7 +46,7 @@ def encode_pairs(
     problems = [problem for of_pair in found for problem in of_pair]
     if problems:
         raise MgnpError(
-            f"{len(problems):,} problem(s) in the prompts:{summary(problems, 'prompts')}"
+            f"{many(len(problems), 'problem')} in the prompts:{summary(problems, 'prompts')}"
         )
     return batch_of(encoded, metric, prefix)
 

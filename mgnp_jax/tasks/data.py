@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mgnp_jax.tasks.prefix import Prefix
-from mgnp_jax.tasks.problems import Problem, counted, summary
+from mgnp_jax.tasks.problems import Problem, counted, many, summary
 from mgnp_jax.types import Batch, checksum
 
 
@@ -72,7 +72,7 @@ class TaskData:
         lines = [f"{self.prefix}, {self.prefix.why}"] if self.prefix else []
         lines += [self.note] if self.note else []
         if self.skipped:
-            left_out = f"Left out {self.skipped:,} pairs that cannot be used (--skip-bad):"
+            left_out = f"Left out {many(self.skipped, 'pair')} that cannot be used (--skip-bad):"
             file = folder and folder / "left-out.txt"
             lines.append(left_out + summary(self.problems, self.name, file))
         return lines

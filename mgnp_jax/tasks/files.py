@@ -109,6 +109,15 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
 
 
+def _got(row: Mapping[str, Any], field: str) -> str:
+    """What there is of a field; where there is none, the fields that are not read."""
+    if field in row:
+        return f"got {shown(row[field])}"
+    others = [shown(name) for name in row if name not in {*FIELDS, OPTIONAL}]
+    more = f" (not read: {', '.join(others[:NAMED])})" if others else ""
+    return f"and is missing{more}"
+
+
 def _wrong(row: Any) -> tuple[str, str] | None:
     """What is wrong with a row's form: cause and words."""
     if isinstance(row, Unusable):
@@ -118,17 +127,15 @@ def _wrong(row: Any) -> tuple[str, str] | None:
     cause = "a field that is missing or of another type"
     clean, corrupted = row.get("clean"), row.get("corrupted")
     if not isinstance(clean, str) or not clean:
-        return cause, f"field 'clean' must be text, got {shown(clean)}"
+        return cause, f"field 'clean' must be text, {_got(row, 'clean')}"
     if not (corrupted and isinstance(corrupted, str)) and not (
         _is_texts(corrupted) and all(corrupted or ())
     ):
-        return (
-            cause,
-            f"field 'corrupted' must be text or a list of texts, got {shown(corrupted)}",
-        )
+        wanted = "field 'corrupted' must be text or a list of texts"
+        return cause, f"{wanted}, {_got(row, 'corrupted')}"
     for field in ("answers", "wrong_answers"):
         if not _is_texts(row.get(field)):
-            return cause, f"field {field!r} must be a list of texts, got {shown(row.get(field))}"
+            return cause, f"field {field!r} must be a list of texts, {_got(row, field)}"
     if not isinstance(row.get(OPTIONAL), str | None):
         return cause, f"field {OPTIONAL!r} must be text, got {shown(row[OPTIONAL])}"
     return None

@@ -131,7 +131,10 @@ def _lines(text: str, name: str) -> list[tuple[str, Any]]:
             row = _parsed(line)
         # Malformed text, numbers too long to read, and nesting too deep.
         except (ValueError, RecursionError) as error:
-            row = Unusable(f"not JSON ({error})")
+            # Its own words count lines from this one.
+            at = isinstance(error, json.JSONDecodeError)
+            told = f"{error.msg} at column {error.colno}" if at else error
+            row = Unusable(f"not JSON ({told})")
         rows.append((f"{name}:{number}", row))
     return rows
 

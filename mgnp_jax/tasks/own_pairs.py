@@ -16,6 +16,7 @@ from mgnp_jax.tasks.pairs import Encoded, PromptPair, Row, batch_of, encode, one
 from mgnp_jax.tasks.prefix import Prefix, prefix_of
 from mgnp_jax.tasks.problems import (
     Problem,
+    many,
     summary,
     unreadable,
 )
@@ -72,13 +73,14 @@ def from_pairs(
     where = source or name
     if told and not skip_bad:
         raise MgnpError(
-            f"{len(told):,} problem(s) in {bad:,} bad line(s) in {where}:{summary(told, name)}\n"
+            f"{many(len(told), 'problem')} in {many(bad, 'bad line')} in {where}:"
+            f"{summary(told, name)}\n"
             "Mend these lines, or leave them out (--skip-bad, or skip_bad=True)."
         )
     try:
         rows, train, validation = _dealt(encoded.rows, seed, all_test)
     except MgnpError as error:
-        left_out = f". Left out are {bad:,} line(s):{summary(told, name)}" if told else ""
+        left_out = f". Left out are {many(bad, 'line')}:{summary(told, name)}" if told else ""
         raise MgnpError(f"{where} {error}{left_out}") from None
     whole = batch_of(encoded._replace(rows=rows), metric_named(metric), before)
     data = split(name, whole, train, validation, source=source, seed=seed)

@@ -57,6 +57,16 @@ def counted(problems: Sequence[Problem]) -> dict[str, int]:
     return dict(sorted(causes.items(), key=lambda item: (-item[1], item[0])))
 
 
+def many(count: int, what: str) -> str:
+    """A number of things, in words.
+
+    Args:
+      count: of them.
+      what: one of them is called; its plural has an s.
+    """
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
 def summary(problems: Sequence[Problem], name: str, file: Path | None = None) -> str:
     """Problems as indented lines: each of a few, examples of many, which a file has all of.
 
@@ -85,4 +95,4 @@ def _written(problems: Sequence[Problem], file: Path, *, shared: bool) -> str:
         write_whole(file, "".join(f"{problem}\n" for problem in problems), shared=shared)
     except OSError as error:
         return f"\n  (the list of all could not be written to {file}: {error.strerror})"
-    return f"\n  (all {len(problems):,} are listed in {file})"
+    return f"\n  (listed in {file}: {many(len(problems), 'problem')})"
