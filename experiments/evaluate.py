@@ -15,6 +15,7 @@ import mgnp_jax as mg
 from experiments.command import command
 from mgnp_jax.report.tables import comparison_table
 from mgnp_jax.runs.config import check_counts
+from mgnp_jax.runs.folder import undone
 from mgnp_jax.runs.measuring import evaluate_with_bar
 from mgnp_jax.runs.own_prompts import origin_of, prompts_for
 
@@ -59,6 +60,11 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     Returns:
       The metrics.
     """
+    if not (config.circuit / "circuit").exists() and undone(config.circuit):
+        raise mg.MgnpError(
+            f"{config.circuit} holds a run that is not done and has no circuit yet; call the "
+            "command that began it again, with --resume"
+        )
     circuit = mg.load_circuit(config.circuit)
     meta = {name: value for name, value in circuit.metadata.items() if value is not None}
     if not (config.model or meta.get("model")):

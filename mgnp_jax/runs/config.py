@@ -32,7 +32,7 @@ class RunConfig:
     gt_corruption: Literal["01", "other"] = "01"
     """Start year of greater-than's corrupted prompts: the century's 01, or any other."""
     data: Path | None = None
-    """Your own prompts instead: a JSON Lines file (see mgnp_jax/tasks/files.py)."""
+    """Your own prompts instead: JSON Lines or a JSON array (see mgnp_jax/tasks/files.py)."""
     skip_bad: bool = False
     """Leave out prompts of --data that cannot be used, instead of refusing the file."""
     metric: str = "logit_difference"

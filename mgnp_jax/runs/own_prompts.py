@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -110,4 +111,7 @@ def prompts_for(
         # A file of other prompts is all held out, unless it says otherwise.
         all_test=not own,
     )
+    if data.prefix and prefix is None and origin["prefix"] is not None:
+        found_so = data.prefix._replace(why="as when the circuit was found")
+        data = dataclasses.replace(data, prefix=found_so)
     return data, own

@@ -160,7 +160,7 @@ def test_a_circuit_is_measured_on_another_task_and_on_a_file(
     assert call_here("experiments.evaluate", "--circuit", run_folder, "--data", file) == 0
     printed = capsys.readouterr().out
     assert "4 test prompts of mine" in printed
-    assert "Nothing is put before prompts, as set" in printed
+    assert "Nothing is put before prompts, as when the circuit was found" in printed
     asked = ("--data", file, "--prefix", "Then", "--test-prompts", 3)
     assert call_here("experiments.evaluate", "--circuit", run_folder, *asked) == 0
     printed = capsys.readouterr().out
@@ -197,7 +197,7 @@ def test_a_file_is_measured_again_as_the_run_had_it(
     left_out = {"left_out": 1, "left_out_because": {"not JSON": 1}}
     assert results["data"] == {"train": 2, "validation": 1, "test": 2, **left_out}
     assert results["prefix"] == mg.load_circuit(out).metadata["origin"]["prefix"] == "Then"
-    assert "Left out 1 pairs (`left-out.txt`):\n\n- 1: not JSON" in (out / "README.md").read_text()
+    assert "Left out 1 pair (`left-out.txt`):\n\n- 1: not JSON" in (out / "README.md").read_text()
     assert (out / "left-out.txt").read_text().startswith("mine.jsonl:1: not JSON")
     assert results["circuit"]["prompts"] == 2 * 4
     printed = capsys.readouterr().out
@@ -270,6 +270,38 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
     assert "is not an empty folder" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_without_a_circuit_is_said(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call_here("experiments.evaluate", "--circuit", tmp_path) == 2
+    assert f"{tmp_path} holds no circuit; wanted" in capsys.readouterr().err
+    shutil.copy(run_folder / "config.json", tmp_path)
+    assert call_here("experiments.evaluate", "--circuit", tmp_path) == 2
+    assert "a run that is not done and has no circuit yet" in capsys.readouterr().err
+    shutil.copy(run_folder / "results.json", tmp_path)
+    assert call_here("experiments.evaluate", "--circuit", tmp_path) == 2
+    assert "holds no circuit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["run", "train_mini"])
+def test_help_names_the_command_that_can_be_called(
+    capsys: pytest.CaptureFixture[str], module: str
+) -> None:
+    assert call_here(f"experiments.{module}", "--help") == 0
+    assert f"usage: python -m experiments.{module} [" in capsys.readouterr().out
+
+
+def test_no_model_is_trained_for_a_folder_that_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.txt"
+    file.touch()
+    for out in (file, tmp_path):
+        assert call_here("experiments.train_mini", "--steps", 1, "--out", out) == 2
+        assert f"--out {out} is not an empty folder" in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == [file]
 
 
 def test_a_circuit_on_a_model_it_does_not_fit_is_refused(
