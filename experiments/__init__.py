@@ -1,6 +1,12 @@
 """Commands: parse a config dataclass, call the package, save."""
 
+import signal
 import sys
+
+# `python -m experiments.X`: Ctrl-C just ends it until `command` puts this back. Within an import it
+# would print that import's traceback, or be swallowed by it.
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 try:
     import jax  # noqa: F401

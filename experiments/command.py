@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
@@ -34,6 +35,8 @@ def command(config_type: type[Any], main: Callable[[Any, Console], Any]) -> None
         decides what the flags of its `config` are.
       main: what to run.
     """
+    if "-m" in _program() and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     show_what_can_be_shown()
     console = Screen()
     # Else its first words are that PyTorch is missing, which nothing here wants.
@@ -66,8 +69,7 @@ def command(config_type: type[Any], main: Callable[[Any, Console], Any]) -> None
 def _program() -> list[str]:
     """How this process was called, without its flags."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    module = ["-m", spec.name.removesuffix(".__main__")] if spec is not None else [sys.argv[0]]
-    return ["python", *module]
+    return ["python", *(["-m", spec.name.removesuffix(".__main__")] if spec else sys.argv[:1])]
 
 
 def with_method(config_type: type[Any], arguments: Sequence[str]) -> type[Any]:
