@@ -18,6 +18,7 @@ from mgnp_jax.runs.config import check_counts
 from mgnp_jax.runs.folder import undone
 from mgnp_jax.runs.measuring import evaluate_with_bar
 from mgnp_jax.runs.own_prompts import origin_of, prompts_for
+from mgnp_jax.tasks.problems import many
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,9 +83,11 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     )
     limit = config.test_prompts or (meta.get("test_prompts") if own or config.task else None)
     test = dataclasses.replace(data.test.take(slice(limit)), prefix=None)  # It is said below.
+    found_on = f"{meta.get('task', 'a task')} on {meta.get('model', 'a model')}"
+    now = f"{data.name} on {model.name}"
+    others = "" if now == found_on else f" of {now}"
     lines = [
-        f"{config.circuit}: {meta.get('task', 'a task')} on {meta.get('model', 'a model')}; "
-        f"measured on {len(test):,} test prompts of {data.name} on {model.name}",
+        f"{config.circuit}: {found_on}; measured on {many(len(test), 'test prompt')}{others}",
         *data.told(),
     ]
     if data.prefix and origin["prefix"] not in (None, data.prefix.text):

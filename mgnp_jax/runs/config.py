@@ -71,8 +71,8 @@ class RunConfig:
         """Refuses what cannot be meant."""
         if (self.task is None) == (self.data is None):
             raise MgnpError(
-                f"pass one of --task ({', '.join(TASKS)}) and --data FILE, not "
-                + ("both" if self.task else "neither")
+                f"pass one of --task ({', '.join(TASKS)}) and --data FILE"
+                + (", not both" if self.task else "")
             )
         if self.gt_corruption == "other" and self.task != "gt":
             raise MgnpError("--gt-corruption goes with --task gt alone")

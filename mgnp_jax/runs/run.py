@@ -26,12 +26,14 @@ from mgnp_jax.report import run_folder
 from mgnp_jax.report.progress import TrainingProgress
 from mgnp_jax.runs.config import RunConfig, finished, named_after, settings_text
 from mgnp_jax.runs.folder import (
+    RESULTS,
     SETTINGS,
     at_work,
     begun,
     check_free,
     last_default,
     new_default,
+    undone,
 )
 from mgnp_jax.runs.measuring import controls_of, evaluate_with_bar
 from mgnp_jax.runs.record_log import RecordLog
@@ -83,6 +85,9 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     else:
         # First, so that a mistake leaves no folder behind.
         loaded = _load(config)
+        with contextlib.suppress(MgnpError):
+            if undone(last := last_default(name)):
+                console.print(f"{last} holds a run that is not done (--resume goes on with it)")
         folder = new_default(name)
     place = ("--out", str(folder)) if config.out is None else ()
     again = () if config.resume else (*place, "--resume")
@@ -91,7 +96,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
             check_free(folder)
         elif (results := finished(folder, config)) is not None:
             _forget_states(folder)
-            console.print(f"{folder} is done already; its figures are in results.json")
+            console.print(f"{folder} is done already; its figures are in {folder / RESULTS}")
             return results
         return _run(config, loaded or _load(config), folder, stop, console)
 

@@ -103,8 +103,11 @@ def _watch(reading: int) -> None:
             continue
         seen += 1
         if seen > 1:
-            # The cursor, which a bar may have hidden.
-            print("\x1b[?25h" * sys.stdout.isatty(), end="", flush=True)
+            # The cursor, which a bar may have hidden, and a line below it.
+            print("\x1b[?25h\n" * sys.stdout.isatty(), end="", flush=True)
+            # Not by sys.stderr, whose locks the main thread may hold.
+            with contextlib.suppress(OSError):
+                os.write(2, b"Stopped at once; what was saved before is kept\n")
             os._exit(128 + number[0])
         print("Stopping; once more to stop at once", file=sys.stderr, flush=True)
 

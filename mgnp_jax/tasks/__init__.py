@@ -90,6 +90,6 @@ def check_source(name: str | Path) -> None:
     if path.suffix or len(path.parts) > 1 or path.is_dir():
         raise MgnpError(f"no prompts at {str(name)!r}: wanted a JSON Lines file, and {there}")
     raise MgnpError(
-        f"unknown task {str(name)!r}: wanted one of {', '.join(TASKS)}, or the path of a JSON "
-        f"Lines file, and {there}"
+        f"unknown task {str(name)!r}: wanted one of {', '.join(TASKS)} (your own prompts are "
+        f"--data FILE, or a path from Python: {there})"
     )

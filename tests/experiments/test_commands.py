@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+import experiments
 import mgnp_jax as mg
 from mgnp_jax.report.progress import TrainingProgress
 
@@ -210,7 +212,9 @@ def test_a_file_is_measured_again_as_the_run_had_it(
         assert call_here("experiments.evaluate", "--circuit", out, *again) == 0
         printed = capsys.readouterr().out
         assert "Saved" in printed and "Prompts begin with 'Then' (id " in printed
-        assert "measured on 8 test prompts of" in " ".join(printed.split())
+        # A copy has a name of its own.
+        others = " of theirs on" if copy in again else " Prompts"
+        assert f"measured on 8 test prompts{others}" in " ".join(printed.split())
     # By another metric there is nothing to compare with.
     again = ("--data", file, "--metric", "logit_difference")
     assert call_here("experiments.evaluate", "--circuit", out, *again) == 0
@@ -283,6 +287,23 @@ def test_a_folder_without_a_circuit_is_said(
     shutil.copy(run_folder / "results.json", tmp_path)
     assert call_here("experiments.evaluate", "--circuit", tmp_path) == 2
     assert "holds no circuit" in capsys.readouterr().err
+
+
+def test_ctrl_c_just_ends_a_command_that_still_imports(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        importlib.reload(experiments)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        monkeypatch.setattr(sys, "argv", ["-m"])
+        importlib.reload(experiments)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        assert call_here("experiments.run", "--help") == 0
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("module", ["run", "train_mini"])

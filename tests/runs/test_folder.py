@@ -341,6 +341,23 @@ def test_without_out_the_latest_folder_of_that_name_is_gone_on_with(
     assert last_default("a b") == made[-1]
 
 
+def test_without_out_a_run_that_is_not_done_is_said(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = dataclasses.replace(config, out=None)
+    run(config, quiet())
+    (made,) = (tmp_path / "runs").iterdir()
+    (made / "results.json").unlink()
+    for text in (None, "{"):
+        if text is not None:
+            (tmp_path / "runs" / f"{made.name}-2" / "results.json").write_text(text)
+        console = quiet()
+        run(config, console)
+        told = f"runs/{made.name} holds a run that is not done (--resume"
+        assert (told in printed(console)) == (text is None)
+
+
 def test_settings_that_cannot_change_the_result_are_marked_as_such() -> None:
     config = RunConfig(task="ioi")
     assert {"out", "resume", "save_every", "sweep", "sweep_span"}.isdisjoint(that_count(config))

@@ -14,15 +14,18 @@ from mgnp_jax.runs.stopping import listening
 from tests.experiments.processes import CONTEXT, wait_for
 
 
-def _never_looks(ready: str) -> None:
-    with listening() as stop:
+def _never_looks(ready: str, said: str) -> None:
+    with open(said, "w") as file, listening() as stop:
+        os.dup2(file.fileno(), 2)
         stop.waits = True
         Path(ready).touch()
         time.sleep(300)
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    process = CONTEXT.Process(target=_never_looks, args=(str(tmp_path / "ready"),))
+    process = CONTEXT.Process(
+        target=_never_looks, args=(str(tmp_path / "ready"), str(tmp_path / "said"))
+    )
     process.start()
     assert process.pid is not None
     wait_for((tmp_path / "ready").exists)
@@ -32,6 +35,9 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGINT)
     process.join(20)
     assert process.exitcode == 130
+    assert (
+        (tmp_path / "said").read_text().endswith("Stopped at once; what was saved before is kept\n")
+    )
 
 
 def test_a_signal_waits_only_where_somebody_looks() -> None:
