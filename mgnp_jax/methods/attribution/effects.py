@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -15,17 +15,23 @@ from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.metrics.scores import kl_divergence, score
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
-from mgnp_jax.passes.attribution import edge_products, node_products
+from mgnp_jax.passes.attribution import (
+    Figure,
+    clean_embedding,
+    edge_differences,
+    edge_effects,
+    node_differences,
+    node_effects,
+)
 from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
 from mgnp_jax.passes.caching import chunk_rows
 from mgnp_jax.passes.circuit_forward import circuit_logits
 from mgnp_jax.passes.precision import exact
 from mgnp_jax.passes.spans import Spans, spans_of
-from mgnp_jax.passes.taps import Clean, Figure, Taps, clean_run, edge_taps, gradients, node_taps
 from mgnp_jax.types import Batch, Masks, Params
 
-CHUNK_BYTES = 2**29
-"""Most bytes of gradients and differences at a time; of one prompt, if that takes more."""
+CHUNK_BYTES = 2**30
+"""About the most bytes that are taken at a time; for one prompt, if that takes more."""
 
 AT_ONCE = 32
 """Most prompts at a time."""
@@ -50,34 +56,35 @@ class Kind(NamedTuple):
     """What edges and nodes have in common here.
 
     Attributes:
-      taps: (model's config, prompts) → where gradients are taken.
-      products: (model's config, params, clean run, prompts, gradients) → effects.
+      differences: (model's config, params, prompts) → clean values less corrupted ones.
+      effects: (model's config, figure, params, embedding, prompts, differences) → effects, with
+        gradients of the model on that embedding.
       full: (model's config, value) → masks.
-      floats: (model's config) → about how many numbers a token takes.
+      floats: model's config → about how many numbers a token takes.
     """
 
-    taps: Callable[[ModelConfig, CachedRuns], Taps]
-    products: Callable[[ModelConfig, Params, Clean, CachedRuns, Taps], Masks]
+    differences: Callable[[ModelConfig, Params, CachedRuns], Any]
+    effects: Callable[[ModelConfig, Figure, Params, jax.Array, CachedRuns, Any], Masks]
     full: Callable[[ModelConfig, float], Masks]
     floats: Callable[[ModelConfig], int]
 
 
+def _kept(c: ModelConfig) -> int:
+    """Numbers that a pass keeps of a token for its gradient, and of its corrupted run."""
+    return 8 * c.layers * (c.heads * c.head_width + 2 * c.width + c.mlp_width)
+
+
 EDGES = Kind(
-    taps=edge_taps,
-    products=edge_products,
+    differences=edge_differences,
+    effects=edge_effects,
     full=full_edges,
-    # Taps, their gradients and the sum so far of every reader; what every writer writes.
+    # Beside what writers write and its copy, a layer's readers and their gradients.
     floats=lambda c: (
-        c.width * (3 * c.layers * (c.heads + 2 * c.kv_heads + 1) + 2 * writer_count(c))
+        _kept(c) + c.width * (2 * writer_count(c) + 4 * (c.heads + 2 * c.kv_heads + 1))
     ),
 )
 
-NODES = Kind(
-    taps=lambda c, runs: node_taps(runs),
-    products=lambda c, params, clean, runs, found: node_products(clean, found),
-    full=full_masks,
-    floats=lambda c: 4 * c.layers * (c.heads * c.head_width + 2 * c.width + c.mlp_width),
-)
+NODES = Kind(differences=node_differences, effects=node_effects, full=full_masks, floats=_kept)
 
 
 def _score(logits: jax.Array, runs: CachedRuns) -> jax.Array:
@@ -149,17 +156,17 @@ def _along_inputs(
 ) -> Masks:
     """Effects with gradients on embeddings between corrupted and clean ones, summed over points."""
     model_config, params = model.config, model.params
-    clean = clean_run(model_config, params, runs)
-    taps = kind.taps(model_config, runs)
-    found, prompts = taps, len(runs.layout.answers)
+    differences = kind.differences(model_config, params, runs)
+    clean, corrupted = clean_embedding(model_config, params, runs), runs.corrupted.embedding
+    prompts, found = len(runs.layout.answers), []
     for step in range(path.steps):
         if path.points is None:
             own = jax.random.uniform(jax.random.fold_in(key, step), (prompts,))
         else:
             own = np.full(prompts, path.points[step], np.float32)
-        between = _between(clean.embedding, runs.corrupted.embedding, own, runs.layout.prompts)
-        found = gradients(model_config, figure, params, between, runs, taps, found)
-    return kind.products(model_config, params, clean, runs, found)
+        between = _between(clean, corrupted, own, runs.layout.prompts)
+        found.append(kind.effects(model_config, figure, params, between, runs, differences))
+    return jax.tree.map(lambda *leaves: sum(leaves), *found)
 
 
 @jax.jit
