@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mgnp_jax.masks.edges import existing
 from mgnp_jax.masks.granularities import (
     ATTENTION_BLOCKS,
     ATTENTION_HEADS,
@@ -15,6 +16,7 @@ from mgnp_jax.masks.granularities import (
     MLP_HIDDEN,
     MLP_OUTPUT,
 )
+from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks
 
 
@@ -47,6 +49,25 @@ def shuffled(key: jax.Array, masks: Masks) -> Masks:
         MLP_OUTPUT: rng.permuted(kept[MLP_OUTPUT][mlp], axis=1),
     }
     return jax.device_put({name: moved.get(name, kept[name]) for name in kept})
+
+
+def random_edges(key: jax.Array, model_config: ModelConfig, masks: Masks) -> Masks:
+    """A random circuit with exactly as many edges into every kind of reader.
+
+    Args:
+      key: [] typed key; consumed.
+      model_config: the model's shape.
+      masks: bool arrays by kind of reader.
+
+    Returns:
+      Bool arrays by kind of reader.
+    """
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+    moved = {}
+    for name, there in existing(model_config).items():
+        moved[name] = np.zeros_like(there)
+        moved[name][there] = rng.permutation(np.asarray(masks[name])[there])
+    return jax.device_put(moved)
 
 
 def jaccard(a: Masks, b: Masks) -> dict[str, float]:

@@ -107,35 +107,6 @@ def full_masks(model_config: ModelConfig, value: float = 1.0, *, embedding: bool
     return jax.device_put({n: np.full(s, value, np.float32) for n, s in shapes.items()})
 
 
-def check_masks(model_config: ModelConfig, masks: Masks, what: str = "the masks") -> None:
-    """Refuses masks that belong to a model of another shape.
-
-    Args:
-      model_config: the model's shape.
-      masks: arrays by granularity; the embedding gate may be missing.
-      what: what to call them in the message.
-
-    Raises:
-      MgnpError: naming the granularity and both shapes.
-    """
-    shapes = mask_shapes(model_config, embedding=EMBEDDING in masks)
-    if set(shapes) != set(masks):
-        raise MgnpError(
-            f"{what} have granularities {sorted(masks)}; this model wants {sorted(shapes)}"
-        )
-    wrong = [
-        f"{name}: {what} have {tuple(masks[name].shape)}, the model wants {shape}"
-        for name, shape in shapes.items()
-        if tuple(masks[name].shape) != shape
-    ]
-    if wrong:
-        raise MgnpError(
-            f"{what} do not fit this model ({model_config.family.name}, {model_config.layers} "
-            f"layers × {model_config.heads} heads): {'; '.join(wrong)}. Load the model they were "
-            "found on."
-        )
-
-
 def as_bool(masks: Masks) -> dict[str, jax.Array]:
     """Binary gates of any dtype as bool; raises if one is neither 0 nor 1.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from mgnp_jax.masks.edge_graph import edges_between, heads_used, without_dangling
+from mgnp_jax.masks.edges import READERS, Graph, edge_count
 from mgnp_jax.masks.granularities import (
     ATTENTION_HEADS,
     ATTENTION_NEURONS,
@@ -55,6 +58,85 @@ def strongest(scores: Masks, keep: float) -> Masks:
         kept[name] = chosen.reshape(score.shape)
     kept[ATTENTION_NEURONS] &= kept[ATTENTION_HEADS][..., None]
     return apply_hierarchy(jax.device_put(kept))
+
+
+def strongest_edges(scores: Masks, fits: Callable[[Masks], bool]) -> Masks:
+    """As many of the edges of highest score as fit, those left out that lead nowhere.
+
+    Args:
+      scores: float by kind of reader; −∞ where the model has no edge.
+      fits: whether a circuit is small enough; true of every circuit within one of which it is.
+
+    Returns:
+      Bool arrays by kind of reader.
+    """
+    names = list(scores)
+    flat = np.concatenate([np.asarray(scores[name], np.float64).ravel() for name in names])
+    order = np.argsort(-flat, kind="stable")[: int((flat > -np.inf).sum())]
+    stops = np.cumsum([np.size(scores[name]) for name in names])[:-1]
+
+    def first(count: int) -> Masks:
+        chosen = np.zeros(flat.size, bool)
+        chosen[order[:count]] = True
+        parts = zip(names, np.split(chosen, stops))
+        return without_dangling({n: part.reshape(np.shape(scores[n])) for n, part in parts})
+
+    least, most = 0, len(order)
+    while least < most:
+        middle = (least + most + 1) // 2
+        least, most = (middle, most) if fits(first(middle)) else (least, middle - 1)
+    return first(least)
+
+
+def of_size(
+    scores: Masks,
+    graph: Graph | None,
+    *,
+    keep: float | None = None,
+    edges: int | None = None,
+    heads: int | None = None,
+) -> Masks:
+    """The largest circuit of a ranking that is no larger than asked for.
+
+    Args:
+      scores: float by granularity or by kind of reader; higher is kept longer.
+      graph: of the model; wanted where `edges` is asked of nodes.
+      keep: share of the edges, or of the heads and of the MLP hidden neurons.
+      edges: number of edges.
+      heads: number of heads.
+
+    Returns:
+      Bool arrays of the same kinds.
+
+    Raises:
+      MgnpError: if the size is out of range.
+    """
+    if keep is not None:
+        check_size(keep, None)
+    for name, count in (("edges", edges), ("heads", heads)):
+        if count is not None and count < 1:
+            raise MgnpError(f"{name} must be at least 1, got {count}")
+    if set(scores) == set(READERS):
+        total = sum(int(np.isfinite(np.asarray(leaf)).sum()) for leaf in scores.values())
+        most = round(keep * total) if keep is not None else edges
+        if most is not None:
+            return strongest_edges(scores, lambda masks: edge_count(masks) <= most)
+        return strongest_edges(scores, lambda masks: heads_used(masks) <= (heads or 0))
+    if keep is not None:
+        return strongest(scores, keep)
+    if heads is not None:
+        return strongest(scores, min(heads / np.size(scores[ATTENTION_HEADS]), 1.0))
+    assert edges is not None
+    if graph is None:
+        raise MgnpError("the circuit does not say of what model it is; pass keep or heads")
+    # By hidden neurons, of which there are more than heads.
+    least, most = 1, int(np.size(scores[MLP_HIDDEN]))
+    while least < most:
+        middle = (least + most + 1) // 2
+        masks = strongest(scores, middle / np.size(scores[MLP_HIDDEN]))
+        fits = edge_count(edges_between(graph, masks)) <= edges
+        least, most = (middle, most) if fits else (least, middle - 1)
+    return strongest(scores, least / np.size(scores[MLP_HIDDEN]))
 
 
 def as_many(scores: Masks, like: Masks) -> Masks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mgnp_jax.methods.attribution.config import EapConfig, EapIgConfig, NapConfig, NapIgConfig
 from mgnp_jax.methods.magnitude import MagnitudeConfig
 from mgnp_jax.methods.node_pruning.method import DiscoverConfig
 from mgnp_jax.methods.node_pruning.published import PublishedConfig
@@ -10,7 +11,11 @@ from mgnp_jax.methods.random_nodes import RandomConfig
 
 METHODS: dict[str, type[Method]] = {
     config.name: config
-    for config in (DiscoverConfig, PublishedConfig, RandomConfig, MagnitudeConfig)
+    for config in (
+        *(DiscoverConfig, PublishedConfig),
+        *(EapConfig, EapIgConfig, NapConfig, NapIgConfig),
+        *(RandomConfig, MagnitudeConfig),
+    )
 }
 """The config of every method, by the name it has on the command line."""
 

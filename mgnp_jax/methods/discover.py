@@ -16,8 +16,9 @@ import jax
 import numpy as np
 
 from mgnp_jax.masks.circuit import Circuit
-from mgnp_jax.masks.granularities import as_bool, check_masks
-from mgnp_jax.masks.hierarchy import apply_hierarchy
+from mgnp_jax.masks.edges import Graph
+from mgnp_jax.masks.granularities import as_bool
+from mgnp_jax.masks.levels import check_masks, level_of
 from mgnp_jax.methods import DEFAULT
 from mgnp_jax.methods.protocol import Interrupted, Method, OnRecord, Resumable, Saves
 from mgnp_jax.metrics.evaluate import check_prompts
@@ -124,6 +125,7 @@ def _origin(key: jax.Array, model: Model, data: TaskData, method: Any) -> Record
         "config": plain_json(dataclasses.asdict(method)),
         "environment": _environment(model, method),
         "model": model.name,
+        "graph": Graph.of(model.config)._asdict(),
         "config_hash": model.config.hash(),
         "weights_checksum": checksum(model.params),
         "task": data.name,
@@ -150,15 +152,16 @@ def _with_origin(
         # Of the process, whatever else it has done; kibibytes, as Linux counts.
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
-    metadata = {**origin, **circuit.metadata}
+    metadata = {**origin, "level": level_of(circuit.masks).name, **circuit.metadata}
     metadata["training"] = training | circuit.metadata.get("training", {})
     check_masks(model.config, circuit.masks, f"the masks of {method.name!r}")
     # Consistent whatever the method made of the hierarchy; the same function of the prompts.
     given = as_bool(circuit.masks)
-    masks = apply_hierarchy(given)
+    level = level_of(given)
+    masks = level.consistent(given)
     closed = {name: int((given[name] & ~masks[name]).sum()) for name in masks}
     if any(closed.values()):
         told = ", ".join(f"{count:,} {name}" for name, count in closed.items() if count)
-        note = f"Closed because what contains them, or all that they contain, is closed: {told}"
+        note = f"{level.closed_because}: {told}"
         metadata["note"] = "\n".join(filter(None, (metadata.get("note"), note)))
     return dataclasses.replace(circuit, masks=masks, metadata=metadata)

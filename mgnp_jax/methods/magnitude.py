@@ -18,8 +18,8 @@ from mgnp_jax.masks.granularities import (
     MLP_BLOCKS,
     MLP_HIDDEN,
     MLP_OUTPUT,
-    check_masks,
 )
+from mgnp_jax.masks.levels import check_masks
 from mgnp_jax.masks.selection import as_many, check_size, strongest
 from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.models.config import ModelConfig

@@ -10,7 +10,8 @@ import jax
 
 from mgnp_jax.masks.circuit import Circuit, load_circuit
 from mgnp_jax.masks.controls import shuffled
-from mgnp_jax.masks.granularities import check_masks, mask_shapes
+from mgnp_jax.masks.granularities import mask_shapes
+from mgnp_jax.masks.levels import check_masks
 from mgnp_jax.masks.selection import check_size, strongest
 from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.models.hub import Model

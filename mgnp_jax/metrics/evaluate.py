@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from mgnp_jax.masks.circuit import PROJECTED, Circuit
-from mgnp_jax.masks.granularities import as_bool, check_masks
-from mgnp_jax.masks.hierarchy import check_acting
+from mgnp_jax.masks.checks import PROJECTED
+from mgnp_jax.masks.circuit import Circuit
+from mgnp_jax.masks.granularities import as_bool
+from mgnp_jax.masks.levels import NODE, check_masks, level_of
 from mgnp_jax.metrics.per_prompt import PerPrompt, collect, per_prompt, summarise
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
@@ -31,7 +32,7 @@ def evaluate(
 
     Args:
       model: the model the circuit is of.
-      circuit: a circuit, or binary masks by granularity; of bare masks, pruned nodes are given
+      circuit: a circuit, or binary masks of nodes or edges; of bare masks, what is pruned is given
         the corrupted run's values.
       batch: N held-out prompts.
       batch_size: prompts a chunk; by default as many as fit in a quarter of a GiB, at most 64.
@@ -68,7 +69,7 @@ def evaluate_all(
 
     Args:
       model: the model the circuits are of.
-      circuits: circuits, or binary masks by granularity, by name. Pruned nodes of all are
+      circuits: circuits, or binary masks of nodes or edges, by name. What is pruned in all is
         given what the circuits among them were found with.
       batch: N held-out prompts.
       batch_size: prompts a chunk; by default as many as fit in a quarter of a GiB, at most 64.
@@ -85,6 +86,12 @@ def evaluate_all(
     masks: dict[str, Masks] = {}
     for name, circuit in circuits.items():
         masks[name] = _checked(model.config, name, circuit)
+    if constants is not None and any(level_of(each) is not NODE for each in masks.values()):
+        raise MgnpError(
+            f"among {', '.join(circuits)} are circuits of edges and such that were found with "
+            "constants for pruned nodes (ablation); a pruned edge can be given the corrupted run's "
+            "value alone: measure them one by one"
+        )
     check_prompts(model.config, batch)
     _check_prefixes(circuits, batch)
     found: dict[str, list[tuple[PerPrompt, int]]] = {name: [] for name in masks}
@@ -127,7 +134,7 @@ def _checked(model_config: ModelConfig, name: str, circuit: Circuit | Masks) -> 
             )
     masks = as_bool(masks)
     # Of the caller of `evaluate`.
-    check_acting(masks, f"the masks of {name!r}", stacklevel=4)
+    level_of(masks).check_acting(masks, f"the masks of {name!r}", 4)
     return masks
 
 

@@ -17,8 +17,9 @@ from mgnp_jax.metrics.scores import (
     score,
 )
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.passes.cached_runs import CachedRuns, masked_logits
+from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.caching import chunk_rows
+from mgnp_jax.passes.circuit_forward import circuit_logits
 from mgnp_jax.passes.compaction import Compaction
 from mgnp_jax.passes.split_runs import SplitRuns
 from mgnp_jax.types import Masks, Params, Record
@@ -39,7 +40,7 @@ def per_prompt(
     Args:
       model_config: the model's shape.
       params: its weights.
-      masks: gates by granularity.
+      masks: gates of nodes or edges.
       runs: B prompts with their plain passes.
       compaction: what is left of the model; None for all of it.
 
@@ -47,9 +48,7 @@ def per_prompt(
       `kl` [B], under `kl_over` those over some tokens, `exact_match` [B], `correct` a pair
       [B], [B] of full model and circuit, and under `scores` such a pair for each score.
     """
-    parts = masks if compaction is None else compaction.masks(masks)
-    segments = None if compaction is None else compaction.segments
-    logits = masked_logits(model_config, params, parts, runs, segments=segments)
+    logits = circuit_logits(model_config, params, masks, runs, compaction)
     fine = jnp.promote_types(logits.dtype, jnp.float32)
     base, logits = runs.base_logits.astype(fine), logits.astype(fine)
     targets = runs.targets

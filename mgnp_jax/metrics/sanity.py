@@ -122,13 +122,14 @@ def check_circuit(sizes: Mapping[str, Any]) -> list[str]:
     Returns:
       Sentences: that it keeps nothing, or nearly everything.
     """
-    parameters = sizes["parameters"]
+    parameters, edges = sizes["parameters"], sizes["edges"]
     if parameters["prunable_kept"] == 0:
         return [
             "Nothing is kept, so this is the model on corrupted prompts; ask for more (--penalty, "
             "--keep)"
         ]
-    if parameters["active"] > NEARLY_ALL * parameters["total"]:
+    # Few edges may go through all nodes.
+    if all(of["active"] > NEARLY_ALL * of["total"] for of in (parameters, edges)):
         return [
             "Hardly anything is pruned, so this is the model rather than a circuit; search longer "
             "(--steps) or ask for less (--penalty, --keep)"

@@ -7,20 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from mgnp_jax.masks.edges import edge_count, existing
 from mgnp_jax.masks.granularities import (
     ATTENTION_BLOCKS,
     ATTENTION_HEADS,
     ATTENTION_NEURONS,
-    EMBEDDING,
     GRANULARITIES,
     MLP_BLOCKS,
     MLP_HIDDEN,
     MLP_OUTPUT,
     as_bool,
-    check_masks,
     full_masks,
 )
-from mgnp_jax.masks.hierarchy import apply_hierarchy, check_acting
+from mgnp_jax.masks.levels import check_masks, level_of
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks
 
@@ -30,12 +29,14 @@ def circuit_sizes(model_config: ModelConfig, masks: Masks) -> dict[str, Any]:
 
     Args:
       model_config: the model's shape.
-      masks: binary gates by granularity; the hierarchy is applied first.
+      masks: binary gates of nodes or edges; what cannot act does not count. Of edges, the nodes
+        that they go through are counted, whole.
 
     Returns:
       `sizes`: granularity → active, total, sparsity in percent. `parameters`: total,
       active, compression_ratio (total / active), prunable_kept. `edges`: total, active, sparsity in
-      percent.
+      percent: those between kept nodes, each head reading separately by q, k and v; 32,491 for the
+      whole of GPT-2 small, 70,651 for SmolLM2-135M.
 
     Raises:
       MgnpError: if the masks are of another shape or not binary, or the hierarchy leaves nothing
@@ -46,9 +47,13 @@ def circuit_sizes(model_config: ModelConfig, masks: Masks) -> dict[str, Any]:
     """
     check_masks(model_config, masks)
     masks = as_bool(masks)
-    check_acting(masks, "the masks", stacklevel=2)
-    kept = {k: np.asarray(v) for k, v in apply_hierarchy(masks).items()}
+    level = level_of(masks)
+    level.check_acting(masks, "the masks", 2)
+    masks = level.consistent(masks)
+    kept = {k: np.asarray(v) for k, v in level.nodes(model_config, masks).items()}
     everything = {k: np.asarray(v, bool) for k, v in full_masks(model_config).items()}
+    edges = edge_count(level.edges(model_config, masks))
+    all_edges = edge_count(existing(model_config))
     sizes = {name: _share(kept[name].sum(), kept[name].size) for name in GRANULARITIES}
     active, total = count_parameters(model_config, kept), count_parameters(model_config, everything)
     return {
@@ -59,7 +64,7 @@ def circuit_sizes(model_config: ModelConfig, masks: Masks) -> dict[str, Any]:
             "compression_ratio": total / active,
             "prunable_kept": prunable_share(model_config, kept),
         },
-        "edges": _share(count_edges(model_config, kept), count_edges(model_config, everything)),
+        "edges": _share(edges, all_edges),
     }
 
 
@@ -117,30 +122,3 @@ def count_parameters(model_config: ModelConfig, kept: dict[str, np.ndarray]) -> 
         + cost.output * output.sum()
         + cost.mlp_block * kept[MLP_BLOCKS].sum()
     )
-
-
-def count_edges(model_config: ModelConfig, kept: dict[str, np.ndarray]) -> int:
-    """Edges between kept nodes, each head reading separately by q, k and v.
-
-    One input node, one output node; heads of a layer feed its MLP, unless both read the same
-    residual stream. With grouped queries k and v are read once per key-value head.
-
-    Args:
-      model_config: the model's shape.
-      kept: consistent bool masks by granularity.
-
-    Returns:
-      The count; 32,491 for the whole of GPT-2 small, 70,651 for SmolLM2-135M.
-    """
-    heads = kept[ATTENTION_HEADS].sum(-1)
-    groups = _groups(model_config, kept[ATTENTION_HEADS]).sum(-1)
-    mlps = kept[MLP_BLOCKS]
-    # The input node writes first, unless its own gate is closed.
-    writers = int(kept.get(EMBEDDING, np.array(True)))
-    edges = 0
-    for layer in range(model_config.layers):
-        edges += int(heads[layer] + 2 * groups[layer]) * writers
-        read_by_mlp = writers if model_config.parallel else writers + int(heads[layer])
-        edges += int(mlps[layer]) * read_by_mlp
-        writers += int(heads[layer]) + int(mlps[layer])
-    return edges + writers

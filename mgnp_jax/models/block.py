@@ -35,6 +35,18 @@ class Block(nn.Module):
             self.attention_norm(x) if self.model_config.norm_before else x, positions
         )
 
+    def attn_qkv_each(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        """`attn_qkv` of a residual stream of each head's own."""
+        if self.model_config.norm_before:
+            q, k, v = (self.attention_norm(x) for x in (q, k, v))
+        return self.attention.read_each(q, k, v, positions)
+
+    def attn_out_each(self, z: jax.Array) -> jax.Array:
+        """Head outputs [K,H,E] → what each adds to the projection [H,K,D]."""
+        return self.attention.write_each(z)
+
     def attn_out(self, z: jax.Array) -> jax.Array:
         """Head outputs [K,H,E] → [K,D]."""
         return self.attention.write(z)

@@ -32,6 +32,19 @@ class BlockSteps(Protocol):
         """Residual [K,D] and positions [K] → queries [K,H,E], keys and values [K,KV,E]."""
         ...
 
+    def attn_qkv_each(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        """`attn_qkv` where each head reads another residual stream, which edges are.
+
+        Queries read [H,K,D], keys and values [KV,K,D] each.
+        """
+        ...
+
+    def attn_out_each(self, z: jax.Array) -> jax.Array:
+        """Head outputs [K,H,E] → what each adds to `attn_out` [H,K,D], the bias aside."""
+        ...
+
     def attn_out(self, z: jax.Array) -> jax.Array:
         """Head outputs [K,H,E] → their projection [K,D]."""
         ...

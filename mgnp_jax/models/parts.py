@@ -6,6 +6,7 @@ Each is written once, with the differences between families as fields of `ModelC
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
@@ -79,9 +80,37 @@ class Attention(nn.Module):
             return q, k, v
         return rotate(q, positions, c.rope_theta), rotate(k, positions, c.rope_theta), v
 
+    def read_each(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        """`read` of a residual stream of each head's own: [H,K,D], and [KV,K,D] twice."""
+        c = self.model_config
+        names = ("qkv",) if c.fused_qkv else ("q", "k", "v")
+        found = [getattr(self, name).variables["params"] for name in names]
+        if c.fused_qkv:
+            split = {n: jnp.split(leaf, 3, axis=-1) for n, leaf in found[0].items()}
+            found = [{n: leaves[i] for n, leaves in split.items()} for i in range(3)]
+
+        def project(weights: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
+            kernel = weights["kernel"].reshape(c.width, len(x), c.head_width)
+            read = jnp.einsum("hkd,dhe->hke", x, kernel.astype(x.dtype))
+            if "bias" in weights:
+                read += weights["bias"].reshape(len(x), 1, c.head_width)
+            return read.swapaxes(0, 1)
+
+        q, k, v = (project(weights, x) for weights, x in zip(found, (q, k, v), strict=True))
+        if c.rope_theta is None:
+            return q, k, v
+        return rotate(q, positions, c.rope_theta), rotate(k, positions, c.rope_theta), v
+
     def write(self, z: jax.Array) -> jax.Array:
         """Head outputs [K,H,E] → [K,D]."""
         return self.o(z.reshape(len(z), -1))
+
+    def write_each(self, z: jax.Array) -> jax.Array:
+        """Head outputs [K,H,E] → what each head adds to the projection [H,K,D]; no bias."""
+        kernel = self.o.variables["params"]["kernel"].reshape(*z.shape[1:], -1)
+        return jnp.einsum("khe,hed->hkd", z, kernel.astype(z.dtype))
 
 
 class Mlp(nn.Module):

@@ -22,7 +22,7 @@ from mgnp_jax.report.tables import (
 )
 from mgnp_jax.report.text import code, markdown, save_picture
 from mgnp_jax.tasks.problems import many
-from mgnp_jax.types import plain_json
+from mgnp_jax.types import Masks, plain_json
 
 
 def results_of(
@@ -83,18 +83,18 @@ def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def tables_of(results: Mapping[str, Any], circuit: Circuit) -> list[Table]:
+def tables_of(results: Mapping[str, Any], nodes: Masks) -> list[Table]:
     """The tables of a run: tables 1 and 2 of the paper, the controls, and what each layer keeps.
 
     Args:
       results: as in results.json.
-      circuit: the circuit.
+      nodes: of the circuit, by granularity.
     """
     return [
         size_table(results),
         faithfulness_table(results),
         controls_table(results),
-        layer_table(circuit.masks),
+        layer_table(nodes),
     ]
 
 
@@ -108,29 +108,30 @@ def _left_out(results: Mapping[str, Any]) -> str:
     )
 
 
-def write(folder: Path, circuit: Circuit, results: Mapping[str, Any]) -> None:
+def write(folder: Path, circuit: Circuit, nodes: Masks, results: Mapping[str, Any]) -> None:
     """Writes circuit, results, pictures and the explaining page, over what there was of them.
 
     Args:
       folder: the run's folder.
       circuit: the circuit; saved with the figures in its metadata.
+      nodes: that it keeps, or that its edges go through, by granularity.
       results: as `results_of` returns them; in the file, figures that are not finite are null.
     """
     save_circuit(folder, circuit)
     title = f"{results['task']} on {results['model']}"
-    save_picture(heads_figure(circuit.masks, f"Heads kept: {title}"), folder / "heads.png")
-    save_picture(neurons_figure(circuit.masks, f"Neurons kept: {title}"), folder / "neurons.png")
-    write_whole(folder / "README.md", _page(folder, circuit, results))
+    save_picture(heads_figure(nodes, f"Heads kept: {title}"), folder / "heads.png")
+    save_picture(neurons_figure(nodes, f"Neurons kept: {title}"), folder / "neurons.png")
+    write_whole(folder / "README.md", _page(folder, nodes, results))
     # Last, so that a folder with results is a whole one.
     text = json.dumps(plain_json(results), indent=2, allow_nan=False)
     write_whole(folder / "results.json", text + "\n")
 
 
-def _page(folder: Path, circuit: Circuit, results: Mapping[str, Any]) -> str:
+def _page(folder: Path, nodes: Masks, results: Mapping[str, Any]) -> str:
     """What the run's README.md says."""
     title = markdown(f"{results['task']} on {results['model']}")
     warned = "".join(f"**Warning:** {markdown(text)}\n\n" for text in results["warnings"])
-    tables = "\n\n".join(table.markdown() for table in tables_of(results, circuit))
+    tables = "\n\n".join(table.markdown() for table in tables_of(results, nodes))
     load = code(f"mgnp_jax.load_circuit({str(folder)!r})", in_table=True)
     again = code(f"python -m experiments.evaluate --circuit {shlex.quote(str(folder))}")
     return f"""# A circuit for {title}

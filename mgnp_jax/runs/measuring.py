@@ -9,9 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mgnp_jax.masks.circuit import Circuit
-from mgnp_jax.masks.controls import shuffled
-from mgnp_jax.masks.granularities import EMBEDDING, full_masks
-from mgnp_jax.masks.hierarchy import complement
+from mgnp_jax.masks.levels import level_of
 from mgnp_jax.metrics.evaluate import evaluate, evaluate_all
 from mgnp_jax.models.hub import Model
 from mgnp_jax.types import Batch, Record
@@ -50,9 +48,10 @@ def controls_of(
     Returns:
       Metrics of the circuit, a random one of its size, what it leaves out, and nothing kept.
     """
+    masks, level = circuit.masks, level_of(circuit.masks)
     others = {
-        "random": shuffled(jax.random.key(seed), circuit.masks),
-        "complement": complement(circuit.masks),
-        "empty": full_masks(model.config, 0.0, embedding=EMBEDDING in circuit.masks),
+        "random": level.random(jax.random.key(seed), model.config, masks),
+        "complement": level.complement(model.config, masks),
+        "empty": level.full(model.config, 0.0, masks),
     }
     return evaluate_all(model, {"circuit": circuit, **others}, some)

@@ -15,6 +15,7 @@ from rich.console import Console
 from mgnp_jax.files import write_whole
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.granularities import gate_count
+from mgnp_jax.masks.levels import level_of
 from mgnp_jax.methods.discover import discover
 from mgnp_jax.methods.protocol import Interrupted
 from mgnp_jax.metrics.evaluate import check_prompts
@@ -240,9 +241,10 @@ def _measure_and_save(
     results["controls"] = controls_of(model, circuit, some, config.seed)
     more = {"test_prompts": config.test_prompts, "seed": config.seed, "figures": figures}
     metadata = {**circuit.metadata, **more}
-    run_folder.write(folder, dataclasses.replace(circuit, metadata=metadata), results)
+    nodes = level_of(circuit.masks).nodes(model.config, circuit.masks)
+    run_folder.write(folder, dataclasses.replace(circuit, metadata=metadata), nodes, results)
     _forget_states(folder)
-    for table in run_folder.tables_of(results, circuit):
+    for table in run_folder.tables_of(results, nodes):
         console.print(table.rich())
     _warn(warned, console)
     console.print(f"Saved to {folder} (start with {folder / 'README.md'})", highlight=False)

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mgnp_jax as mg
-from mgnp_jax.masks.granularities import NEURONS, TABLE, as_bool, check_masks, mask_shapes
+from mgnp_jax.masks.granularities import NEURONS, TABLE, as_bool, mask_shapes
 from mgnp_jax.masks.hierarchy import apply_hierarchy, chance_of_acting
+from mgnp_jax.masks.levels import check_masks
 from mgnp_jax.models.families.gpt2 import read_config
 from tests import tiny
 

@@ -120,7 +120,7 @@ def run(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     results["controls"] = dict.fromkeys(("circuit", "random", "complement", "empty"), figures_)
     folder = tmp_path / "a|b `c`\n$d\x1b[31m"
     folder.mkdir()
-    run_folder.write(folder, circuit, results)
+    run_folder.write(folder, circuit, circuit.masks, results)
     return folder, results
 
 

@@ -1,0 +1,158 @@
+"""EAP, EAP-IG, NAP and NAP-IG: one search, of edges or nodes, at one point or along a path."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import jax
+
+from mgnp_jax.masks.circuit import Circuit, load_circuit
+from mgnp_jax.masks.edges import edge_count
+from mgnp_jax.masks.levels import EDGE, check_masks, level_of
+from mgnp_jax.masks.selection import as_many, check_size, of_size
+from mgnp_jax.methods.attribution import effects
+from mgnp_jax.methods.protocol import OnRecord
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.hub import Model
+from mgnp_jax.passes.edge_forward import check_edges
+from mgnp_jax.tasks.task import TaskData
+from mgnp_jax.types import Masks, MgnpError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Attribution:
+    """What all of them can be asked for."""
+
+    kind: ClassVar[effects.Kind]
+
+    metric: Literal["score", "kl"] = "score"
+    """What effects are measured on: the task's own score, or KL to the full model."""
+    signed: bool = False
+    """Keep what raises the metric rather than what lowers it; by default both, by size alone."""
+    keep: float = 0.05
+    """Share to keep: of the edges; or of the heads and of the MLP hidden neurons."""
+    like: Path | None = None
+    """Instead: a saved circuit, of which as many edges, or nodes of each granularity, are kept."""
+
+    def __post_init__(self) -> None:
+        """Refuses a size that cannot be."""
+        check_size(self.keep, self.like)
+
+    @property
+    def path(self) -> effects.Path:
+        """Where gradients are taken."""
+        return effects.Path("inputs", (1.0,), 1)
+
+    def find(self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord) -> Circuit:
+        """Ranks everything by its effect, see `Method.find`."""
+        if self.kind is effects.EDGES:
+            check_edges(model.config)
+        figure = effects.FIGURES[self.metric]
+        found = effects.effects(key, model, data.train, self.kind, figure, self.path, on_record)
+        scores = effects.ranked(model.config, found, signed=self.signed)
+        return Circuit(masks=self._chosen(model.config, scores), scores=scores, metadata={})
+
+    def _chosen(self, model_config: ModelConfig, scores: Masks) -> Masks:
+        if self.like is None:
+            return of_size(scores, None, keep=self.keep)
+        like = load_circuit(self.like).masks
+        check_masks(model_config, like, f"the masks of {self.like}")
+        if level_of(scores) is EDGE:
+            return of_size(scores, None, edges=edge_count(level_of(like).edges(model_config, like)))
+        return as_many(scores, level_of(like).nodes(model_config, like))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Integrated(_Attribution):
+    """What those can be asked for that average gradients along a path."""
+
+    along: Literal["inputs", "activations"] = "inputs"
+    """From corrupted to clean along the embeddings, or along the masks of all at once."""
+    points: Literal["right", "midpoint", "random"] = "right"
+    """Where on the path: at k/N as EAP-IG has it, in the middle of each N-th, or anywhere, each
+    prompt elsewhere (expected gradients)."""
+    ig_steps: int = 10
+    """N, how many gradients are averaged."""
+
+    def __post_init__(self) -> None:
+        """Refuses a path that cannot be."""
+        super().__post_init__()
+        if self.ig_steps < 1:
+            raise MgnpError(f"ig_steps must be at least 1, got {self.ig_steps}")
+        if (self.along, self.points) == ("activations", "random"):
+            raise MgnpError("points random goes with along inputs, as all prompts share masks")
+
+    @property
+    def path(self) -> effects.Path:
+        """Where gradients are taken."""
+        n = self.ig_steps
+        back = {"right": 0.0, "midpoint": 0.5}.get(self.points)
+        points = None if back is None else tuple((k - back) / n for k in range(1, n + 1))
+        return effects.Path(self.along, points, n)
+
+
+def _check_gradient(method: Any, other: str) -> None:
+    if method.metric == "kl":
+        raise MgnpError(
+            f"{method.name} with metric kl ranks nothing: KL to the full model is least on clean "
+            f"prompts, where its gradient is zero. Use the metric score, or {other}"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EapConfig(_Attribution):
+    """Ranks edges by their first-order effects: edge attribution patching."""
+
+    name: ClassVar[str] = "eap"
+    kind = effects.EDGES
+
+    gradient_at: Literal["clean", "corrupted"] = "clean"
+    """On which prompts the gradient is taken."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be."""
+        super().__post_init__()
+        if self.gradient_at == "clean":
+            _check_gradient(self, "gradient_at corrupted, or eap-ig")
+
+    @property
+    def path(self) -> effects.Path:
+        """Where gradients are taken."""
+        return effects.Path("inputs", (float(self.gradient_at == "clean"),), 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EapIgConfig(_Integrated):
+    """Ranks edges by gradients averaged along a path: EAP with integrated gradients."""
+
+    name: ClassVar[str] = "eap-ig"
+    kind = effects.EDGES
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NapConfig(_Attribution):
+    """Ranks nodes of all granularities by their first-order effects: node attribution patching."""
+
+    name: ClassVar[str] = "nap"
+    kind = effects.NODES
+
+    keep: float = 0.1
+    """Share of the heads and of the MLP hidden neurons to keep; nearly that of the parameters."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be."""
+        super().__post_init__()
+        _check_gradient(self, "nap-ig")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NapIgConfig(_Integrated):
+    """Ranks nodes of all granularities by gradients averaged along a path: NAP-IG."""
+
+    name: ClassVar[str] = "nap-ig"
+    kind = effects.NODES
+
+    keep: float = 0.1
+    """Share of the heads and of the MLP hidden neurons to keep; nearly that of the parameters."""

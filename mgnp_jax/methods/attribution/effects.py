@@ -1,0 +1,216 @@
+"""Effects of all edges or nodes, averaged over prompts and along a path, chunk by chunk."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from mgnp_jax.masks.edges import existing, full_edges, writer_count
+from mgnp_jax.masks.granularities import full_masks
+from mgnp_jax.methods.protocol import OnRecord
+from mgnp_jax.metrics.scores import kl_divergence, score
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.hub import Model
+from mgnp_jax.passes.attribution import (
+    Figure,
+    clean_embedding,
+    edge_differences,
+    edge_effects,
+    node_differences,
+    node_effects,
+)
+from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
+from mgnp_jax.passes.caching import chunk_rows
+from mgnp_jax.passes.circuit_forward import circuit_logits
+from mgnp_jax.passes.precision import exact
+from mgnp_jax.passes.spans import Spans, spans_of
+from mgnp_jax.types import Batch, Masks, Params
+
+CHUNK_BYTES = 2**30
+"""About the most bytes that are taken at a time; for one prompt, if that takes more."""
+
+AT_ONCE = 32
+"""Most prompts at a time."""
+
+
+class Path(NamedTuple):
+    """Where gradients are taken: 1 is clean, 0 is corrupted.
+
+    Attributes:
+      along: the embeddings of the untouched model (`inputs`), or the masks of everything at once
+        (`activations`).
+      points: of it; None for a random one of each prompt's, as often as `steps` says.
+      steps: how many.
+    """
+
+    along: Literal["inputs", "activations"]
+    points: tuple[float, ...] | None
+    steps: int
+
+
+class Kind(NamedTuple):
+    """What edges and nodes have in common here.
+
+    Attributes:
+      differences: (model's config, params, prompts) → clean values less corrupted ones.
+      effects: (model's config, figure, params, embedding, prompts, differences) → effects, with
+        gradients of the model on that embedding.
+      full: (model's config, value) → masks.
+      floats: model's config → about how many numbers a token takes.
+    """
+
+    differences: Callable[[ModelConfig, Params, CachedRuns], Any]
+    effects: Callable[[ModelConfig, Figure, Params, jax.Array, CachedRuns, Any], Masks]
+    full: Callable[[ModelConfig, float], Masks]
+    floats: Callable[[ModelConfig], int]
+
+
+def _kept(c: ModelConfig) -> int:
+    """Numbers that a pass keeps of a token for its gradient, and of its corrupted run."""
+    return 8 * c.layers * (c.heads * c.head_width + 2 * c.width + c.mlp_width)
+
+
+EDGES = Kind(
+    differences=edge_differences,
+    effects=edge_effects,
+    full=full_edges,
+    # Beside what writers write and its copy, a layer's readers and their gradients.
+    floats=lambda c: (
+        _kept(c) + c.width * (2 * writer_count(c) + 4 * (c.heads + 2 * c.kv_heads + 1))
+    ),
+)
+
+NODES = Kind(differences=node_differences, effects=node_effects, full=full_masks, floats=_kept)
+
+
+def _score(logits: jax.Array, runs: CachedRuns) -> jax.Array:
+    return score(runs.targets.scores["score"], logits)
+
+
+def _closeness(logits: jax.Array, runs: CachedRuns) -> jax.Array:
+    return -kl_divergence(runs.base_logits, logits)
+
+
+FIGURES: dict[str, Figure] = {"score": _score, "kl": _closeness}
+"""What effects are measured on, higher is better: the task's score, or less KL to the model."""
+
+
+def effects(
+    key: jax.Array,
+    model: Model,
+    batch: Batch,
+    kind: Kind,
+    figure: Figure,
+    path: Path,
+    on_record: OnRecord,
+) -> dict[str, np.ndarray]:
+    """First-order effects of keeping each edge or node instead of corrupting it.
+
+    Args:
+      key: [] typed key; consumed, for random points.
+      model: the model.
+      batch: N prompts.
+      kind: of what.
+      figure: that is affected.
+      path: where gradients are taken; they are averaged.
+      on_record: told how far it is.
+
+    Returns:
+      Float64 by name, mean over prompts, summed over positions; above zero raises the figure.
+    """
+    model_config, params = model.config, model.params
+    spans = spans_of(batch)
+    size = _at_once(model_config, kind, spans)
+    chunks = list(chunk_rows(len(batch), size))
+    sizes = spans.sizes(rows for rows, _ in chunks)
+    total: dict[str, np.ndarray] = {}
+    done = 0
+    for number, (rows, real) in enumerate(chunks):
+        # The last chunk has some of the first prompts again, which must not count twice.
+        part = rows[:real]
+        chunk_sizes = sizes if real == len(rows) else spans.sizes([part])
+        runs = plain_runs(model_config, params, batch.take(part), chunk_sizes)
+        along = _along_inputs if path.along == "inputs" else _along_masks
+        own = jax.random.fold_in(key, number)
+        found = jax.device_get(along(own, model, runs, kind, figure, path))
+        for name, leaf in found.items():
+            total[name] = total.get(name, 0.0) + np.asarray(leaf, np.float64)
+        done += real
+        on_record({"passing": True, "prepared": done, "of": len(batch)})
+    return {name: leaf / (len(batch) * path.steps) for name, leaf in total.items()}
+
+
+def _at_once(model_config: ModelConfig, kind: Kind, spans: Spans) -> int:
+    """How many prompts go together; the same whatever memory there is, as sums round by it."""
+    longest = int((spans.lengths - spans.starts).max())
+    each = 4 * longest * kind.floats(model_config)
+    return int(min(max(CHUNK_BYTES // each, 1), AT_ONCE, len(spans.lengths)))
+
+
+def _along_inputs(
+    key: jax.Array, model: Model, runs: CachedRuns, kind: Kind, figure: Figure, path: Path
+) -> Masks:
+    """Effects with gradients on embeddings between corrupted and clean ones, summed over points."""
+    model_config, params = model.config, model.params
+    differences = kind.differences(model_config, params, runs)
+    clean, corrupted = clean_embedding(model_config, params, runs), runs.corrupted.embedding
+    prompts, found = len(runs.layout.answers), []
+    for step in range(path.steps):
+        if path.points is None:
+            own = jax.random.uniform(jax.random.fold_in(key, step), (prompts,))
+        else:
+            own = np.full(prompts, path.points[step], np.float32)
+        between = _between(clean, corrupted, own, runs.layout.prompts)
+        found.append(kind.effects(model_config, figure, params, between, runs, differences))
+    return jax.tree.map(lambda *leaves: sum(leaves), *found)
+
+
+@jax.jit
+def _between(
+    clean: jax.Array, corrupted: jax.Array, part: jax.Array, prompts: jax.Array
+) -> jax.Array:
+    """[K, D]: each prompt's own part of the way from corrupted to clean embeddings."""
+    return corrupted + part[prompts][:, None] * (clean - corrupted)
+
+
+def _along_masks(
+    key: jax.Array, model: Model, runs: CachedRuns, kind: Kind, figure: Figure, path: Path
+) -> Masks:
+    """Effects with gradients in the masks where all have one value, summed over points."""
+    del key
+    assert path.points is not None
+    masks = [kind.full(model.config, point) for point in path.points]
+    found = [_mask_gradient(model.config, figure, model.params, each, runs) for each in masks]
+    return jax.tree.map(lambda *leaves: sum(leaves), *found)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+@exact
+def _mask_gradient(
+    model_config: ModelConfig, figure: Figure, params: Params, masks: Masks, runs: CachedRuns
+) -> Masks:
+    def total(masks: Masks) -> jax.Array:
+        return figure(circuit_logits(model_config, params, masks, runs), runs).sum()
+
+    return jax.grad(total)(masks)
+
+
+def ranked(model_config: ModelConfig, found: dict[str, np.ndarray], *, signed: bool) -> Masks:
+    """Scores by which circuits are chosen.
+
+    Args:
+      model_config: the model's shape.
+      found: effects.
+      signed: what raises the figure above what lowers it; else by size alone.
+
+    Returns:
+      Float32 by name, higher is kept longer; −∞ where the model has no edge.
+    """
+    scores = {n: leaf if signed else np.abs(leaf) for n, leaf in found.items()}
+    there = existing(model_config)
+    scores = {n: np.where(there.get(n, True), leaf, -np.inf) for n, leaf in scores.items()}
+    return jax.device_put({n: leaf.astype(np.float32) for n, leaf in scores.items()})

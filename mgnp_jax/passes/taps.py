@@ -1,0 +1,128 @@
+"""The untouched model with taps, of which gradients are taken: on what is read, or what is written.
+
+A tap on an edge is a gate of one. What it lets through is known beforehand (`written`), so the pass
+runs as without taps, and the gradient in all gates of a layer is one product as it walks back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mgnp_jax.masks.edges import HEAD_EDGES, LOGITS_EDGES, MLP_EDGES
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.passes.cached_runs import CachedRuns
+from mgnp_jax.passes.embeddings import unembed
+from mgnp_jax.passes.layers import Layer
+from mgnp_jax.passes.node_values import SiteValues
+from mgnp_jax.passes.packing import attend
+from mgnp_jax.types import Masks, Params
+
+
+@struct.dataclass
+class Taps:
+    """Where gradients are taken.
+
+    Attributes:
+      gates: of edges, by kind of reader, all of them one; None for none.
+      written: [W, K, D] what they let through.
+      sites: [L, K, …] zeros that are added to node values; None for none.
+    """
+
+    gates: Masks | None = None
+    written: jax.Array | None = None
+    sites: SiteValues | None = None
+
+
+@jax.custom_vjp
+def _read(x: jax.Array, gates: jax.Array, written: jax.Array) -> jax.Array:
+    """X + (gates − 1) · written, where gates [R, W] are one: [R, …, D], x for every reader."""
+    del written
+    return jnp.broadcast_to(x[None], (len(gates), *x.shape))
+
+
+_read.defvjp(
+    lambda x, gates, written: (_read(x, gates, written), written),
+    lambda written, back: (back.sum(0), jnp.einsum("rkd,wkd->rw", back, written), None),
+)
+
+
+def _layer(
+    model_config: ModelConfig, runs: CachedRuns, x: jax.Array, inputs: Any, written: Any
+) -> tuple[jax.Array, SiteValues]:
+    """One layer: what it adds up to, its node values.
+
+    Args:
+      model_config: the model's shape.
+      runs: the prompts.
+      x: [K, D] residual stream before it.
+      inputs: of the layer: weights, gates and sites to tap, keys and values of the prefix.
+      written: [W, K, D], see `Taps`.
+    """
+    weights, gates, sites, prefix = inputs
+    layer, layout, c = Layer(model_config, weights), runs.layout, model_config
+
+    def tapped(site: str, value: jax.Array) -> jax.Array:
+        return value if sites is None else value + getattr(sites, site)
+
+    if gates is None:
+        q, k, v = layer.step("attn_qkv", x, layout.positions)
+    else:
+        # Recomputed, as a residual stream for each head is large and soon made again.
+        @jax.checkpoint
+        def project(x: jax.Array, gate: jax.Array) -> Any:
+            parts = jnp.split(_read(x, gate, written), (c.heads, c.heads + c.kv_heads))
+            return layer.step("attn_qkv_each", *parts, layout.positions)
+
+        q, k, v = project(x, jnp.concatenate([gates[name] for name in HEAD_EDGES]))
+    z = tapped("attn_z", attend(layout, q, k, v, prefix))
+    out = tapped("attn_out", layer.step("attn_write", layer.step("attn_out", z)))
+    read = x if model_config.parallel else x + out
+    seen = read if gates is None else _read(read, gates[MLP_EDGES][None], written)[0]
+    hidden = tapped("mlp_hidden", layer.step("mlp_hidden", seen))
+    mlp = tapped("mlp_out", layer.step("mlp_write", layer.step("mlp_out", hidden)))
+    values = SiteValues(attn_z=z, attn_out=out, mlp_hidden=hidden, mlp_out=mlp)
+    return x + out + mlp, values
+
+
+def tapped_run(
+    model_config: ModelConfig,
+    params: Params,
+    embedding: jax.Array,
+    runs: CachedRuns,
+    taps: Taps,
+    *,
+    values: bool = False,
+) -> tuple[jax.Array, SiteValues | None]:
+    """Runs the untouched model on embeddings.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      embedding: [K, D].
+      runs: B prompts of K tokens; their prefix is used.
+      taps: to take gradients of.
+      values: whether node values are wanted.
+
+    Returns:
+      Logits [B, V] at the answer position; node values [L, K, …] if they are wanted.
+    """
+    layout, (prefix,) = runs.layout, runs.corrupted.prefix
+    has_prefix = layout.prefix.shape[1] > 0
+    gates = taps.gates and {n: gate for n, gate in taps.gates.items() if n != LOGITS_EDGES}
+
+    def layer(x: jax.Array, inputs: Any) -> tuple[jax.Array, SiteValues | None]:
+        x, found = _layer(model_config, runs, x, inputs, taps.written)
+        return x, found if values else None
+
+    inputs = (params["blocks"], gates, taps.sites, prefix if has_prefix else None)
+    x, found = jax.lax.scan(layer, embedding, inputs)
+    residual = x[layout.answers]
+    if taps.gates is not None:
+        assert taps.written is not None
+        last = taps.gates[LOGITS_EDGES][None]
+        (residual,) = _read(residual, last, taps.written[:, layout.answers])
+    return unembed(model_config, params, residual), found

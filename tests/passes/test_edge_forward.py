@@ -1,0 +1,156 @@
+"""The edge pass: equal to loops over readers, to the node pass where edges follow, its gradient."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mgnp_jax as mg
+from mgnp_jax.masks.edge_graph import edges_between, without_dangling
+from mgnp_jax.masks.edges import (
+    HEAD_EDGES,
+    LOGITS_EDGES,
+    MLP_EDGES,
+    Q_EDGES,
+    existing,
+    first_writer,
+    full_edges,
+)
+from mgnp_jax.passes.cached_runs import masked_logits, plain_runs
+from mgnp_jax.passes.edge_forward import edge_logits
+from mgnp_jax.passes.embeddings import embed, unembed
+from mgnp_jax.passes.layers import Layer
+from mgnp_jax.passes.packing import attend
+from tests import tiny
+from tests.masks.test_edges import some_nodes
+
+MODELS = ("gpt2", "llama", "qwen2", "parallel")
+
+
+@functools.cache
+def prompts(name: str) -> tuple[mg.Model, Any, Any]:
+    """A model, its prompts, and their plain passes."""
+    model = tiny.model(name)
+    batch = tiny.batch(model.config, shared=3)
+    return model, batch, plain_runs(model.config, model.params, batch)
+
+
+def gates(model_config: mg.ModelConfig, seed: int = 0) -> mg.Masks:
+    rng = np.random.default_rng(seed)
+    drawn = {n: e * rng.random(e.shape) for n, e in existing(model_config).items()}
+    return jax.device_put({n: each.astype(np.float32) for n, each in drawn.items()})
+
+
+def slow_logits(model_config: mg.ModelConfig, params: mg.Params, masks: mg.Masks, runs: Any) -> Any:
+    """The same by loops over layers and readers, on the whole model's own steps."""
+    c, layout, (values,) = model_config, runs.layout, runs.corrupted.values
+    beside = runs.corrupted.embedding
+    written = [embed(c, params, runs.clean, layout.positions) - beside]
+
+    def read(gate: Any, beside: Any) -> Any:
+        return beside + sum(g[None, None] * each for g, each in zip(gate, written))
+
+    def of(index: int, tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[index], tree)
+
+    for index in range(c.layers):
+        layer, other = Layer(c, of(index, params["blocks"])), of(index, values)
+        parts = []
+        for place, name in enumerate(HEAD_EDGES):
+            seen = [read(gate, beside) for gate in masks[name][index]]
+            each = [layer.step("attn_qkv", x, layout.positions)[place] for x in seen]
+            parts.append(jnp.stack([own[:, n] for n, own in enumerate(each)], axis=1))
+        z = attend(layout, *parts, of(index, runs.corrupted.prefix[0]))
+        alone = [
+            jnp.zeros_like(z).at[:, head].set(z[:, head] - other.attn_z[:, head])
+            for head in range(c.heads)
+        ]
+        heads = [layer.linear("attn_out", each) for each in alone]
+        if not c.parallel:
+            written += heads
+        x = read(masks[MLP_EDGES][index], beside if c.parallel else beside + other.attn_out)
+        mlp = layer.step("mlp_out", layer.step("mlp_hidden", x)) - other.mlp_out
+        written += [*heads, mlp] if c.parallel else [mlp]
+        beside = beside + other.attn_out + other.mlp_out
+        assert len(written) == first_writer(c, index + 1)
+    return unembed(c, params, read(masks[LOGITS_EDGES], beside)[layout.answers])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_ones_are_the_model_and_zeros_the_corrupted_run(name: str) -> None:
+    model, batch, runs = prompts(name)
+    run = jax.jit(functools.partial(edge_logits, model.config, model.params))
+    np.testing.assert_allclose(run(full_edges(model.config), runs), runs.base_logits, atol=1e-5)
+    swapped = batch.replace(clean=batch.corrupted, corrupted=batch.clean)
+    corrupted = plain_runs(model.config, model.params, swapped).base_logits
+    np.testing.assert_allclose(run(full_edges(model.config, 0.0), runs), corrupted, atol=1e-5)
+    assert np.abs(corrupted - runs.base_logits).max() > 0.1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_values_and_gradients_are_those_of_loops(name: str) -> None:
+    model, _, runs = prompts(name)
+    masks = gates(model.config)
+    weights = np.random.default_rng(1).standard_normal(runs.base_logits.shape)
+
+    def figure(logits_of: Any, masks: mg.Masks) -> jax.Array:
+        return (logits_of(model.config, model.params, masks, runs) * weights).sum()
+
+    for found, expected in zip(
+        *(
+            jax.tree.leaves(jax.value_and_grad(functools.partial(figure, of))(masks))
+            for of in (edge_logits, slow_logits)
+        ),
+        strict=True,
+    ):
+        scale = np.abs(np.asarray(expected)).max()
+        np.testing.assert_allclose(found / scale, expected / scale, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_edges_between_nodes_do_what_the_nodes_do(name: str) -> None:
+    model, _, runs = prompts(name)
+    nodes = some_nodes(model.config)
+    edges = edges_between(model.config, nodes)
+    found = edge_logits(model.config, model.params, edges, runs)
+    expected = masked_logits(model.config, model.params, nodes, runs)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(found - runs.base_logits).max() > 0.1
+
+
+def test_dangling_edges_change_nothing() -> None:
+    model, _, runs = prompts("llama")
+    rng = np.random.default_rng(2)
+    kept = {n: e & (rng.random(e.shape) < 0.15) for n, e in existing(model.config).items()}
+    clean = without_dangling(kept)
+    assert any((np.asarray(clean[n]) != kept[n]).any() for n in kept)
+    before, after = (edge_logits(model.config, model.params, m, runs) for m in (kept, clean))
+    np.testing.assert_allclose(before, after, atol=1e-6)
+
+
+def test_gates_of_edges_that_are_not_there_do_nothing() -> None:
+    model, _, runs = prompts("gpt2")
+    masks = gates(model.config)
+    there = existing(model.config)
+    more = masks | {n: jnp.where(there[n], masks[n], 0.7) for n in HEAD_EDGES}
+    assert any((more[n] != masks[n]).any() for n in HEAD_EDGES)
+    before, after = (edge_logits(model.config, model.params, m, runs) for m in (masks, more))
+    np.testing.assert_array_equal(before, after)
+
+
+def test_layers_are_compiled_once() -> None:
+    model, _, runs = prompts("gpt2")
+    run = functools.partial(edge_logits, model.config, model.params)
+    text = jax.jit(run).lower(gates(model.config), runs).as_text()
+    assert text.count("stablehlo.while") == 1
+
+
+def test_a_norm_after_attention_is_refused() -> None:
+    model, _, runs = prompts("post-norm")
+    with pytest.raises(mg.MgnpError, match="a norm after attention"):
+        edge_logits(model.config, model.params, {Q_EDGES: jnp.zeros(1)}, runs)
