@@ -176,7 +176,7 @@ def reader_names(model_config: ModelConfig) -> dict[str, np.ndarray]:
     }
 
 
-def edge_names(model_config: ModelConfig, masks: Masks) -> Iterator[str]:
+def edge_names(model_config: ModelConfig, masks: Mapping[str, Any]) -> Iterator[str]:
     """The kept edges as the field names them: `a0.h0->a1.h3<q>`.
 
     Args:

@@ -47,7 +47,6 @@ from mgnp_jax.types import Batch, MgnpError, Record
 STATES = "resume"
 """Where in a run's folder lies what it can be gone on from, until it is done."""
 
-
 Loaded = tuple[Model, TaskData, Batch]
 """What a run works with: the model, its prompts, those of the test split that are measured on."""
 

@@ -65,7 +65,8 @@ def slow_logits(model_config: mg.ModelConfig, params: mg.Params, masks: mg.Masks
             seen = [read(gate, beside) for gate in masks[name][index]]
             each = [layer.step("attn_qkv", x, layout.positions)[place] for x in seen]
             parts.append(jnp.stack([own[:, n] for n, own in enumerate(each)], axis=1))
-        z = attend(layout, *parts, of(index, runs.corrupted.prefix[0]))
+        q, k, v = parts
+        z = attend(layout, q, k, v, of(index, runs.corrupted.prefix[0]))
         alone = [
             jnp.zeros_like(z).at[:, head].set(z[:, head] - other.attn_z[:, head])
             for head in range(c.heads)
@@ -129,7 +130,9 @@ def test_dangling_edges_change_nothing() -> None:
     kept = {n: e & (rng.random(e.shape) < 0.15) for n, e in existing(model.config).items()}
     clean = without_dangling(kept)
     assert any((np.asarray(clean[n]) != kept[n]).any() for n in kept)
-    before, after = (edge_logits(model.config, model.params, m, runs) for m in (kept, clean))
+    before, after = (
+        edge_logits(model.config, model.params, m, runs) for m in (jax.device_put(kept), clean)
+    )
     np.testing.assert_allclose(before, after, atol=1e-6)
 
 
