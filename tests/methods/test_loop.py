@@ -20,7 +20,7 @@ from mgnp_jax.methods.node_pruning import loop, schedule, state
 from mgnp_jax.methods.node_pruning.config import GateKind
 from mgnp_jax.methods.node_pruning.controller import Controller, next_controller
 from mgnp_jax.methods.node_pruning.step import train_step
-from mgnp_jax.methods.node_pruning.work import Work
+from mgnp_jax.methods.node_pruning.work import Work, prepare
 from mgnp_jax.passes import cached_runs, memory
 from mgnp_jax.passes.keeping import keep_what_fits
 from tests import tiny
@@ -44,6 +44,18 @@ def test_same_seed_same_bits_and_another_seed_others(tiny_model: mg.Model) -> No
     chex.assert_trees_all_equal(first.masks, again.masks)
     a, b = (tiny.log_alpha(circuit)["mlp_hidden"] for circuit in (first, other))
     assert (a != b).any()
+
+
+@pytest.mark.parametrize(("place", "laid_out"), [("host", True), ("disk", False)])
+def test_no_batch_is_laid_out_ahead_where_nothing_but_files_has_room(
+    place: Any, laid_out: bool
+) -> None:
+    model = tiny.model("gpt2")
+    config = dataclasses.replace(CONFIG, execution=mg.Execution(cache_on=place))
+    data = tiny.data(model.config)
+    work = prepare(jax.random.key(0), model, data, config, lambda record: None)
+    assert (work.ahead_of(1).ahead is not None) == laid_out
+    jax.tree.map(np.testing.assert_array_equal, work.ahead_of(1).batch_of(1), work.batch_of(1))
 
 
 def test_weights_are_bit_identical_before_and_after(tiny_model: mg.Model) -> None:

@@ -156,7 +156,7 @@ def _step(
         *(state.trained, work.batch_of(step), state.controller, work.compaction),
     )
     done = step + 1
-    # The next batch is laid out while this step runs, and no further ahead: batches are large.
+    # The next batch may be laid out while this step runs, and no further ahead: they are large.
     work = work.ahead_of(done)
     trained, terms = jax.block_until_ready((trained, terms))
     state = state.replace(done=done, trained=trained)  # type: ignore[attr-defined]

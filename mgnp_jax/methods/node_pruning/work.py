@@ -77,12 +77,14 @@ class Work:
         return self.sharding.rows(self.train, self.order[step], self.sizes)
 
     def ahead_of(self, step: int) -> Work:
-        """The same with the batch of a step laid out.
+        """The same with the batch of a step laid out, where there is room for one more.
 
         Args:
           step: from 0; one that is not run has none.
         """
-        if step >= len(self.order):
+        in_files = self.train.kept is not None and not self.kept_in(object)
+        # Where nothing but files has room, a second batch beside that of the step has none.
+        if step >= len(self.order) or in_files:
             return dataclasses.replace(self, ahead=None)
         # Not of another step: the batch that is there has been used.
         batch = dataclasses.replace(self, ahead=None).batch_of(step)
