@@ -145,8 +145,8 @@ def test_as_many_as_another_circuit_has(tmp_path: Path) -> None:
 def test_what_ranks_nothing_is_refused() -> None:
     for wrong in (EapConfig, NapConfig):
         with pytest.raises(mg.MgnpError, match="gradient is zero"):
-            wrong(metric="kl")
-    EapConfig(metric="kl", gradient_at="corrupted")
+            wrong(effect_on="kl")
+    EapConfig(effect_on="kl", gradient_at="corrupted")
     with pytest.raises(mg.MgnpError, match="ig_steps must be at least 1"):
         EapIgConfig(ig_steps=0)
     with pytest.raises(mg.MgnpError, match="random goes with along inputs"):

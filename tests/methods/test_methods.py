@@ -28,8 +28,10 @@ from tests.experiments.test_commands import call_here
 SHORT: dict[str, list[object]] = {
     "node-pruning": ["--steps", 2, "--validation-prompts", 8],
     "node-pruning-published": ["--steps", 2, "--validation-prompts", 8],
-    "eap-ig": ["--ig-steps", 2],
-    "nap-ig": ["--ig-steps", 2],
+    "eap": ["--extra-corruptions", 0],
+    "eap-ig": ["--ig-steps", 2, "--extra-corruptions", 0],
+    "nap": ["--extra-corruptions", 0],
+    "nap-ig": ["--ig-steps", 2, "--extra-corruptions", 0],
 }
 
 

@@ -27,10 +27,10 @@ class _Attribution:
 
     kind: ClassVar[effects.Kind]
 
-    metric: Literal["score", "kl"] = "score"
+    effect_on: Literal["score", "kl"] = "score"
     """What effects are measured on: the task's own score, or KL to the full model."""
     signed: bool = False
-    """Keep what raises the metric rather than what lowers it; by default both, by size alone."""
+    """Keep what raises it rather than what lowers it; by default both, by size alone."""
     keep: float = 0.05
     """Share to keep: of the edges; or of the heads and of the MLP hidden neurons."""
     like: Path | None = None
@@ -49,7 +49,7 @@ class _Attribution:
         """Ranks everything by its effect, see `Method.find`."""
         if self.kind is effects.EDGES:
             check_edges(model.config)
-        figure = effects.FIGURES[self.metric]
+        figure = effects.FIGURES[self.effect_on]
         found = effects.effects(key, model, data.train, self.kind, figure, self.path, on_record)
         scores = effects.ranked(model.config, found, signed=self.signed)
         return Circuit(masks=self._chosen(model.config, scores), scores=scores, metadata={})
@@ -94,10 +94,10 @@ class _Integrated(_Attribution):
 
 
 def _check_gradient(method: Any, other: str) -> None:
-    if method.metric == "kl":
+    if method.effect_on == "kl":
         raise MgnpError(
-            f"{method.name} with metric kl ranks nothing: KL to the full model is least on clean "
-            f"prompts, where its gradient is zero. Use the metric score, or {other}"
+            f"{method.name} with effect_on kl ranks nothing: KL to the full model is least on clean "
+            f"prompts, where its gradient is zero. Use effect_on score, or {other}"
         )
 
 
