@@ -96,7 +96,7 @@ class _Integrated(_Attribution):
 def _check_gradient(method: Any, other: str) -> None:
     if method.effect_on == "kl":
         raise MgnpError(
-            f"{method.name} with effect_on kl ranks nothing: KL to the full model is least on clean "
+            f"{method.name} on kl ranks nothing: KL to the full model is least on clean "
             f"prompts, where its gradient is zero. Use effect_on score, or {other}"
         )
 
