@@ -25,6 +25,7 @@ from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.embeddings import embed, unembed
 from mgnp_jax.passes.layers import Layer
+from mgnp_jax.passes.mixture import mixture
 from mgnp_jax.passes.node_values import CorruptedRun
 from mgnp_jax.passes.packing import Layout, attend
 from mgnp_jax.passes.precision import exact
@@ -174,7 +175,7 @@ def _writes(
 
     def read(gate: jax.Array) -> jax.Array:
         gate = jnp.where(earlier, gate, jnp.zeros((), gate.dtype)).astype(dtype)
-        return beside[None] + jnp.einsum("rw,wkd->rkd", gate, written)
+        return beside[None] + mixture(gate, written)
 
     together = read(jnp.concatenate([gates[name] for name in HEAD_EDGES]))
     stops = (model_config.heads, model_config.heads + model_config.kv_heads)

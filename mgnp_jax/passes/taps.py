@@ -17,6 +17,7 @@ from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.embeddings import unembed
 from mgnp_jax.passes.layers import Layer
+from mgnp_jax.passes.mixture import gate_products
 from mgnp_jax.passes.node_values import SiteValues
 from mgnp_jax.passes.packing import attend
 from mgnp_jax.types import Masks, Params
@@ -46,7 +47,7 @@ def _read(x: jax.Array, gates: jax.Array, written: jax.Array) -> jax.Array:
 
 _read.defvjp(
     lambda x, gates, written: (_read(x, gates, written), written),
-    lambda written, back: (back.sum(0), jnp.einsum("rkd,wkd->rw", back, written), None),
+    lambda written, back: (back.sum(0), gate_products(back, written), None),
 )
 
 
