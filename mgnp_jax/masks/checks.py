@@ -9,7 +9,7 @@ import numpy as np
 
 from mgnp_jax.files import shown
 from mgnp_jax.masks.edges import READERS
-from mgnp_jax.masks.granularities import EMBEDDING, GRANULARITIES, TABLE
+from mgnp_jax.masks.granularities import EMBEDDING, GRANULARITIES
 from mgnp_jax.masks.levels import EDGE, LEVELS, level_of
 from mgnp_jax.types import MgnpError
 
@@ -97,24 +97,19 @@ def _check_kinds(what: str, tree_name: str, tree: Any) -> None:
 def _check_shapes(what: str, trees: dict[str, Any]) -> None:
     """Refuses arrays of other kinds than one level has, or that are of different models."""
     masks = trees["masks"]
-    if set(masks) - {EMBEDDING} not in (set(level.kinds) for level in LEVELS.values()):
+    if set(masks) - {EMBEDDING} not in (set(level.axes) for level in LEVELS.values()):
         raise MgnpError(
             f"{what}: the masks are of {', '.join(sorted(map(str, masks)))}; wanted "
             f"{', '.join(GRANULARITIES)}, and none but {EMBEDDING} beside them, or of edges "
             f"{', '.join(READERS)}"
         )
     shapes = {name: np.shape(mask) for name, mask in masks.items()}
-    axes = READERS if level_of(masks) is EDGE else {n: kind.axes for n, kind in TABLE.items()}
+    axes = level_of(masks).axes
     sizes: dict[str, int] = {}
     for name, fields in axes.items():
         for axis, size in zip(fields, shapes[name]):
             sizes.setdefault(axis, size)
-    writers: tuple[int, ...] = ()
-    if axes is READERS:
-        writers = (1 + sizes.get("layers", 0) * (sizes.get("heads", 0) + 1),)
-    wanted = {
-        name: (*(sizes.get(axis) for axis in fields), *writers) for name, fields in axes.items()
-    }
+    wanted = {name: tuple(sizes.get(axis) for axis in fields) for name, fields in axes.items()}
     wanted[EMBEDDING] = ()
     for tree_name in ("masks", "log_alpha", "scores"):
         for name, leaf in trees.get(tree_name, {}).items():

@@ -79,8 +79,7 @@ class Circuit:
             )
         if len(given) != 1:
             raise MgnpError(f"pass one of keep, edges and heads, got {given or 'none'}")
-        graph = self.metadata.get("graph")
-        masks = of_size(self.scores, graph and Graph(**graph), **given)
+        masks = of_size(self.scores, Graph.said(self.metadata.get("graph")), **given)
         others = {k: v for k, v in self.metadata.items() if k not in ("figures", "warnings")}
         return dataclasses.replace(self, masks=masks, metadata={**others, "at": given})
 

@@ -89,9 +89,9 @@ def _nodes(kept: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def edges_between(model_config: ModelConfig | Graph, nodes: Masks) -> Masks:
-    """A node circuit's edges: those between kept nodes; the same function of the prompts.
+    """A node circuit's edges: those between kept nodes.
 
-    Where only some neurons of a node are kept, its edges are all there.
+    The same function of the prompts where nodes are kept whole; an edge is of all neurons.
 
     Args:
       model_config: the model's shape.

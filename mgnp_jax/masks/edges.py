@@ -57,6 +57,20 @@ class Graph(NamedTuple):
         """
         return cls(*(getattr(model_config, name) for name in cls._fields))
 
+    @classmethod
+    def said(cls, metadata: Any) -> Graph | None:
+        """What a circuit's metadata says, which may be anything; None if that is no graph.
+
+        Args:
+          metadata: its entry `graph`.
+        """
+        if not isinstance(metadata, dict) or set(metadata) != set(cls._fields):
+            return None
+        found = cls(**metadata)
+        counts = (found.layers, found.heads, found.kv_heads)
+        whole = all(isinstance(count, int) and count > 0 for count in counts)
+        return found if whole and found.heads % found.kv_heads == 0 else None
+
 
 def writer_count(model_config: ModelConfig | Graph) -> int:
     """W, how many nodes write: the input, heads and MLPs."""

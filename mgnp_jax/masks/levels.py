@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -19,7 +19,8 @@ class Level(NamedTuple):
 
     Attributes:
       name: of what is kept or not.
-      kinds: names of the arrays that masks must have.
+      axes: of the arrays that masks must have, by name.
+      large_by: what of `circuit_sizes` says how large a circuit is.
       shapes: (model's config, masks) → shape of each array.
       full: (model's config, value, masks) → gates that all have one value, of the same kinds.
       consistent: masks → without what cannot act; the same function of the prompts.
@@ -32,7 +33,8 @@ class Level(NamedTuple):
     """
 
     name: str
-    kinds: Collection[str]
+    axes: Mapping[str, tuple[str, ...]]
+    large_by: str
     shapes: Callable[[ModelConfig, Masks], dict[str, tuple[int, ...]]]
     full: Callable[[ModelConfig, float, Masks], Masks]
     consistent: Callable[[Masks], Masks]
@@ -55,7 +57,8 @@ def _left_out(model_config: ModelConfig, masks: Masks) -> Masks:
 
 NODE = Level(
     name="node",
-    kinds=granularities.GRANULARITIES,
+    axes={name: kind.axes for name, kind in granularities.TABLE.items()},
+    large_by="parameters",
     shapes=lambda c, masks: granularities.mask_shapes(c, embedding=_has_embedding(masks)),
     full=lambda c, value, masks: granularities.full_masks(
         c, value, embedding=_has_embedding(masks)
@@ -71,7 +74,8 @@ NODE = Level(
 
 EDGE = Level(
     name="edge",
-    kinds=tuple(edges.READERS),
+    axes={name: (*axes, "writers") for name, axes in edges.READERS.items()},
+    large_by="edges",
     shapes=lambda c, masks: edges.edge_shapes(c),
     full=lambda c, value, masks: edges.full_edges(c, value),
     consistent=edge_graph.without_dangling,
@@ -95,7 +99,7 @@ def level_of(masks: Masks) -> Level:
     Args:
       masks: arrays by granularity, or by kind of reader.
     """
-    return EDGE if set(masks) & set(EDGE.kinds) else NODE
+    return EDGE if set(masks) & set(EDGE.axes) else NODE
 
 
 def check_masks(model_config: ModelConfig, masks: Masks, what: str = "the masks") -> None:

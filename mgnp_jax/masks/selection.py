@@ -127,7 +127,7 @@ def of_size(
     if heads is not None:
         return strongest(scores, min(heads / np.size(scores[ATTENTION_HEADS]), 1.0))
     assert edges is not None
-    if graph is None:
+    if graph is None or (graph.layers, graph.heads) != np.shape(scores[ATTENTION_HEADS]):
         raise MgnpError("the circuit does not say of what model it is; pass keep or heads")
     # By hidden neurons, of which there are more than heads.
     least, most = 1, int(np.size(scores[MLP_HIDDEN]))

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mgnp_jax.masks.levels import NODE, Level
 from mgnp_jax.metrics.evaluate import check_logits, check_prompts
 from mgnp_jax.metrics.scores import answered_rightly, kl_divergence, score
 from mgnp_jax.models.hub import Model
@@ -32,7 +33,7 @@ MANY = 0.25
 """Share of the prompts from which on it is said that something is wrong with them."""
 
 NEARLY_ALL = 0.98
-"""Share of the parameters above which a circuit is called the whole model."""
+"""Share of the parameters, or of the edges, above which a circuit is called the whole model."""
 
 
 def check_task(model: Model, batch: Batch) -> list[str]:
@@ -113,23 +114,23 @@ def _between(least: int, most: int, count: int, chance: float) -> float:
     )
 
 
-def check_circuit(sizes: Mapping[str, Any]) -> list[str]:
+def check_circuit(sizes: Mapping[str, Any], level: Level = NODE) -> list[str]:
     """Looks at how much a circuit keeps.
 
     Args:
       sizes: as `circuit_sizes` returned them.
+      level: of the circuit, which says by what it is large: few edges may go through all nodes.
 
     Returns:
       Sentences: that it keeps nothing, or nearly everything.
     """
-    parameters, edges = sizes["parameters"], sizes["edges"]
-    if parameters["prunable_kept"] == 0:
+    size = sizes[level.large_by]
+    if size.get("prunable_kept", size["active"]) == 0:
         return [
             "Nothing is kept, so this is the model on corrupted prompts; ask for more (--penalty, "
             "--keep)"
         ]
-    # Few edges may go through all nodes.
-    if all(of["active"] > NEARLY_ALL * of["total"] for of in (parameters, edges)):
+    if size["active"] > NEARLY_ALL * size["total"]:
         return [
             "Hardly anything is pruned, so this is the model rather than a circuit; search longer "
             "(--steps) or ask for less (--penalty, --keep)"

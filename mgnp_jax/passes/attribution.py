@@ -65,13 +65,9 @@ def node_differences(model_config: ModelConfig, params: Params, runs: CachedRuns
     """
     assert isinstance(runs.corrupted, CorruptedRun)
     (other,) = runs.corrupted.values
-    embedding = embed(model_config, params, runs.clean, runs.layout.positions)
+    embedding = clean_embedding(model_config, params, runs)
     _, found = tapped_run(model_config, params, embedding, runs, Taps(), values=True)
     assert found is not None
-    # Norms after a block change what it writes, not which nodes write it.
-    found = found.replace(  # type: ignore[attr-defined]
-        attn_projected=other.attn_projected, mlp_projected=other.mlp_projected
-    )
     return jax.tree.map(jnp.subtract, found, other)
 
 
@@ -93,7 +89,7 @@ def edge_differences(model_config: ModelConfig, params: Params, runs: CachedRuns
     """
     check_edges(model_config)
     sites = node_differences(model_config, params, runs)
-    embedding = embed(model_config, params, runs.clean, runs.layout.positions)
+    embedding = clean_embedding(model_config, params, runs)
     written = jnp.zeros((writer_count(model_config), *embedding.shape), embedding.dtype)
     written = written.at[0].set(embedding - runs.corrupted.embedding)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,8 +56,29 @@ class Layer:
         return Layer(self.model_config, weights).step(method, difference)
 
 
+class Hooks(NamedTuple):
+    """What happens to values on their way through a plain layer; by default nothing.
+
+    Attributes:
+      project: (layer, layout, residual [K, D]) → queries, keys and values.
+      read: residual → what the MLP reads, [K, D].
+      write: (name of a site, its value) → what goes on from there.
+    """
+
+    project: Callable[[Layer, Layout, jax.Array], tuple[jax.Array, ...]] = lambda of, layout, x: (
+        of.step("attn_qkv", x, layout.positions)
+    )
+    read: Callable[[jax.Array], jax.Array] = lambda x: x
+    write: Callable[[str, jax.Array], jax.Array] = lambda site, value: value
+
+
 def plain_layer(
-    model_config: ModelConfig, layout: Layout, x: jax.Array, weights: Params
+    model_config: ModelConfig,
+    layout: Layout,
+    x: jax.Array,
+    weights: Params,
+    prefix: Prefix = None,
+    hooks: Hooks = Hooks(),  # noqa: B008 - a tuple of functions
 ) -> tuple[jax.Array, tuple[SiteValues, jax.Array, jax.Array]]:
     """One layer of the untouched model.
 
@@ -65,19 +87,21 @@ def plain_layer(
       layout: K tokens.
       x: [K, D] residual stream before it.
       weights: of the layer.
+      prefix: of the positions before.
+      hooks: on the values.
 
     Returns:
       The residual stream after it; its node values [K, …], keys and values [K, KV, E].
     """
     layer = Layer(model_config, weights)
-    q, k, v = layer.step("attn_qkv", x, layout.positions)
-    z = attend(layout, q, k, v)
+    q, k, v = hooks.project(layer, layout, x)
+    z = hooks.write("attn_z", attend(layout, q, k, v, prefix))
     projected = layer.step("attn_out", z)
-    out = layer.step("attn_write", projected)
+    out = hooks.write("attn_out", layer.step("attn_write", projected))
     read = x if model_config.parallel else x + out
-    hidden = layer.step("mlp_hidden", read)
+    hidden = hooks.write("mlp_hidden", layer.step("mlp_hidden", hooks.read(read)))
     mlp_projected = layer.step("mlp_out", hidden)
-    mlp = layer.step("mlp_write", mlp_projected)
+    mlp = hooks.write("mlp_out", layer.step("mlp_write", mlp_projected))
     values = SiteValues(attn_z=z, attn_out=out, mlp_hidden=hidden, mlp_out=mlp)
     if model_config.norm_after:
         values = dataclasses.replace(  # type: ignore[type-var]

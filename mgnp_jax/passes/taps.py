@@ -16,10 +16,10 @@ from mgnp_jax.masks.edges import HEAD_EDGES, LOGITS_EDGES, MLP_EDGES
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.embeddings import unembed
-from mgnp_jax.passes.layers import Layer
+from mgnp_jax.passes.layers import Hooks, Layer, plain_layer
 from mgnp_jax.passes.mixture import gate_products
 from mgnp_jax.passes.node_values import SiteValues
-from mgnp_jax.passes.packing import attend
+from mgnp_jax.passes.packing import Layout
 from mgnp_jax.types import Masks, Params
 
 
@@ -51,42 +51,28 @@ _read.defvjp(
 )
 
 
-def _layer(
-    model_config: ModelConfig, runs: CachedRuns, x: jax.Array, inputs: Any, written: Any
-) -> tuple[jax.Array, SiteValues]:
-    """One layer: what it adds up to, its node values.
-
-    Args:
-      model_config: the model's shape.
-      runs: the prompts.
-      x: [K, D] residual stream before it.
-      inputs: of the layer: weights, gates and sites to tap, keys and values of the prefix.
-      written: [W, K, D], see `Taps`.
-    """
-    weights, gates, sites, prefix = inputs
-    layer, layout, c = Layer(model_config, weights), runs.layout, model_config
-
-    def tapped(site: str, value: jax.Array) -> jax.Array:
-        return value if sites is None else value + getattr(sites, site)
-
+def _hooks(gates: Masks | None, sites: SiteValues | None, written: Any) -> Hooks:
+    """The taps of one layer, on what is read and on what is written."""
+    hooks = Hooks()
+    if sites is not None:
+        hooks = hooks._replace(write=lambda site, value: value + getattr(sites, site))
     if gates is None:
-        q, k, v = layer.step("attn_qkv", x, layout.positions)
-    else:
+        return hooks
+
+    def project(layer: Layer, layout: Layout, x: jax.Array) -> tuple[jax.Array, ...]:
+        c = layer.model_config
+
         # Recomputed, as a residual stream for each head is large and soon made again.
         @jax.checkpoint
-        def project(x: jax.Array, gate: jax.Array) -> Any:
+        def each(x: jax.Array, gate: jax.Array) -> tuple[jax.Array, ...]:
             parts = jnp.split(_read(x, gate, written), (c.heads, c.heads + c.kv_heads))
             return layer.step("attn_qkv_each", *parts, layout.positions)
 
-        q, k, v = project(x, jnp.concatenate([gates[name] for name in HEAD_EDGES]))
-    z = tapped("attn_z", attend(layout, q, k, v, prefix))
-    out = tapped("attn_out", layer.step("attn_write", layer.step("attn_out", z)))
-    read = x if model_config.parallel else x + out
-    seen = read if gates is None else _read(read, gates[MLP_EDGES][None], written)[0]
-    hidden = tapped("mlp_hidden", layer.step("mlp_hidden", seen))
-    mlp = tapped("mlp_out", layer.step("mlp_write", layer.step("mlp_out", hidden)))
-    values = SiteValues(attn_z=z, attn_out=out, mlp_hidden=hidden, mlp_out=mlp)
-    return x + out + mlp, values
+        return each(x, jnp.concatenate([gates[name] for name in HEAD_EDGES]))
+
+    return hooks._replace(
+        project=project, read=lambda x: _read(x, gates[MLP_EDGES][None], written)[0]
+    )
 
 
 def tapped_run(
@@ -116,7 +102,9 @@ def tapped_run(
     gates = taps.gates and {n: gate for n, gate in taps.gates.items() if n != LOGITS_EDGES}
 
     def layer(x: jax.Array, inputs: Any) -> tuple[jax.Array, SiteValues | None]:
-        x, found = _layer(model_config, runs, x, inputs, taps.written)
+        weights, gates, sites, prefix = inputs
+        hooks = _hooks(gates, sites, taps.written)
+        x, (found, _, _) = plain_layer(model_config, layout, x, weights, prefix, hooks)
         return x, found if values else None
 
     inputs = (params["blocks"], gates, taps.sites, prefix if has_prefix else None)

@@ -233,14 +233,14 @@ def _measure_and_save(
         console.print(note, highlight=False)
     figures = evaluate_with_bar(model, circuit, test, console)
     sizes = circuit_sizes(model.config, circuit.masks)
-    warned = check_circuit(sizes)
+    warned = check_circuit(sizes, level := level_of(circuit.masks))
     circuit = _with_warnings(circuit, warned)
     results = run_folder.results_of(circuit, config.seed, sizes, figures)
     some = test.take(slice(config.control_prompts))
     results["controls"] = controls_of(model, circuit, some, config.seed)
     more = {"test_prompts": config.test_prompts, "seed": config.seed, "figures": figures}
     metadata = {**circuit.metadata, **more}
-    nodes = level_of(circuit.masks).nodes(model.config, circuit.masks)
+    nodes = level.nodes(model.config, circuit.masks)
     run_folder.write(folder, dataclasses.replace(circuit, metadata=metadata), nodes, results)
     _forget_states(folder)
     for table in run_folder.tables_of(results, nodes):

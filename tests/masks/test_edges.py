@@ -155,6 +155,6 @@ def test_an_edge_circuit_is_saved_and_measured(tmp_path: Any) -> None:
     assert mg.evaluate(model, again, batch) == mg.evaluate(model, circuit, batch)
     nodes = mg.evaluate(model, some_nodes(model.config), batch)
     assert mg.evaluate(model, circuit, batch)["kl"] == pytest.approx(nodes["kl"], abs=1e-5)
-    with pytest.raises(mg.MgnpError, match="masks q_edges has the shape"):
-        wrong = {**masks, Q_EDGES: masks[Q_EDGES][..., :3]}
+    with pytest.raises(mg.MgnpError, match="masks k_edges has the shape"):
+        wrong = {**masks, K_EDGES: masks[K_EDGES][..., :3]}
         mg.Circuit(masks=wrong, metadata={}).save(tmp_path / "d")

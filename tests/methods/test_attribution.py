@@ -126,6 +126,10 @@ def test_sizes_are_met_and_nested() -> None:
     assert sizes["edges"]["active"] <= 60
     with pytest.raises(mg.MgnpError, match="pass one of keep, edges and heads"):
         nodes.at()
+    for said in ({}, {"layers": 3}, {**nodes.metadata["graph"], "kv_heads": 0}):
+        odd = dataclasses.replace(nodes, metadata={**nodes.metadata, "graph": said})
+        with pytest.raises(mg.MgnpError, match="does not say of what model"):
+            odd.at(edges=60)
     with pytest.raises(mg.MgnpError, match="ranks nothing"):
         dataclasses.replace(nodes, scores=None).at(keep=0.1)
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
+from mgnp_jax.masks.edges import existing, full_edges
+from mgnp_jax.masks.levels import EDGE
 from mgnp_jax.metrics import sanity
 from mgnp_jax.metrics.sanity import check_circuit, check_task
 from tests import tiny
@@ -91,6 +93,13 @@ def test_a_circuit_that_is_nothing_or_everything() -> None:
     half = mg.full_masks(config)
     half["mlp_blocks"] = half["mlp_blocks"].at[1:].set(0)
     assert check_circuit(mg.circuit_sizes(config, half)) == []
+    # Few edges go through all nodes, one through none.
+    edges = {n: np.zeros(e.shape, bool) for n, e in existing(config).items()}
+    assert check_circuit(mg.circuit_sizes(config, jax.device_put(edges)), EDGE)
+    edges["logits_edges"][0] = True
+    assert check_circuit(mg.circuit_sizes(config, jax.device_put(edges)), EDGE) == []
+    (said,) = check_circuit(mg.circuit_sizes(config, full_edges(config)), EDGE)
+    assert said.startswith("Hardly anything is pruned")
 
 
 def test_nothing_is_said_of_a_built_in_task(mini: mg.Model) -> None:
