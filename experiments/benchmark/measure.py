@@ -15,7 +15,7 @@ import numpy as np
 import mgnp_jax as mg
 from experiments.benchmark.published import PADDED, megabytes
 from experiments.benchmark.workload import random_prompts
-from mgnp_jax.methods.node_pruning import schedule
+from mgnp_jax.methods.batch_order import batch_order
 from mgnp_jax.methods.node_pruning.controller import first_controller
 from mgnp_jax.methods.node_pruning.state import first_trained
 from mgnp_jax.methods.node_pruning.step import train_step
@@ -80,7 +80,7 @@ def ours(
     kept = kept if compaction is None else kept.compacted(compaction)
     key, controller = jax.random.key(0), first_controller(discover)
     tokens = kept.spans.lengths - kept.spans.starts
-    order = schedule.batch_order(key, tokens, discover.batch_size, discover.steps)
+    order = batch_order(key, tokens, discover.batch_size, discover.steps)
     sharding = batch_sharding(1, execution.accumulate)
     sizes = sharding.sizes(kept.spans, order)
     state = first_trained(discover, model.config, key)

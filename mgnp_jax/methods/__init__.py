@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from mgnp_jax.methods.attribution.config import EapConfig, EapIgConfig, NapConfig, NapIgConfig
+from mgnp_jax.methods.learned.edge_pruning import EdgePruningConfig, HybridConfig
+from mgnp_jax.methods.learned.mattr import MattrConfig, MattrEdgesConfig
+from mgnp_jax.methods.learned.ugs import UgsConfig
 from mgnp_jax.methods.magnitude import MagnitudeConfig
 from mgnp_jax.methods.node_pruning.method import DiscoverConfig
 from mgnp_jax.methods.node_pruning.published import PublishedConfig
@@ -14,6 +17,7 @@ METHODS: dict[str, type[Method]] = {
     for config in (
         *(DiscoverConfig, PublishedConfig),
         *(EapConfig, EapIgConfig, NapConfig, NapIgConfig),
+        *(EdgePruningConfig, HybridConfig, UgsConfig, MattrConfig, MattrEdgesConfig),
         *(RandomConfig, MagnitudeConfig),
     )
 }

@@ -31,16 +31,16 @@ class Block(nn.Module):
 
     def attn_qkv(self, x: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
         """Residual [K,D], positions [K] → queries [K,H,E], keys and values [K,KV,E]."""
-        return self.attention.read(
-            self.attention_norm(x) if self.model_config.norm_before else x, positions
-        )
+        return self.attention.read(self.attn_normed(x), positions)
 
-    def attn_qkv_each(
+    def attn_normed(self, x: jax.Array) -> jax.Array:
+        """Residual [...,K,D] → what attention projects [...,K,D]; the first part of `attn_qkv`."""
+        return self.attention_norm(x) if self.model_config.norm_before else x
+
+    def attn_project_each(
         self, q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array
     ) -> tuple[jax.Array, ...]:
-        """`attn_qkv` of a residual stream of each head's own."""
-        if self.model_config.norm_before:
-            q, k, v = (self.attention_norm(x) for x in (q, k, v))
+        """The second part of `attn_qkv`, of a normed residual stream of each head's own."""
         return self.attention.read_each(q, k, v, positions)
 
     def attn_out_each(self, z: jax.Array) -> jax.Array:

@@ -32,12 +32,16 @@ class BlockSteps(Protocol):
         """Residual [K,D] and positions [K] → queries [K,H,E], keys and values [K,KV,E]."""
         ...
 
-    def attn_qkv_each(
+    def attn_normed(self, x: jax.Array) -> jax.Array:
+        """Residual [...,K,D] → what attention projects [...,K,D]: the first part of `attn_qkv`."""
+        ...
+
+    def attn_project_each(
         self, q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array
     ) -> tuple[jax.Array, ...]:
-        """`attn_qkv` where each head reads another residual stream, which edges are.
+        """The second part where each head reads another residual stream, which edges are.
 
-        Queries read [H,K,D], keys and values [KV,K,D] each.
+        Queries read [H,K,D], keys and values [KV,K,D] each, all of them normed.
         """
         ...
 

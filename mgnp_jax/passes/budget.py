@@ -64,6 +64,7 @@ def budget_of(
     sizes: Sizes,
     prompts: int,
     length: int,
+    more: int = 0,
 ) -> Budget:
     """Divides the memory there is.
 
@@ -74,10 +75,11 @@ def budget_of(
       sizes: of a step's arrays.
       prompts: of a step that run at once.
       length: tokens that whole prompts are filled up to.
+      more: bytes that a step takes beside a masked pass and its gradient.
     """
     free, taken = free_on_device(), resident()
     host, asked = free_on_host() + taken, execution.memory_gib
-    temporaries = step_bytes(model_config, sizes, prompts)
+    temporaries = step_bytes(model_config, sizes, prompts) + more
     if execution.compact and not execution.lockstep:
         # What is left of the layers is a copy of their weights.
         temporaries += weight_bytes(params["blocks"])

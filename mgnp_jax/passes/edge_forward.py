@@ -179,7 +179,8 @@ def _writes(
 
     together = read(jnp.concatenate([gates[name] for name in HEAD_EDGES]))
     stops = (model_config.heads, model_config.heads + model_config.kv_heads)
-    q, k, v = layer.step("attn_qkv_each", *jnp.split(together, stops), layout.positions)
+    each = jnp.split(layer.step("attn_normed", together), stops)
+    q, k, v = layer.step("attn_project_each", *each, layout.positions)
     has_prefix = layout.prefix.shape[1] > 0
     z = attend(layout, q, k, v, inputs.prefix if has_prefix else None)
     heads = layer.step("attn_out_each", z - other.attn_z)

@@ -41,6 +41,7 @@ def keep_what_fits(
     execution: Execution,
     ablation_values: AblationValues | None = None,
     *,
+    more_bytes: Callable[[Sizes], int] = lambda sizes: 0,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> list[SplitRuns]:
     """Computes the plain passes of splits once, and puts them where the budget has room.
@@ -52,6 +53,7 @@ def keep_what_fits(
       batch_size: prompts a step.
       execution: cache mode and memory budget.
       ablation_values: constants for pruned nodes; None for the corrupted run's values.
+      more_bytes: what a step takes beside a masked pass and its gradient, by its arrays' sizes.
       on_record: told, as `text`, what memory will be taken, and as `prepared` of `of` how many
         prompts were run; `passing`, as both are of this process alone.
 
@@ -73,7 +75,7 @@ def keep_what_fits(
         each.spans.sizes(rows for rows, _ in chunk_rows(len(each.batch), at_once)) for each in found
     )
     length = max(batch.clean.shape[1] for batch in splits)
-    budget = budget_of(execution, model_config, params, common, at_once, length)
+    budget = budget_of(execution, model_config, params, common, at_once, length, more_bytes(common))
     if execution.cache != "dataset":
         told = f"Memory: {budget}; nothing is kept (--cache {execution.cache})"
         on_record({"passing": True, "text": told})

@@ -6,6 +6,7 @@ runs as without taps, and the gradient in all gates of a layer is one product as
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -39,15 +40,44 @@ class Taps:
 
 
 @jax.custom_vjp
-def _read(x: jax.Array, gates: jax.Array, written: jax.Array) -> jax.Array:
-    """X + (gates − 1) · written, where gates [R, W] are one: [R, …, D], x for every reader."""
-    del written
-    return jnp.broadcast_to(x[None], (len(gates), *x.shape))
+def _read(x: jax.Array, gate: jax.Array, written: jax.Array) -> jax.Array:
+    """X + (gate − 1) · written, where the gates [W] of one reader are one: x."""
+    del gate, written
+    return x
 
 
 _read.defvjp(
-    lambda x, gates, written: (_read(x, gates, written), written),
-    lambda written, back: (back.sum(0), gate_products(back, written), None),
+    lambda x, gate, written: (x, written),
+    lambda written, back: (back, gate_products(back[None], written)[0], None),
+)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _read_normed(
+    model_config: ModelConfig, weights: Params, x: jax.Array, gates: jax.Array, written: jax.Array
+) -> jax.Array:
+    """The same for many readers by attention's norm: [R, …, D], the normed x for each.
+
+    All of them read one x, so it is normed once, and only gradients are led back for each.
+    """
+    del written
+    normed = Layer(model_config, weights).step("attn_normed", x)
+    return jnp.broadcast_to(normed[None], (len(gates), *x.shape))
+
+
+def _read_normed_back(model_config: ModelConfig, saved: Any, back: jax.Array) -> Any:
+    weights, x, written = saved
+    _, pull = jax.vjp(lambda x: Layer(model_config, weights).step("attn_normed", x), x)
+    (each,) = jax.vmap(pull)(back)
+    return None, each.sum(0), gate_products(each, written), None
+
+
+_read_normed.defvjp(
+    lambda c, weights, x, gates, written: (
+        _read_normed(c, weights, x, gates, written),
+        (weights, x, written),
+    ),
+    _read_normed_back,
 )
 
 
@@ -61,18 +91,12 @@ def _hooks(gates: Masks | None, sites: SiteValues | None, written: Any) -> Hooks
 
     def project(layer: Layer, layout: Layout, x: jax.Array) -> tuple[jax.Array, ...]:
         c = layer.model_config
+        into = jnp.concatenate([gates[name] for name in HEAD_EDGES])
+        normed = _read_normed(c, layer.weights, x, into, written)
+        parts = jnp.split(normed, (c.heads, c.heads + c.kv_heads))
+        return layer.step("attn_project_each", *parts, layout.positions)
 
-        # Recomputed, as a residual stream for each head is large and soon made again.
-        @jax.checkpoint
-        def each(x: jax.Array, gate: jax.Array) -> tuple[jax.Array, ...]:
-            parts = jnp.split(_read(x, gate, written), (c.heads, c.heads + c.kv_heads))
-            return layer.step("attn_qkv_each", *parts, layout.positions)
-
-        return each(x, jnp.concatenate([gates[name] for name in HEAD_EDGES]))
-
-    return hooks._replace(
-        project=project, read=lambda x: _read(x, gates[MLP_EDGES][None], written)[0]
-    )
+    return hooks._replace(project=project, read=lambda x: _read(x, gates[MLP_EDGES], written))
 
 
 def tapped_run(
@@ -112,6 +136,5 @@ def tapped_run(
     residual = x[layout.answers]
     if taps.gates is not None:
         assert taps.written is not None
-        last = taps.gates[LOGITS_EDGES][None]
-        (residual,) = _read(residual, last, taps.written[:, layout.answers])
+        residual = _read(residual, taps.gates[LOGITS_EDGES], taps.written[:, layout.answers])
     return unembed(model_config, params, residual), found

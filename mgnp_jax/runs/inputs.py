@@ -21,7 +21,7 @@ def checksums_of(data: Path | None, model: str, method: Any) -> dict[str, str]:
     Args:
       data: file of prompts, if any.
       model: its name; only that of a local directory has files that the user changes.
-      method: config of one; it may have the folder of another circuit as `like`.
+      method: config of one; it may have folders of other circuits as `like` and `within`.
 
     Returns:
       Hex digits by the name of the setting; what is not there any more has none.
@@ -33,10 +33,11 @@ def checksums_of(data: Path | None, model: str, method: Any) -> dict[str, str]:
         files = sorted(f for f in folder.iterdir() if f.suffix in CHECKPOINT and f.is_file())
         lines = "".join(f"{file.name} {_of_file(file)}\n" for file in files)
         found["model"] = hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
-    like = getattr(method, "like", None)
-    if isinstance(like, Path) and like.is_dir():
-        # The files of the same circuit differ each time it is saved.
-        found["like"] = checksum(load_circuit(like).masks)
+    for name in ("like", "within"):
+        folder = getattr(method, name, None)
+        if isinstance(folder, Path) and folder.is_dir():
+            # The files of the same circuit differ each time it is saved.
+            found[name] = checksum(load_circuit(folder).masks)
     return found
 
 

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
+from mgnp_jax.methods.batch_order import batch_order
 from mgnp_jax.methods.node_pruning import loop, schedule, state
 from mgnp_jax.methods.node_pruning.config import GateKind
 from mgnp_jax.methods.node_pruning.controller import Controller, next_controller
 from mgnp_jax.methods.node_pruning.step import train_step
-from mgnp_jax.methods.node_pruning.work import Work, prepare
+from mgnp_jax.methods.work import Work, prepare
 from mgnp_jax.passes import cached_runs, memory
 from mgnp_jax.passes.keeping import keep_what_fits
 from tests import tiny
@@ -257,14 +258,14 @@ def test_a_loss_that_is_no_number_stops_at_once() -> None:
 
 def test_batches_see_every_prompt_once_an_epoch_and_have_like_sizes() -> None:
     tokens = np.array([3, 9, 3, 9, 3, 9, 5, 5, 5, 5])
-    order = schedule.batch_order(jax.random.key(0), tokens, batch_size=5, steps=6)
+    order = batch_order(jax.random.key(0), tokens, batch_size=5, steps=6)
     chex.assert_shape(order, (6, 5))
     seen = order.reshape(3, 10)
     assert [sorted(epoch) for epoch in seen.tolist()] == [list(range(10))] * 3
     assert seen[0].tolist() != seen[1].tolist()
     # 56 tokens an epoch in two batches: dealt out, none has more than 31.
     assert tokens[order].sum(1).max() <= 31
-    again = schedule.batch_order(jax.random.key(0), tokens, batch_size=5, steps=6)
+    again = batch_order(jax.random.key(0), tokens, batch_size=5, steps=6)
     np.testing.assert_array_equal(order, again)
 
 

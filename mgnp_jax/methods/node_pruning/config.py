@@ -10,7 +10,9 @@ import tyro
 
 from mgnp_jax.masks.granularities import EMBEDDING, GRANULARITIES
 from mgnp_jax.methods.node_pruning.prices import Penalties, TargetConfig
+from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.settings import Execution, that_count_alone
+from mgnp_jax.passes.spans import Sizes
 from mgnp_jax.types import MgnpError
 
 GateKind = Literal["mixed", "first_order", "second_order", "straight_through", "soft"]
@@ -127,6 +129,16 @@ class Settings:
         default = type(self)()
         changes = {name: getattr(default, name) for name in host}
         return dataclasses.replace(self, execution=that_count_alone(self.execution), **changes)
+
+    def more_bytes(self, model_config: ModelConfig, sizes: Sizes) -> int:
+        """Nothing beside a masked pass and its gradient, see `Trained`.
+
+        Args:
+          model_config: the model's shape.
+          sizes: of a step's arrays.
+        """
+        del model_config, sizes
+        return 0
 
     @property
     def trained(self) -> tuple[str, ...]:

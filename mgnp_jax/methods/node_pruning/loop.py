@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 
 import jax
-import numpy as np
 
 from mgnp_jax.masks.circuit import Circuit, binarise
 from mgnp_jax.methods.node_pruning import compaction as closing
@@ -24,14 +23,15 @@ from mgnp_jax.methods.node_pruning.state import (
 from mgnp_jax.methods.node_pruning.step import train_step
 from mgnp_jax.methods.node_pruning.target import target_of
 from mgnp_jax.methods.node_pruning.validation import measured, validated
-from mgnp_jax.methods.node_pruning.work import Work, prepare
 from mgnp_jax.methods.protocol import Interrupted, OnRecord, Saved, Saves
+from mgnp_jax.methods.stepping import steps
+from mgnp_jax.methods.work import Work, prepare
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes import memory
 from mgnp_jax.passes.compaction import compacted, plan_for
 from mgnp_jax.passes.segment_plan import Plan, full_cost
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import Masks, Record
+from mgnp_jax.types import Masks, MgnpError
 
 
 def find_circuit(
@@ -61,32 +61,17 @@ def find_circuit(
       MgnpError: for a loss, gradient or score that is not a number.
       Interrupted: if the user stops it, with the best circuit so far.
     """
+    _check_kl(config, data)
     work = prepare(key, model, data, config, on_record)
     state = first_state(config, model.config, work.key, work.sharding)
     if saves is not None and (saved := saves.latest()) is not None:
         work, state = _taken_up(work, state, saved)
     try:
-        while state.done < config.steps:
-            if state.done % config.log_every == 0:
-                work = _looked_after(work, on_record)
-            said: list[Record] = []
-            try:
-                work, state = _advance(work, state, said.append, saves)
-            except jax.errors.JaxRuntimeError as error:
-                if memory.OUT_OF_MEMORY not in str(error):
-                    raise
-                lean = _leaner(work, object, on_record)
-                if lean is work or lean.no_files:
-                    raise
-                work = lean
-                continue
-            for record in said:
-                on_record(record)
-            if saves is not None:
-                more = state.done < config.steps
-                saves.between_steps(
-                    state.done, functools.partial(_put_aside, work, state, saves), more=more
-                )
+        advance = functools.partial(_advance, saves)
+        put_aside = functools.partial(_put_aside, saves)
+        for latest in steps(work, state, advance, put_aside, on_record, saves):
+            # Where Ctrl-C stops.
+            work, state = latest
         state = settled(work, state, on_record)
     except KeyboardInterrupt:
         if state.best is None:
@@ -95,7 +80,16 @@ def find_circuit(
     return extracted(work, state, interrupted=False)
 
 
-def _put_aside(work: Work, state: LoopState, saves: Saves) -> Saved:
+def _check_kl(config: Settings, data: TaskData) -> None:
+    known = data.train.targets.kl_over
+    if config.kl_over not in (None, *known):
+        raise MgnpError(
+            f"kl_over must be one of the prompts' own ({', '.join(known) or 'they have none'}), "
+            f"got {config.kl_over!r}"
+        )
+
+
+def _put_aside(saves: Saves | None, work: Work, state: LoopState) -> Saved:
     check_numbers(work, state, saves)
     return packed(state)
 
@@ -113,29 +107,8 @@ def _taken_up(work: Work, first: LoopState, saved: Saved) -> tuple[Work, LoopSta
     return work, state
 
 
-def _looked_after(work: Work, on_record: OnRecord) -> Work:
-    """The same with what lies in the machine's memory in files, if that runs short."""
-    if work.no_files or not memory.is_short():
-        return work
-    # Where the device is the host, its arrays lie in the same memory.
-    kind = object if memory.free_on_device() is None else np.ndarray
-    return _leaner(work, kind, on_record)
-
-
-def _leaner(work: Work, kind: type, on_record: OnRecord) -> Work:
-    """The same with values in files, if there are any of a kind outside and files have room."""
-    if not work.kept_in(kind):
-        return work
-    lean = work.in_files()
-    if lean.no_files:
-        return lean
-    told = "Memory runs short: values of the plain passes are kept in files from here on"
-    on_record({"passing": True, "text": told})
-    return lean
-
-
 def _advance(
-    work: Work, state: LoopState, on_record: OnRecord, saves: Saves | None
+    saves: Saves | None, work: Work, state: LoopState, on_record: OnRecord
 ) -> tuple[Work, LoopState]:
     """A step, and the validation after it if one is due."""
     work, state = _step(work, state, on_record, saves)

@@ -9,13 +9,10 @@ import numpy as np
 
 from mgnp_jax.methods.node_pruning.state import LoopState, packed
 from mgnp_jax.methods.node_pruning.step import train_step
-from mgnp_jax.methods.node_pruning.work import Work
+from mgnp_jax.methods.numbers import which_prompts
 from mgnp_jax.methods.protocol import Saves
-from mgnp_jax.passes.cached_runs import plain_runs
+from mgnp_jax.methods.work import Work
 from mgnp_jax.types import MgnpError, Record
-
-SHOWN = 3
-"""Prompts that are shown as text."""
 
 
 def check_numbers(work: Work, state: LoopState, saves: Saves | None) -> None:
@@ -40,7 +37,7 @@ def check_numbers(work: Work, state: LoopState, saves: Saves | None) -> None:
     if saves is not None and good.done:
         kept = f"; the state of step {good.done} is in {saves.keep(packed(good))}"
     rows = work.order[bad - 1]
-    raise MgnpError(f"{_what(work, good, rows)}, on {_which(work, rows)}{kept}")
+    raise MgnpError(f"{_what(work, good, rows)}, on {which_prompts(work, rows)}{kept}")
 
 
 def check_measured(record: Record) -> None:
@@ -79,23 +76,3 @@ def _what(work: Work, good: LoopState, rows: np.ndarray) -> str:
         f"the loss is {found['loss']} at step {good.done + 1} ({told}): the model gives logits "
         "that are not numbers; check the checkpoint"
     )
-
-
-def _which(work: Work, rows: np.ndarray) -> str:
-    """The prompts of a batch; if the model itself gives no numbers for some, those alone."""
-    batch = work.train.batch.take(rows)
-    base = plain_runs(work.model.config, work.params, batch).base_logits
-    own = ~np.isfinite(np.asarray(base, np.float32)).all(-1)
-    whose = "rows of the training prompts"
-    if own.any():
-        rows, whose = rows[own], "training prompts on which the whole model gives none, rows"
-    told = f"{whose} {', '.join(map(str, work.read[rows].tolist()))}"
-    if work.model.tokenizer is None:
-        return told
-    shown = work.train.batch.take(rows[:SHOWN])
-    texts = (
-        work.model.tokenizer.decode(tokens[mask.astype(bool)].tolist())
-        for tokens, mask in zip(np.asarray(shown.clean), np.asarray(shown.attention_mask))
-    )
-    more = ", …" if len(rows) > SHOWN else ""
-    return f"{told} ({', '.join(repr(text) for text in texts)}{more})"

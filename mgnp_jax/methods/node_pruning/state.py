@@ -15,9 +15,10 @@ from mgnp_jax.methods.node_pruning import schedule
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.controller import Controller, first_controller
 from mgnp_jax.methods.protocol import Saved
+from mgnp_jax.methods.saved_trees import MOVING, by_name, restored
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.sharding import BatchSharding
-from mgnp_jax.types import INIT_STREAM, Masks, MgnpError, stream_key
+from mgnp_jax.types import INIT_STREAM, Masks, stream_key
 
 SURELY_OPEN = 20.0
 """Log-alpha of gates that are not trained."""
@@ -123,12 +124,7 @@ def packed(state: LoopState) -> Saved:
     Args:
       state: between two steps.
     """
-    moving = (state.trained, state.controller)
-    trees: dict[str, Any] = {
-        "moving": {
-            jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(moving)
-        }
-    }
+    trees: dict[str, Any] = {MOVING: by_name((state.trained, state.controller))}
     facts: dict[str, Any] = {"terms": state.terms}
     if state.left is not None:
         trees["left"] = state.left
@@ -148,12 +144,7 @@ def unpacked(first: LoopState, saved: Saved) -> LoopState:
     Raises:
       MgnpError: if it is made of other arrays than this version's.
     """
-    old = saved.trees["moving"]
-    _check_fits(packed(first), saved)
-    trained, controller = jax.tree.map_with_path(
-        lambda path, leaf: jnp.asarray(old[jax.tree_util.keystr(path)], leaf.dtype),
-        (first.trained, first.controller),
-    )
+    trained, controller = restored((first.trained, first.controller), saved)
     best = None
     if "record" in saved.facts:
         log_alpha, masks = (
@@ -169,19 +160,3 @@ def unpacked(first: LoopState, saved: Saved) -> LoopState:
         best=best,
         terms=saved.facts["terms"],
     )
-
-
-def _check_fits(first: Saved, saved: Saved) -> None:
-    """Refuses a state whose arrays have other names or shapes, as other versions may have."""
-    wanted, got = (
-        {name: leaf.shape for name, leaf in each.trees["moving"].items()} for each in (first, saved)
-    )
-    other = sorted(name for name in wanted | got if wanted.get(name) != got.get(name))
-    if other:
-        name = other[0]
-        raise MgnpError(
-            f"the state of step {saved.done} does not fit this version of optax or mgnp_jax: "
-            f"{len(other):,} of its arrays, such as {name} (wanted of shape "
-            f"{wanted.get(name, 'none')}, got {got.get(name, 'none')}); go on with the versions "
-            "that it was saved with, or begin anew in another folder"
-        )

@@ -1,15 +1,17 @@
-"""What the training loop works with: batches, cached runs, what is left of the model."""
+"""What a training loop works with: batches, cached runs, what is left of the model."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
-from mgnp_jax.methods.node_pruning import schedule
-from mgnp_jax.methods.node_pruning.config import Settings
+from mgnp_jax.methods.batch_order import batch_order
 from mgnp_jax.methods.protocol import OnRecord
+from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.ablation import ablation_values
 from mgnp_jax.passes.cached_runs import CachedRuns
@@ -24,9 +26,41 @@ from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import AblationValues, Batch, MgnpError, Params
 
 
+class Trained(Protocol):
+    """What every method that is trained step by step can be asked.
+
+    Attributes:
+      steps: how many.
+      batch_size: prompt pairs of each.
+      validation_prompts: how many of the split's first are read; None for all.
+      execution: how passes are run.
+      ablation: what a pruned node is given.
+      of_a_step: the same with what a compiled step does not depend on at its default.
+      more_bytes: (model's config, sizes of a step's arrays) → what a step takes beside a masked
+        pass and its gradient.
+    """
+
+    steps: Any
+    batch_size: Any
+    validation_prompts: Any
+    execution: Any
+
+    @property
+    def ablation(self) -> Any:
+        """See above."""
+
+    @property
+    def of_a_step(self) -> Any:
+        """See above."""
+
+    def more_bytes(self, model_config: ModelConfig, sizes: Sizes) -> int:
+        """See above."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
-    """What the loop works with: all of it follows from the settings and `LoopState.left`.
+    """What a loop works with: all of it follows from the settings and what is left of the model.
 
     Attributes:
       config: as it was given.
@@ -48,8 +82,8 @@ class Work:
       no_files: files had no room for what is kept when they were last tried.
     """
 
-    config: Settings
-    static: Settings
+    config: Any
+    static: Any
     model: Model
     params: Params
     key: jax.Array
@@ -126,7 +160,7 @@ class Work:
 
 
 def prepare(
-    key: jax.Array, model: Model, data: TaskData, config: Settings, on_record: OnRecord
+    key: jax.Array, model: Model, data: TaskData, config: Trained, on_record: OnRecord
 ) -> Work:
     """Runs what no mask can change, and lays out the batches.
 
@@ -141,12 +175,7 @@ def prepare(
       MgnpError: if the training prompts cannot be shared by the devices, or values of the plain
         passes have no room.
     """
-    execution, known = config.execution, data.train.targets.kl_over
-    if config.kl_over not in (None, *known):
-        raise MgnpError(
-            f"kl_over must be one of the prompts' own ({', '.join(known) or 'they have none'}), "
-            f"got {config.kl_over!r}"
-        )
+    execution = config.execution
     size = min(config.batch_size, len(data.train))
     if size % execution.parts:
         raise MgnpError(
@@ -162,6 +191,7 @@ def prepare(
     splits = [data.train.take(read), data.validation.take(slice(config.validation_prompts))]
     train, validation = keep_what_fits(
         *(model.config, params, splits, config.batch_size, execution, constants),
+        more_bytes=functools.partial(config.more_bytes, model.config),
         on_record=on_record,
     )
     return Work(
@@ -183,10 +213,10 @@ def prepare(
 
 
 def _read(
-    key: jax.Array, train: Batch, config: Settings, size: int
+    key: jax.Array, train: Batch, config: Trained, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """[N'] training prompts that some step reads; [steps, B] which of them each one does."""
     spans = spans_of(train, share_prefix=shares_prefix(config.execution, config.ablation))
-    order = schedule.batch_order(key, spans.lengths - spans.starts, size, config.steps)
+    order = batch_order(key, spans.lengths - spans.starts, size, config.steps)
     read = np.unique(order)
     return read, np.searchsorted(read, order).astype(np.int32)

@@ -1,0 +1,144 @@
+"""Edge pruning: Hard-Concrete gates on edges, and a Lagrangian that leads to a size."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mgnp_jax.masks.edges import edge_count, existing
+from mgnp_jax.masks.hard_concrete import open_probability, soft_gates
+from mgnp_jax.methods.learned.config import Fixed, Run
+from mgnp_jax.methods.learned.edge_gates import (
+    each_edge,
+    edges_within,
+    fixed_edges,
+    mean_over,
+    ranked_edges,
+)
+from mgnp_jax.methods.learned.method import LearnedMethod
+from mgnp_jax.methods.sizing import Sizing
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.types import Masks, MgnpError
+
+LINEAR, SQUARED = "linear", "squared"
+"""The two multipliers, of the size's error and of its square."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EdgePruningConfig(LearnedMethod):
+    """Gates on edges, trained to a size by a Lagrangian: edge pruning as published.
+
+    One draw of the gates serves a whole batch. The size is the expected share of open edges; at
+    the end as many edges of highest log-alpha are kept as were asked for.
+    """
+
+    name: ClassVar[str] = "edge-pruning"
+
+    multiplier_rate: float = 0.8
+    """Step size of both multipliers, which climb."""
+    initial_log_alpha: float = 10.0
+    """Mean of log-alpha before the first step."""
+    initial_spread: float = 0.01
+    """Standard deviation around it."""
+    warmup: float = 1 / 15
+    """Share of the steps over which the step size grows from nothing; then it falls to nothing."""
+    ramp: float = 5 / 6
+    """Share of the steps over which the size aimed at falls from that of all edges to `keep`."""
+    within: Path | None = None
+    """A saved circuit, of nodes or edges: only its edges may be kept."""
+
+    def __post_init__(self) -> None:
+        """Refuses values that cannot be meant."""
+        super().__post_init__()
+        for name in ("warmup", "ramp"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise MgnpError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        for name in ("multiplier_rate", "initial_spread"):
+            if getattr(self, name) < 0:
+                raise MgnpError(f"{name} must not be negative, got {getattr(self, name)}")
+
+    def fixed(self, model_config: ModelConfig, size: Sizing) -> Fixed:
+        """Which edges may be kept, and how many, see `Learned.fixed`."""
+        there = edges_within(model_config, self.within)
+        if size.edges > edge_count(there):
+            raise MgnpError(
+                f"keep asks for {size.edges:,} edges, but the circuit {self.within} has "
+                f"{edge_count(there):,}; ask for fewer"
+            )
+        return fixed_edges(model_config, there, size.edges)
+
+    def first(self, key: jax.Array, model_config: ModelConfig) -> Any:
+        """Log-alpha and multipliers, see `Learned.first`."""
+
+        def draw(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+            return self.initial_log_alpha + self.initial_spread * jax.random.normal(key, shape)
+
+        none = {name: jnp.zeros(()) for name in (LINEAR, SQUARED)}
+        return {"log_alpha": each_edge(key, model_config, draw), "multipliers": none}
+
+    def optimiser(self) -> optax.GradientTransformation:
+        """Adam down for log-alpha, up for the multipliers; both by the same schedule."""
+        warm = round(self.warmup * self.steps)
+
+        def rate(peak: float) -> optax.Schedule:
+            falling = optax.linear_schedule(peak, 0.0, max(self.steps - warm, 1))
+            return optax.join_schedules(
+                [optax.linear_schedule(0.0, peak, max(warm, 1)), falling], [warm]
+            )
+
+        up = optax.adam(rate(self.multiplier_rate), eps=self.adam_eps)
+        return optax.partition(
+            {
+                "down": optax.adam(rate(self.learning_rate), eps=self.adam_eps),
+                "up": optax.chain(up, optax.scale(-1.0)),
+            },
+            {"log_alpha": "down", "multipliers": "up"},
+        )
+
+    def loss(
+        self, moved: Any, fixed: Fixed, key: jax.Array, step: jax.Array, run: Run
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Badness, and the Lagrangian of how far the size is from that aimed at by now."""
+        log_alpha, multipliers = moved["log_alpha"], moved["multipliers"]
+        keys = dict(zip(sorted(log_alpha), jax.random.split(key, len(log_alpha))))
+        gates = {n: soft_gates(keys[n], leaf) * fixed.there[n] for n, leaf in log_alpha.items()}
+        chance = {name: open_probability(leaf) for name, leaf in log_alpha.items()}
+        kept = mean_over(fixed.there, chance) * fixed.before
+        part = jnp.minimum(step / max(self.ramp * self.steps, 1.0), 1.0)
+        aimed = fixed.before + part * (fixed.target - fixed.before)
+        # Above zero where too many are gone.
+        off = aimed - kept
+        penalty = multipliers[LINEAR] * off + multipliers[SQUARED] * jnp.square(off)
+        bad = run(gates)
+        return bad + penalty, {self.loss_on: bad, "edges_open": kept, "edges_aimed_at": aimed}
+
+    def scores(self, model_config: ModelConfig, moved: Any, fixed: Fixed) -> Masks:
+        """Log-alpha, see `Learned.scores`."""
+        return ranked_edges(fixed.there, moved["log_alpha"])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HybridConfig(EdgePruningConfig):
+    """Edge pruning among the nodes that another circuit keeps: which kept node talks to which."""
+
+    name: ClassVar[str] = "hybrid"
+
+    keep: float = 0.5
+    """Share to keep of the edges between the circuit's nodes."""
+
+    def size(self, model_config: ModelConfig) -> Sizing:
+        """Share of the edges between the circuit's nodes, see `Learned.size`."""
+        if self.within is None:
+            raise MgnpError(
+                "hybrid prunes the edges between the nodes of a circuit, and none is named: pass "
+                "the folder of a saved one as within (--within), such as of a node-pruning run"
+            )
+        if self.like is not None:
+            return super().size(model_config)
+        between = edge_count(edges_within(model_config, self.within))
+        return Sizing(model_config, self.keep * between / edge_count(existing(model_config)), None)

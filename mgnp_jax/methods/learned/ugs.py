@@ -1,0 +1,117 @@
+"""Uniform gradient sampling: chances of edges, learned from slopes between closed and open."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mgnp_jax.methods.learned.config import Fixed, Run
+from mgnp_jax.methods.learned.edge_gates import (
+    each_edge,
+    edges_within,
+    fixed_edges,
+    mean_over,
+    ranked_edges,
+)
+from mgnp_jax.methods.learned.method import LearnedMethod
+from mgnp_jax.methods.sizing import Sizing
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.passes.spans import Sizes
+from mgnp_jax.types import Masks, MgnpError
+
+LONGEST = 5.0
+"""Longest gradient, all edges together."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UgsConfig(LearnedMethod):
+    """Chances of edges by uniform gradient sampling; the likeliest are kept.
+
+    An edge of chance p = σ(a) is open, closed, or with chance w = p (1 − p) a number drawn evenly
+    from (0, 1), so that p is its mean. The slope of the loss in p is taken as that in those
+    numbers. A price on every edge's chance, and no target, decides how many are left likely.
+    Draws are shared by the prompts of a step.
+    """
+
+    name: ClassVar[str] = "ugs"
+
+    batch_size: int = 10
+    """Prompt pairs a step."""
+    learning_rate: float = 0.1
+    """Adam's step size."""
+    draws: int = 12
+    """Draws of all edges a step."""
+    at_once: int = 4
+    """Of which so many run together, which takes as many times the memory."""
+    penalty: float = 2e-4
+    """Price of an open edge, in the unit of the loss."""
+    initial: float = 1.0
+    """Log-odds of every edge before the first step."""
+
+    def __post_init__(self) -> None:
+        """Refuses values that cannot be meant."""
+        super().__post_init__()
+        for name in ("draws", "at_once"):
+            if getattr(self, name) < 1:
+                raise MgnpError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.penalty < 0:
+            raise MgnpError(f"penalty must not be negative, got {self.penalty}")
+
+    def more_bytes(self, model_config: ModelConfig, sizes: Sizes) -> int:
+        """As many times as draws run together, see `Learned.more_bytes`."""
+        return min(self.at_once, self.draws) * super().more_bytes(model_config, sizes)
+
+    def fixed(self, model_config: ModelConfig, size: Sizing) -> Fixed:
+        """All edges, see `Learned.fixed`."""
+        return fixed_edges(model_config, edges_within(model_config, None), size.edges)
+
+    def first(self, key: jax.Array, model_config: ModelConfig) -> Masks:
+        """Log-odds, see `Learned.first`."""
+        return each_edge(key, model_config, lambda _, shape: jnp.full(shape, self.initial))
+
+    def optimiser(self) -> optax.GradientTransformation:
+        """Adam on gradients that are not too long."""
+        adam = optax.adam(self.learning_rate, eps=self.adam_eps)
+        return optax.chain(optax.clip_by_global_norm(LONGEST), adam)
+
+    def loss(
+        self, moved: Masks, fixed: Fixed, key: jax.Array, step: jax.Array, run: Run
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Mean badness of the draws, and the price of what is likely."""
+        del step
+        keys = dict(zip(sorted(moved), jax.random.split(key, len(moved))))
+        drawn = {n: partly_open(keys[n], leaf, self.draws) for n, leaf in moved.items()}
+        drawn = {name: leaf * fixed.there[name][None] for name, leaf in drawn.items()}
+        # Of each draw only its result is kept, and the draw run again for its gradient.
+        bad = jax.lax.map(jax.checkpoint(run), drawn, batch_size=min(self.at_once, self.draws))
+        chance = {name: jax.nn.sigmoid(leaf) for name, leaf in moved.items()}
+        likely = mean_over(fixed.there, chance)
+        count = sum(mask.sum() for mask in fixed.there.values())
+        loss = bad.mean() + self.penalty * likely * count
+        return loss, {self.loss_on: bad.mean(), "edges_open": likely * fixed.before}
+
+    def scores(self, model_config: ModelConfig, moved: Masks, fixed: Fixed) -> Masks:
+        """Log-odds, see `Learned.scores`."""
+        return ranked_edges(fixed.there, moved)
+
+
+def partly_open(key: jax.Array, log_odds: jax.Array, draws: int) -> jax.Array:
+    """Gates that are 0, 1, or with chance p (1 − p) evenly between, and p on average.
+
+    Args:
+      key: [] typed key; consumed.
+      log_odds: [...] float.
+      draws: how many.
+
+    Returns:
+      [draws, ...] gates; the slope of one in p is that of its number, 1 / w between and else 0.
+    """
+    p = jax.nn.sigmoid(log_odds)
+    # Of chances that round to 0 or 1, none is drawn between.
+    window = jax.lax.stop_gradient(jnp.maximum(p * (1 - p), 1e-12))
+    u = jax.random.uniform(key, (draws, *log_odds.shape), log_odds.dtype)
+    return jnp.clip((p[None] - u) / window[None] + 0.5, 0.0, 1.0)
