@@ -28,15 +28,12 @@ from mgnp_jax.runs.states import States
 from tests import tiny
 
 SHORT: dict[str, Any] = {"steps": 6, "batch_size": 4, "log_every": 2, "validate_every": 3}
-ALL = {
-    config.name: config
-    for config in (
-        EdgePruningConfig(**SHORT),
-        UgsConfig(**SHORT, draws=3, at_once=2),
-        MattrConfig(**SHORT, keep=0.5),
-        MattrConfig(**SHORT, level="neuron", keep=0.5),
-        MattrEdgesConfig(**SHORT),
-    )
+ALL: dict[str, Any] = {
+    "edge-pruning": EdgePruningConfig(**SHORT),
+    "ugs": UgsConfig(**SHORT, draws=3, at_once=2),
+    "mattr": MattrConfig(**SHORT, keep=0.5),
+    "mattr-neuron": MattrConfig(**SHORT, level="neuron", keep=0.5),
+    "mattr-edges": MattrEdgesConfig(**SHORT),
 }
 
 
