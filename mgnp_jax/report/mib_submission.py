@@ -29,8 +29,8 @@ def export_mib_submission(
 
     They have at most .1, .2, .5, 1, 2, 5, 10, 20 and 50 % of the edges, and each contains those
     before it. Edges are counted as MIB counts them: in the file, where with grouped queries every
-    query head has a key and a value of its own, so they are not quite those of `circuit.at(keep=…)`.
-    Where no circuit of the ranking is so small, the file keeps nothing.
+    query head has a key and a value of its own, so they are not quite those of
+    `circuit.at(keep=…)`. Where no circuit of the ranking is so small, the file keeps nothing.
 
     Args:
       circuit: of nodes or edges, with scores.

@@ -132,8 +132,8 @@ def _saved(config: ConvertConfig) -> Iterator[str]:
     circuit = circuit if config.keep is None else circuit.at(keep=config.keep)
     if not (edges := edge_count(circuit.masks)):
         raise MgnpError(
-            f"no edge of {config.from_mib} is in its circuit; pass a larger --keep to take those of "
-            "highest score"
+            f"no edge of {config.from_mib} is in its circuit; pass a larger --keep, for those of "
+            "the highest scores"
         )
     circuit = dataclasses.replace(circuit, metadata=circuit.metadata | about)
     with contextlib.suppress(OSError):

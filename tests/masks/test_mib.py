@@ -230,7 +230,8 @@ def changed(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 def test_heads_of_a_group_that_differ_are_said(tmp_path: Path) -> None:
     model_config, file = tiny.LLAMA, tmp_path / "c.json"
-    mg.export_mib(mg.Circuit(masks=existing(model_config), metadata={}), model_config, file)
+    masks = jax.device_put(existing(model_config))
+    mg.export_mib(mg.Circuit(masks=masks, metadata={}), model_config, file)
 
     def close(found: dict[str, Any]) -> None:
         found["edges"]["input->a1.h0<k>"]["in_graph"] = False

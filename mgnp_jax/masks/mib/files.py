@@ -37,8 +37,8 @@ def export_mib(circuit: Circuit, model_config: ModelConfig, path: str | Path) ->
     the edges between its nodes, heads and MLPs whole, with scores of heads and MLPs where it has
     them; what it leaves out inside of them, and constants for pruned nodes, such a file cannot say.
     Edges without a ranking have the score 1 in the circuit, else 0, so that the reader has the same
-    circuit whether it asks `in_graph` or takes as many edges of highest score: NaN, which stands for
-    an edge that is kept at every size, would put every edge first. With grouped queries the edges of
+    circuit whether it asks `in_graph` or takes as many edges of highest score: with NaN, which
+    marks what is kept at every size, every edge would come first. With grouped queries the edges of
     a group are written for each of its query heads in the circuit, see `groups`.
 
     Args:
@@ -64,11 +64,12 @@ def import_mib(path: str | Path, model_config: ModelConfig, *, absolute: bool = 
     """Reads a circuit of edges that EAP-IG, MIB or `export_mib` wrote; safe with a stranger's.
 
     What is in the circuit is what the file says of edges, even if it says of none that it is, as
-    where edges are scored only: then `circuit.at(keep=…)` is a circuit. An edge without a score (NaN,
-    or none written) ranks first, so it is kept at every size. Scores that are all equal, or say no
-    more than what is in the circuit, are no ranking. Scores of nodes are not read. With grouped
-    queries a key-value head reads what any of its query heads in the circuit reads, and an edge has
-    the largest of its heads' scores; where the heads differ, `metadata["warnings"]` says so.
+    where edges are scored only: then `circuit.at(keep=…)` is a circuit. An edge without a score (it
+    is NaN, or not there) ranks first, so it is kept at every size. Scores that are all equal, or
+    say no more than what is in the circuit, are no ranking. Scores of nodes are not read. With
+    grouped queries a key-value head reads what any of its query heads in the circuit reads, and an
+    edge has the largest of its heads' scores; where the heads differ, `metadata["warnings"]` says
+    so.
 
     Args:
       path: a `.json` file or, where PyTorch is installed, a `.pt` file.
@@ -81,8 +82,8 @@ def import_mib(path: str | Path, model_config: ModelConfig, *, absolute: bool = 
       as `source`, its `sha256`, `level` and `graph`; of which task it is, no file says.
 
     Raises:
-      MgnpError: naming the file and the entry, if it is no such file, damaged, incomplete, of another
-        model, or leaves out neurons of nodes that it keeps.
+      MgnpError: naming the file and the entry, if it is no such file, damaged, incomplete, of
+        another model, or leaves out neurons of nodes that it keeps.
     """
     file, form = _form(path)
     contents = form.read(file, model_config)

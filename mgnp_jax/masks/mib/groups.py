@@ -1,9 +1,9 @@
 """Grouped queries: edges by key or value of a group, as edges of each of its query heads.
 
 What a group reads by key counts for its heads that are in the circuit, so these have the group's
-edges in a file, and the others have none; a group of which no head is (its edges lead nowhere) gives
-them to all. The other way round a group reads what any of those heads does. So a circuit of ours
-comes back exactly. One in which heads of a group differ cannot be one of ours: it becomes the
+edges in a file, and the others have none; a group of which no head is (its edges lead nowhere)
+gives them to all. The other way round a group reads what any of those heads does. So a circuit of
+ours comes back exactly. One in which heads of a group differ cannot be one of ours: it becomes the
 smallest of ours that contains it, and that is said.
 """
 
@@ -87,7 +87,7 @@ def edges_of_groups(
     found, differ = dict(per_head), 0
     for name in SHARED:
         kept = _by_group(model_config, per_head[name])
-        found[name] = (kept & reading).any(2)
+        found[name] = np.asarray((kept & reading).any(2))
         differ += int((found[name] & ~(kept | ~reading).all(2)).sum())
     return found, differ
 

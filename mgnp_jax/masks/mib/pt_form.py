@@ -1,9 +1,9 @@
 """EAP-IG's `.pt`: a dict with `cfg`, names of writers and readers, and matrices, by PyTorch.
 
-Only PyTorch can read it. A stranger's is read with `weights_only`, that is as tensors, numbers, text,
-lists and dicts alone; nothing in it is run. MIB's binary circuits may lack `edges_scores`. The
-tensors of `neurons` are coordinates of what a node writes: what gates of ours inside heads and MLPs
-keep is not of that kind, so none are written, and a file that leaves any out is refused.
+Only PyTorch can read it. A stranger's is read with `weights_only`, that is as tensors, numbers,
+text, lists and dicts alone; nothing in it is run. MIB's binary circuits may lack `edges_scores`.
+Neurons are there coordinates of what a node writes; most of our gates inside heads and MLPs are not
+of that kind, so none are written, and a file that leaves any out is refused.
 """
 
 from __future__ import annotations
@@ -118,9 +118,9 @@ def read(file: Path, model_config: ModelConfig) -> Contents:
         scores = _array(torch, file, "edges_scores", found, shape, np.float32)
     if "neurons_in_graph" in found:
         wide = (len(writers), model_config.width)
-        whole = _array(torch, file, "neurons_in_graph", found, wide, bool).all(1)
+        neurons = _array(torch, file, "neurons_in_graph", found, wide, bool)
         for index in np.flatnonzero(nodes):
-            check_whole_nodes(str(file), writers[index], bool(whole[index]))
+            check_whole_nodes(str(file), writers[index], bool(neurons[index].all()))
     return Contents(edges=edges, scores=scores, nodes=nodes)
 
 
@@ -162,15 +162,13 @@ def _array(
     torch: Any, file: Path, name: str, found: dict[str, Any], shape: tuple[int, ...], kind: Any
 ) -> np.ndarray:
     """A tensor by name as NumPy array of a shape and type; scores finite or NaN."""
-    tensor = found.get(name)
+    tensor: Any = found.get(name)
     plain = isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided
     if not plain or tensor.device.type != "cpu" or tuple(tensor.shape) != shape:
         got = tuple(tensor.shape) if plain else type(tensor).__name__
         raise MgnpError(f"{file}: {name} must be a tensor of shape {shape}, got {got}; {MEND}")
     if tensor.is_complex() or (kind is bool and tensor.dtype != torch.bool):
-        raise MgnpError(
-            f"{file}: {name} is of type {tensor.dtype}, wanted {kind.__name__}; {MEND}"
-        )
+        raise MgnpError(f"{file}: {name} is of type {tensor.dtype}, wanted {kind.__name__}; {MEND}")
     try:
         wide = torch.bool if kind is bool else torch.float64
         values = tensor.detach().to(wide).resolve_neg().numpy().copy()
