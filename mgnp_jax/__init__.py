@@ -7,6 +7,7 @@ runs.
 
 from mgnp_jax.masks.circuit import Circuit, binarise, load_circuit
 from mgnp_jax.masks.granularities import GRANULARITIES, full_masks, gate_count
+from mgnp_jax.masks.mib.files import export_mib, import_mib
 from mgnp_jax.methods import METHODS
 from mgnp_jax.methods.discover import discover
 from mgnp_jax.methods.node_pruning.method import DiscoverConfig
@@ -20,6 +21,7 @@ from mgnp_jax.models.family import Family
 from mgnp_jax.models.hub import Model, load_model, save_model
 from mgnp_jax.passes.forward import forward, two_stream_forward
 from mgnp_jax.passes.settings import Execution
+from mgnp_jax.report.mib_submission import export_mib_submission
 from mgnp_jax.tasks import TASKS, load_task
 from mgnp_jax.tasks.metrics import METRICS
 from mgnp_jax.tasks.own_pairs import from_pairs
@@ -58,10 +60,13 @@ __all__ = [
     "circuit_sizes",
     "discover",
     "evaluate",
+    "export_mib",
+    "export_mib_submission",
     "forward",
     "from_pairs",
     "full_masks",
     "gate_count",
+    "import_mib",
     "load_circuit",
     "load_model",
     "load_task",

@@ -10,7 +10,7 @@ import json
 import os
 import reprlib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,20 @@ def shown(value: Any) -> str:
     return _short.repr(value)
 
 
-def read_object(file: Path, mend: str = "fetch it again") -> dict[str, Any]:
+def read_object(
+    file: Path,
+    mend: str = "fetch it again",
+    *,
+    most: int = LARGEST_FILE,
+    pairs: Callable[[list[tuple[str, Any]]], Any] | None = None,
+) -> dict[str, Any]:
     """Reads a JSON file that holds an object.
 
     Args:
       file: to be read.
       mend: what to do if it cannot be, as the end of a sentence.
+      most: bytes that it may have.
+      pairs: makes an object of its names and values; by default the last of equal names counts.
 
     Returns:
       The object.
@@ -56,12 +64,12 @@ def read_object(file: Path, mend: str = "fetch it again") -> dict[str, Any]:
         if not file.is_file():
             raise MgnpError(f"{file} is no plain file, wanted one with a JSON object; {mend}")
         with file.open("rb") as stream:
-            raw = stream.read(LARGEST_FILE + 1)
-        if len(raw) > LARGEST_FILE:
+            raw = stream.read(most + 1)
+        if len(raw) > most:
             size = max(size, len(raw))
-            raise MgnpError(f"{file} has {size:,} bytes, wanted at most {LARGEST_FILE:,}; {mend}")
+            raise MgnpError(f"{file} has {size:,} bytes, wanted at most {most:,}; {mend}")
         # A byte-order mark, as editors on Windows write it, is let pass.
-        parsed = json.loads(raw.decode("utf-8-sig"))
+        parsed = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=pairs)
     except OSError as error:
         raise MgnpError(f"{file} cannot be read: {shown(str(error))}; {mend}") from None
     except RecursionError:

@@ -117,7 +117,7 @@ def of_size(
         if count is not None and count < 1:
             raise MgnpError(f"{name} must be at least 1, got {count}")
     if set(scores) == set(READERS):
-        total = sum(int(np.isfinite(np.asarray(leaf)).sum()) for leaf in scores.values())
+        total = sum(int((np.asarray(leaf) > -np.inf).sum()) for leaf in scores.values())
         most = round(keep * total) if keep is not None else edges
         if most is not None:
             return strongest_edges(scores, lambda masks: edge_count(masks) <= most)

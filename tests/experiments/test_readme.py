@@ -38,6 +38,7 @@ SHORT = {
     "magnitude": FEW[:2],
     "paper": [*("--tasks", "gp", "--seeds", "1", "--steps", "2"), *FEW],
     "decoys": [*("--steps", "2"), *FEW],
+    "convert": [],
 }
 
 
@@ -65,7 +66,8 @@ def test_module_commands_run_in_order(tmp_path: Path) -> None:
         # The last of two flags counts, so the run is cut short.
         assert call_here(*arguments, *SHORT[name], cwd=tmp_path) == 0, command
         ran.append(name)
-    assert ran == ["run", "run", "evaluate", "magnitude", "paper", "decoys"]
+    first, files = ["run", "run", "evaluate", "magnitude"], ["convert", "convert", "evaluate"]
+    assert ran == [*first, "paper", "decoys", *files, "convert"]
 
 
 @pytest.mark.parametrize("stage", [pytest.param("", marks=real)])

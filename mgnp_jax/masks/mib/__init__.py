@@ -1,0 +1,1 @@
+"""Circuits in the files that EAP-IG and MIB read and write."""
