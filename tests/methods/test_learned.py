@@ -116,8 +116,8 @@ def test_edge_pruning_meets_its_size(family: str, keep: float) -> None:
     config_of = tiny.model(family).config
     there = existing(config_of)
     share = edge_count(circuit.masks) / edge_count(there)
-    # What leads nowhere is left out, and the next edge may bring two.
-    assert keep - 0.02 < share <= keep + 0.005
+    # What leads nowhere is left out, and the next edge may bring two; one is a point of so few.
+    assert keep - 0.03 < share <= keep + 0.005
     steps = [record for record in said if "edges_open" in record]
     assert steps[-1]["edges_aimed_at"] == pytest.approx(keep, abs=0.5 / edge_count(there))
     assert abs(steps[-1]["edges_open"] - keep) < 0.25 < 1 - steps[0]["edges_aimed_at"] + 1
