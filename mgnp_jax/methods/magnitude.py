@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from mgnp_jax.masks.circuit import Circuit, load_circuit
+from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.granularities import (
     ATTENTION_BLOCKS,
     ATTENTION_HEADS,
@@ -19,8 +19,8 @@ from mgnp_jax.masks.granularities import (
     MLP_HIDDEN,
     MLP_OUTPUT,
 )
-from mgnp_jax.masks.levels import check_masks
-from mgnp_jax.masks.selection import as_many, check_size, strongest
+from mgnp_jax.masks.like import chosen
+from mgnp_jax.masks.selection import check_size
 from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
@@ -48,12 +48,7 @@ class MagnitudeConfig:
         """Ranks nodes by their weights, see `Method.find`."""
         del key, data, on_record
         scores = magnitudes(model.config, model.params)
-        if self.like is None:
-            masks = strongest(scores, self.keep)
-        else:
-            like = load_circuit(self.like).masks
-            check_masks(model.config, like, f"the masks of {self.like}")
-            masks = as_many(scores, like)
+        masks = chosen(model.config, scores, self.keep, self.like)
         return Circuit(masks=masks, scores=scores, metadata={})
 
 

@@ -8,17 +8,16 @@ from typing import Any, ClassVar, Literal
 
 import jax
 
-from mgnp_jax.masks.circuit import Circuit, load_circuit
-from mgnp_jax.masks.edges import edge_count
-from mgnp_jax.masks.levels import EDGE, check_masks, level_of
-from mgnp_jax.masks.selection import as_many, check_size, of_size
+from mgnp_jax.masks.circuit import Circuit
+from mgnp_jax.masks.like import chosen
+from mgnp_jax.masks.selection import check_size
 from mgnp_jax.methods.attribution import effects
 from mgnp_jax.methods.protocol import OnRecord
-from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.metrics.figures import FIGURES
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.edge_forward import check_edges
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import Masks, MgnpError
+from mgnp_jax.types import MgnpError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,19 +48,11 @@ class _Attribution:
         """Ranks everything by its effect, see `Method.find`."""
         if self.kind is effects.EDGES:
             check_edges(model.config)
-        figure = effects.FIGURES[self.effect_on]
+        figure = FIGURES[self.effect_on]
         found = effects.effects(key, model, data.train, self.kind, figure, self.path, on_record)
         scores = effects.ranked(model.config, found, signed=self.signed)
-        return Circuit(masks=self._chosen(model.config, scores), scores=scores, metadata={})
-
-    def _chosen(self, model_config: ModelConfig, scores: Masks) -> Masks:
-        if self.like is None:
-            return of_size(scores, None, keep=self.keep)
-        like = load_circuit(self.like).masks
-        check_masks(model_config, like, f"the masks of {self.like}")
-        if level_of(scores) is EDGE:
-            return of_size(scores, None, edges=edge_count(level_of(like).edges(model_config, like)))
-        return as_many(scores, level_of(like).nodes(model_config, like))
+        masks = chosen(model.config, scores, self.keep, self.like)
+        return Circuit(masks=masks, scores=scores, metadata={})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
