@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from mgnp_jax.methods.acdc.config import AcdcConfig
 from mgnp_jax.methods.attribution.config import EapConfig, EapIgConfig, NapConfig, NapIgConfig
 from mgnp_jax.methods.magnitude import MagnitudeConfig
+from mgnp_jax.methods.node_patching.config import NodePatchingConfig
 from mgnp_jax.methods.node_pruning.method import DiscoverConfig
 from mgnp_jax.methods.node_pruning.published import PublishedConfig
 from mgnp_jax.methods.protocol import Method
@@ -14,6 +16,7 @@ METHODS: dict[str, type[Method]] = {
     for config in (
         *(DiscoverConfig, PublishedConfig),
         *(EapConfig, EapIgConfig, NapConfig, NapIgConfig),
+        *(AcdcConfig, NodePatchingConfig),
         *(RandomConfig, MagnitudeConfig),
     )
 }
