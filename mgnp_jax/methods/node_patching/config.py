@@ -116,7 +116,8 @@ def filled(model_config: ModelConfig, found: dict[str, np.ndarray]) -> Masks:
     for name, kind in reversed(TABLE.items()):
         if name in scores and kind.parent is not None and kind.parent not in found:
             best = scores[name].max(-1)
-            scores[kind.parent] = np.maximum(scores.get(kind.parent, best), best)
+            other = scores.get(kind.parent)
+            scores[kind.parent] = best if other is None else np.maximum(other, best)
     for name, shape in mask_shapes(model_config).items():
         parent = TABLE[name].parent
         if name not in scores and parent is not None:
