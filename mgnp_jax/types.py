@@ -178,6 +178,19 @@ class Batch:
         """
         return jax.tree.map(lambda leaf: leaf[rows], self)
 
+    def spread(self, count: int | None) -> Batch:
+        """So many rows from all over a split, in which those of one clean prompt are neighbours.
+
+        Args:
+          count: how many; None, or more than there are, for all.
+
+        Returns:
+          A batch of them in their order.
+        """
+        if count is None or count >= len(self):
+            return self
+        return self.take(np.arange(count) * len(self) // count)
+
     @property
     def streams(self) -> np.ndarray:
         """[S, B, T] clean and corrupted tokens stacked on the stream axis."""

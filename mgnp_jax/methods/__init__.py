@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from mgnp_jax.methods.acdc.config import AcdcConfig
 from mgnp_jax.methods.attribution.config import EapConfig, EapIgConfig, NapConfig, NapIgConfig
 from mgnp_jax.methods.learned.edge_pruning import EdgePruningConfig, HybridConfig
 from mgnp_jax.methods.learned.mattr import MattrConfig, MattrEdgesConfig
 from mgnp_jax.methods.learned.ugs import UgsConfig
 from mgnp_jax.methods.magnitude import MagnitudeConfig
+from mgnp_jax.methods.node_patching.config import NodePatchingConfig
 from mgnp_jax.methods.node_pruning.method import DiscoverConfig
 from mgnp_jax.methods.node_pruning.published import PublishedConfig
 from mgnp_jax.methods.protocol import Method
@@ -18,6 +20,7 @@ METHODS: dict[str, type[Method]] = {
         *(DiscoverConfig, PublishedConfig),
         *(EapConfig, EapIgConfig, NapConfig, NapIgConfig),
         *(EdgePruningConfig, HybridConfig, UgsConfig, MattrConfig, MattrEdgesConfig),
+        *(AcdcConfig, NodePatchingConfig),
         *(RandomConfig, MagnitudeConfig),
     )
 }

@@ -16,10 +16,11 @@ from mgnp_jax.types import Record
 OnRecord = Callable[[Record], None]
 """Called with a JSON dict whenever there is something to say, all of which lands in metrics.jsonl.
 
-`step` moves the bar, with `loss` and other floats beside it; `validation` (a dict with any of
-`step`, `kl`, `score`, `base_score`, `accuracy`, `kept`) and `text` are a line each. `prepared` of
-`of` prompts says how far the preparations are. What is `passing` is shown and does not land there:
-it is of this process (memory, preparations), not of the search."""
+`step` moves the bar, `of` so many where the method has no `steps`, with `loss` and other floats
+beside it; `validation` (a dict with any of `step`, `kl`, `score`, `base_score`, `accuracy`, `kept`)
+and `text` are a line each. `prepared` of `of` prompts says how far the preparations are. What is
+`passing` is shown and does not land there: it is of this process (memory, preparations), not of
+the search."""
 
 
 class Method(Protocol):

@@ -14,56 +14,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mgnp_jax.masks.edges import (
-    HEAD_EDGES,
-    LOGITS_EDGES,
-    MLP_EDGES,
-    first_writer,
-    writer_count,
-)
+from mgnp_jax.masks.edges import LOGITS_EDGES, first_writer, full_edges, writer_count
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
-from mgnp_jax.passes.embeddings import embed, unembed
-from mgnp_jax.passes.layers import Layer
-from mgnp_jax.passes.mixture import mixture
-from mgnp_jax.passes.node_values import CorruptedRun
-from mgnp_jax.passes.packing import Layout, attend
+from mgnp_jax.passes.edge_layers import (
+    EdgeConstants,
+    LayerInputs,
+    Stream,
+    edge_constants,
+    layer_inputs,
+    layer_writes,
+    read_out,
+    through_layer,
+)
+from mgnp_jax.passes.embeddings import unembed
 from mgnp_jax.passes.precision import exact
 from mgnp_jax.types import Masks, MgnpError, Params
-
-
-class _Constants(NamedTuple):
-    """What a pass reads beside the masks.
-
-    Attributes:
-      blocks: the layers' weights.
-      embedding: [K, D] of the clean prompts.
-      corrupted: the corrupted run's values of these tokens.
-      layout: where they stand.
-    """
-
-    blocks: Params
-    embedding: jax.Array
-    corrupted: CorruptedRun
-    layout: Layout
-
-
-class _Inputs(NamedTuple):
-    """What one layer reads, beside the buffer; leaves [L, …] before the scan.
-
-    Attributes:
-      index: of the layer.
-      weights: its.
-      gates: of the edges into it, by kind of reader.
-      values: the corrupted run's.
-      prefix: keys and values of the positions before.
-    """
-
-    index: Any
-    weights: Params
-    gates: Masks
-    values: Any
-    prefix: Any
 
 
 def check_edges(model_config: ModelConfig) -> None:
@@ -100,99 +66,100 @@ def edge_logits(
       MgnpError: if a norm follows attention.
     """
     check_edges(model_config)
-    assert isinstance(runs.corrupted, CorruptedRun)
-    embedding = embed(model_config, params, runs.clean, runs.layout.positions)
-    constants = _Constants(params["blocks"], embedding, runs.corrupted, runs.layout)
+    constants = edge_constants(model_config, params, runs)
     return unembed(model_config, params, _residual(model_config, masks, constants))
 
 
+class WholeRun(NamedTuple):
+    """What an edge pass has on its way where every edge is kept.
+
+    Attributes:
+      written: [W, K, D] how what was written differs from the corrupted run.
+      before: [L, K, D] the corrupted residual stream before each layer.
+    """
+
+    written: jax.Array
+    before: jax.Array
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def whole_run(model_config: ModelConfig, params: Params, runs: CachedRuns) -> WholeRun:
+    """Runs an edge pass in which every edge is kept.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      runs: prompts with their plain passes.
+
+    Raises:
+      MgnpError: if a norm follows attention.
+    """
+    check_edges(model_config)
+    constants = edge_constants(model_config, params, runs)
+    return WholeRun(*_run(model_config, full_edges(model_config), constants)[1])
+
+
+@exact
+def edge_logits_after(
+    model_config: ModelConfig,
+    params: Params,
+    masks: Masks,
+    runs: CachedRuns,
+    whole: WholeRun,
+    first: jax.Array,
+) -> jax.Array:
+    """`edge_logits` of a circuit that keeps every edge into the layers before some layer.
+
+    Those layers are not run again. Not differentiable.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      masks: gates by kind of reader.
+      runs: B prompts with their plain passes.
+      whole: of the same prompts.
+      first: [] int, the first layer that is run.
+
+    Returns:
+      [B, V].
+    """
+    constants = edge_constants(model_config, params, runs)
+    inputs = layer_inputs(model_config, masks, constants)
+
+    def layer(index: jax.Array, stream: Stream) -> Stream:
+        own = jax.tree.map(lambda leaf: leaf[index], inputs)
+        return through_layer(model_config, constants.layout, stream, own)
+
+    stream = (whole.written, whole.before[first])
+    stream = jax.lax.fori_loop(first, model_config.layers, layer, stream)
+    return unembed(model_config, params, read_out(masks, constants.layout, stream))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _residual(model_config: ModelConfig, masks: Masks, constants: _Constants) -> jax.Array:
+def _residual(model_config: ModelConfig, masks: Masks, constants: EdgeConstants) -> jax.Array:
     """[B, D] what the logits are read from; its gradient is that in the masks alone."""
     return _run(model_config, masks, constants)[0]
 
 
 @exact
 def _run(
-    model_config: ModelConfig, masks: Masks, constants: _Constants
+    model_config: ModelConfig, masks: Masks, constants: EdgeConstants
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """[B, D]; the buffer [W, K, D], and the corrupted residual stream before each layer."""
     embedding, corrupted = constants.embedding, constants.corrupted
     written = jnp.zeros((writer_count(model_config), *embedding.shape), embedding.dtype)
     written = written.at[0].set(embedding - corrupted.embedding)
 
-    def layer(carry: tuple[jax.Array, jax.Array], inputs: _Inputs) -> tuple[Any, jax.Array]:
-        written, beside = carry
-        heads, mlp = _writes(model_config, constants.layout, inputs, beside, inputs.gates, written)
-        first = first_writer(model_config, inputs.index)
-        written = jax.lax.dynamic_update_slice_in_dim(written, heads, first, 0)
-        written = jax.lax.dynamic_update_slice_in_dim(written, mlp, first + len(heads), 0)
-        after = beside + inputs.values.attn_out + inputs.values.mlp_out
-        return (written, after), beside
+    def layer(stream: Stream, inputs: LayerInputs) -> tuple[Stream, jax.Array]:
+        return through_layer(model_config, constants.layout, stream, inputs), stream[1]
 
-    (written, beside), before = jax.lax.scan(
-        layer, (written, corrupted.embedding), _inputs(model_config, masks, constants)
+    stream, before = jax.lax.scan(
+        layer, (written, corrupted.embedding), layer_inputs(model_config, masks, constants)
     )
-    answers = constants.layout.answers
-    gates = masks[LOGITS_EDGES].astype(written.dtype)
-    residual = beside[answers] + jnp.einsum("w,wbd->bd", gates, written[:, answers])
-    return residual, (written, before)
+    return read_out(masks, constants.layout, stream), (stream[0], before)
 
 
-def _inputs(model_config: ModelConfig, masks: Masks, constants: _Constants) -> _Inputs:
-    (values,), (prefix,) = constants.corrupted.values, constants.corrupted.prefix
-    return _Inputs(
-        index=jnp.arange(model_config.layers),
-        weights=constants.blocks,
-        gates={name: gate for name, gate in masks.items() if name != LOGITS_EDGES},
-        values=values,
-        prefix=prefix,
-    )
-
-
-def _writes(
-    model_config: ModelConfig,
-    layout: Layout,
-    inputs: _Inputs,
-    beside: jax.Array,
-    gates: Masks,
-    written: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """How what a layer writes differs from the corrupted run: heads [H,K,D], MLP [1,K,D].
-
-    Args:
-      model_config: the model's shape.
-      layout: K tokens.
-      inputs: of the layer.
-      beside: [K, D] the corrupted residual stream before it.
-      gates: of the edges into it.
-      written: [W, K, D] how what was written differs; later writers' are not looked at.
-    """
-    layer, other = Layer(model_config, inputs.weights), inputs.values
-    first = first_writer(model_config, inputs.index)
-    earlier = jnp.arange(len(written)) < first
-    dtype = written.dtype
-
-    def read(gate: jax.Array) -> jax.Array:
-        gate = jnp.where(earlier, gate, jnp.zeros((), gate.dtype)).astype(dtype)
-        return beside[None] + mixture(gate, written)
-
-    together = read(jnp.concatenate([gates[name] for name in HEAD_EDGES]))
-    stops = (model_config.heads, model_config.heads + model_config.kv_heads)
-    each = jnp.split(layer.step("attn_normed", together), stops)
-    q, k, v = layer.step("attn_project_each", *each, layout.positions)
-    has_prefix = layout.prefix.shape[1] > 0
-    z = attend(layout, q, k, v, inputs.prefix if has_prefix else None)
-    heads = layer.step("attn_out_each", z - other.attn_z)
-    (x,) = read(gates[MLP_EDGES][None])
-    if not model_config.parallel:
-        own = jax.lax.dynamic_slice_in_dim(gates[MLP_EDGES], first, len(heads)).astype(dtype)
-        x += other.attn_out + jnp.einsum("h,hkd->kd", own, heads)
-    mlp = layer.step("mlp_write", layer.step("mlp_out", layer.step("mlp_hidden", x)))
-    return heads, (mlp - other.mlp_out)[None]
-
-
-def _forwards(model_config: ModelConfig, masks: Masks, constants: _Constants) -> tuple[Any, Any]:
+def _forwards(model_config: ModelConfig, masks: Masks, constants: EdgeConstants) -> tuple[Any, Any]:
     residual, kept = _run(model_config, masks, constants)
     return residual, (masks, constants, kept)
 
@@ -207,14 +174,14 @@ def _backwards(model_config: ModelConfig, saved: Any, gradient: jax.Array) -> tu
 
     def layer(down: jax.Array, inputs: Any) -> tuple[jax.Array, Masks]:
         inputs, beside = inputs
-        writes = functools.partial(_writes, model_config, constants.layout, inputs, beside)
+        writes = functools.partial(layer_writes, model_config, constants.layout, inputs, beside)
         (heads, _), pull = jax.vjp(writes, inputs.gates, written)
         first = first_writer(model_config, inputs.index)
         own = jax.lax.dynamic_slice_in_dim(down, first, len(heads) + 1)
         found, more = pull((own[:-1], own[-1:]))
         return down + more, found
 
-    inputs = (_inputs(model_config, masks, constants), before)
+    inputs = (layer_inputs(model_config, masks, constants), before)
     _, found = jax.lax.scan(layer, down, inputs, reverse=True)
     return {**found, LOGITS_EDGES: last}, None
 

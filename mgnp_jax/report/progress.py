@@ -77,6 +77,8 @@ class TrainingProgress:
             self._progress.update(self._task, terms=terms)
         elif "step" in record:
             self._progress.update(self._task, completed=record["step"], terms=loss_text(record))
+            if "of" in record:
+                self._progress.update(self._task, total=record["of"])
 
     def _print(self, text: str) -> None:
         self._console.print(printable(text), highlight=False, markup=False, soft_wrap=True)

@@ -32,6 +32,8 @@ SHORT: dict[str, list[object]] = {
     "eap-ig": ["--ig-steps", 2, "--extra-corruptions", 0],
     "nap": ["--extra-corruptions", 0],
     "nap-ig": ["--ig-steps", 2, "--extra-corruptions", 0],
+    "acdc": ["--prompts", 4, "--most-tests", 40],
+    "node-patching": ["--prompts", 8],
 }
 
 

@@ -22,7 +22,7 @@ from mgnp_jax.masks.edges import (
     full_edges,
 )
 from mgnp_jax.passes.cached_runs import masked_logits, plain_runs
-from mgnp_jax.passes.edge_forward import edge_logits
+from mgnp_jax.passes.edge_forward import edge_logits, edge_logits_after, whole_run
 from mgnp_jax.passes.embeddings import embed, unembed
 from mgnp_jax.passes.layers import Layer
 from mgnp_jax.passes.packing import attend
@@ -126,6 +126,29 @@ def test_edges_between_nodes_do_what_the_nodes_do(name: str) -> None:
     expected = masked_logits(model.config, model.params, nodes, runs)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.abs(found - runs.base_logits).max() > 0.1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_layers_into_which_all_edges_are_kept_need_not_run_again(name: str) -> None:
+    model, _, runs = prompts(name)
+    c, whole = model.config, whole_run(model.config, model.params, runs)
+    later = jax.jit(functools.partial(edge_logits_after, c, model.params))
+    full, drawn = full_edges(c), gates(c)
+    for first in range(c.layers):
+        masks = {
+            n: drawn[n] if n == LOGITS_EDGES else full[n].at[first:].set(drawn[n][first:])
+            for n in full
+        }
+        found = later(masks, runs, whole, first)
+        expected = edge_logits(c, model.params, masks, runs)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        # And those before are indeed not looked at.
+        other = full | {n: masks[n].at[:first].set(0) for n in full if n != LOGITS_EDGES}
+        other |= {LOGITS_EDGES: masks[LOGITS_EDGES]}
+        np.testing.assert_array_equal(found, later(other, runs, whole, first))
+    with pytest.raises(mg.MgnpError, match="a norm after attention"):
+        odd, _, more = prompts("post-norm")
+        whole_run(odd.config, odd.params, more)
 
 
 def test_dangling_edges_change_nothing() -> None:

@@ -13,6 +13,7 @@ from mgnp_jax.masks.selection import check_size
 from mgnp_jax.methods.attribution import effects
 from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.methods.sizing import sizing
+from mgnp_jax.metrics.figures import FIGURES
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.edge_forward import check_edges
 from mgnp_jax.tasks.task import TaskData
@@ -47,7 +48,7 @@ class _Attribution:
         """Ranks everything by its effect, see `Method.find`."""
         if self.kind is effects.EDGES:
             check_edges(model.config)
-        figure = effects.FIGURES[self.effect_on]
+        figure = FIGURES[self.effect_on]
         found = effects.effects(key, model, data.train, self.kind, figure, self.path, on_record)
         scores = effects.ranked(model.config, found, signed=self.signed)
         size = sizing(model.config, self.keep, self.like)

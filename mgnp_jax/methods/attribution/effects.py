@@ -12,7 +12,6 @@ import numpy as np
 from mgnp_jax.masks.edges import existing, full_edges, writer_count
 from mgnp_jax.masks.granularities import full_masks
 from mgnp_jax.methods.protocol import OnRecord
-from mgnp_jax.metrics.scores import kl_divergence, score
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.attribution import (
@@ -85,18 +84,6 @@ EDGES = Kind(
 )
 
 NODES = Kind(differences=node_differences, effects=node_effects, full=full_masks, floats=_kept)
-
-
-def _score(logits: jax.Array, runs: CachedRuns) -> jax.Array:
-    return score(runs.targets.scores["score"], logits)
-
-
-def _closeness(logits: jax.Array, runs: CachedRuns) -> jax.Array:
-    return -kl_divergence(runs.base_logits, logits)
-
-
-FIGURES: dict[str, Figure] = {"score": _score, "kl": _closeness}
-"""What effects are measured on, higher is better: the task's score, or less KL to the model."""
 
 
 def effects(

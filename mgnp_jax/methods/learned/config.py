@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import jax
-import jax.numpy as jnp
 import optax
 import tyro
 
 from mgnp_jax.masks.edges import writer_count
 from mgnp_jax.masks.selection import check_size
 from mgnp_jax.methods.sizing import Sizing, sizing
-from mgnp_jax.metrics.scores import kl_divergence, score
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.settings import Execution, that_count_alone
 from mgnp_jax.passes.spans import Sizes
 from mgnp_jax.types import Masks, MgnpError
@@ -39,23 +36,6 @@ class Fixed(NamedTuple):
     there: Masks
     before: jax.Array
     target: jax.Array
-
-
-def badness(loss_on: str, logits: jax.Array, runs: CachedRuns) -> jax.Array:
-    """What is minimised: mean KL to the full model, or minus the mean score.
-
-    Args:
-      loss_on: `kl` or `score`.
-      logits: [B, V] of the circuit.
-      runs: B prompts.
-
-    Returns:
-      [] float32.
-    """
-    logits, base = (x.astype(jnp.float32) for x in (logits, runs.base_logits))
-    if loss_on == "kl":
-        return kl_divergence(base, logits).mean()
-    return -score(runs.targets.scores["score"], logits).mean()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from mgnp_jax.methods.learned.config import Fixed, Learned, badness
+from mgnp_jax.methods.learned.config import Fixed, Learned
+from mgnp_jax.metrics.figures import FIGURES
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.circuit_forward import circuit_logits
@@ -98,8 +99,10 @@ def _on_parts(
     """[] mean over the parts of a batch: those of devices side by side, the others in turn."""
 
     def each(runs: CachedRuns) -> jax.Array:
-        logits = circuit_logits(model_config, params, masks, runs)
-        return badness(config.loss_on, logits, runs)
+        logits = circuit_logits(model_config, params, masks, runs).astype(jnp.float32)
+        base = runs.base_logits.astype(jnp.float32)
+        runs = runs.replace(base_logits=base)  # type: ignore[attr-defined]
+        return -FIGURES[config.loss_on](logits, runs).mean()
 
     if config.execution.devices > 1:
         one = each
