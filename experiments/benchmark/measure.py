@@ -15,10 +15,10 @@ import numpy as np
 import mgnp_jax as mg
 from experiments.benchmark.published import PADDED, megabytes
 from experiments.benchmark.workload import random_prompts
-from mgnp_jax.methods.batch_order import batch_order
 from mgnp_jax.methods.node_pruning.controller import first_controller
 from mgnp_jax.methods.node_pruning.state import first_trained
 from mgnp_jax.methods.node_pruning.step import train_step
+from mgnp_jax.methods.training.batch_order import batch_order
 from mgnp_jax.passes.compaction import Compaction
 from mgnp_jax.passes.keeping import keep_what_fits
 from mgnp_jax.passes.precision import as_stored

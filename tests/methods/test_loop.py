@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
-from mgnp_jax.methods.batch_order import batch_order
 from mgnp_jax.methods.node_pruning import loop, schedule, state
 from mgnp_jax.methods.node_pruning.config import GateKind
 from mgnp_jax.methods.node_pruning.controller import Controller, next_controller
 from mgnp_jax.methods.node_pruning.step import train_step
-from mgnp_jax.methods.work import Work, prepare
+from mgnp_jax.methods.training.batch_order import batch_order
+from mgnp_jax.methods.training.work import Work, prepare
 from mgnp_jax.passes import cached_runs, memory
 from mgnp_jax.passes.keeping import keep_what_fits
 from tests import tiny

@@ -15,12 +15,12 @@ from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.levels import level_of
 from mgnp_jax.methods.learned.config import Fixed, Learned
 from mgnp_jax.methods.learned.step import Learning, first_learning, learned_step
-from mgnp_jax.methods.numbers import which_prompts
 from mgnp_jax.methods.protocol import Interrupted, OnRecord, Saved, Saves
-from mgnp_jax.methods.saved_trees import MOVING, by_name, restored
 from mgnp_jax.methods.sizing import Sizing
-from mgnp_jax.methods.stepping import steps
-from mgnp_jax.methods.work import Work, prepare
+from mgnp_jax.methods.training.numbers import which_prompts
+from mgnp_jax.methods.training.saved_trees import MOVING, by_name, restored
+from mgnp_jax.methods.training.stepping import steps
+from mgnp_jax.methods.training.work import Work, prepare
 from mgnp_jax.metrics.per_prompt import measure
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes import memory

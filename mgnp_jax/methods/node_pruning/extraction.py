@@ -13,7 +13,7 @@ from mgnp_jax.methods.node_pruning.state import Best, LoopState
 from mgnp_jax.methods.node_pruning.target import target_of
 from mgnp_jax.methods.node_pruning.validation import measured, validated, why_this_one
 from mgnp_jax.methods.protocol import OnRecord
-from mgnp_jax.methods.work import Work
+from mgnp_jax.methods.training.work import Work
 
 
 def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:

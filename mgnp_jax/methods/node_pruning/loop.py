@@ -24,8 +24,8 @@ from mgnp_jax.methods.node_pruning.step import train_step
 from mgnp_jax.methods.node_pruning.target import target_of
 from mgnp_jax.methods.node_pruning.validation import measured, validated
 from mgnp_jax.methods.protocol import Interrupted, OnRecord, Saved, Saves
-from mgnp_jax.methods.stepping import steps
-from mgnp_jax.methods.work import Work, prepare
+from mgnp_jax.methods.training.stepping import steps
+from mgnp_jax.methods.training.work import Work, prepare
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes import memory
 from mgnp_jax.passes.compaction import compacted, plan_for

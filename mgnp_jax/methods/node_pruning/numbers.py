@@ -9,9 +9,9 @@ import numpy as np
 
 from mgnp_jax.methods.node_pruning.state import LoopState, packed
 from mgnp_jax.methods.node_pruning.step import train_step
-from mgnp_jax.methods.numbers import which_prompts
 from mgnp_jax.methods.protocol import Saves
-from mgnp_jax.methods.work import Work
+from mgnp_jax.methods.training.numbers import which_prompts
+from mgnp_jax.methods.training.work import Work
 from mgnp_jax.types import MgnpError, Record
 
 

@@ -15,7 +15,7 @@ from mgnp_jax.methods.node_pruning import schedule
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.controller import Controller, first_controller
 from mgnp_jax.methods.protocol import Saved
-from mgnp_jax.methods.saved_trees import MOVING, by_name, restored
+from mgnp_jax.methods.training.saved_trees import MOVING, by_name, restored
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.sharding import BatchSharding
 from mgnp_jax.types import INIT_STREAM, Masks, stream_key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mgnp_jax.methods.work import Work
+from mgnp_jax.methods.training.work import Work
 from mgnp_jax.passes.cached_runs import plain_runs
 
 SHOWN = 3

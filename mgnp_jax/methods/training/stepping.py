@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mgnp_jax.methods.protocol import OnRecord, Saved, Saves
-from mgnp_jax.methods.work import Work
+from mgnp_jax.methods.training.work import Work
 from mgnp_jax.passes import memory
 from mgnp_jax.types import Record
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from mgnp_jax.methods.batch_order import batch_order
 from mgnp_jax.methods.protocol import OnRecord
+from mgnp_jax.methods.training.batch_order import batch_order
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.ablation import ablation_values
