@@ -42,7 +42,7 @@ class AcdcConfig:
     """Test so many edges only, and keep the rest, which are those into the earliest layers."""
     at_once: int | None = None
     """Removals that are tried in one pass; those after the first edge that stays are tried again.
-    Changes nothing but time, memory and rounding. By default 2 on CPUs, and elsewhere up to 16."""
+    Changes nothing but time, memory and rounding. By default 1 on CPUs, and elsewhere up to 16."""
 
     def __post_init__(self) -> None:
         """Refuses values that cannot be meant."""
