@@ -34,6 +34,34 @@ UP = {
     "faithfulness": ("faithfulness", float),
 }
 
+EXPLAINED = """\
+Circuits are measured on {tests} of their seed, the same for every method,
+with binary masks. **Equal edges**: the largest circuit of a method's ranking that has no more
+edges than that of {ours} of the same seed; a circuit of nodes has the edges between them.
+**Equal prunable parameters**: the same for the share of the parameters within the nodes that are
+kept, or that the edges go through, whole. A method that ranks nothing has one size, that of its
+run; {larger} stands where a circuit is larger than that of {ours}, and is no fair rival. A method
+that can be asked for as many nodes or edges as another circuit has was run so, unless it was set
+otherwise; the table of circuits as they were run shows that.
+
+Search and peak memory are of one process for each run. Programs that were compiled before are not
+compiled again, so that the first run of a shape takes longer; of a search that was stopped and
+gone on with, the peak is that of its last part. Curves are of {curves}
+a seed, at .1, .2, .5, 1, 2, 5, 10, 20, 50 and 100 % of what is ranked: edges, or heads and MLP
+hidden neurons. Faithfulness is (score − score of nothing kept) / (the model's − score of nothing
+kept). CMD is the mean of |1 − faithfulness| over that range by trapezoids, 0 at best; CPR the mean
+of faithfulness, which also grows where circuits overshoot the model; accuracy area that of
+accuracy. Stars in the picture are the circuits as they were run.
+
+| file | what it is |
+|---|---|
+| `comparison.json` | a row a circuit: `matched` says in what it is as large as that of {ours} |
+| `curves.csv` | what the curves are drawn of |
+| `METHOD-seedN/` | the run: circuit, results, pictures, its own README.md |
+| `matched/METHOD-seedN-edges/`, `-parameters/` | the circuits of equal size |
+| `figures/` | what was measured, kept so that it need not be again |"""
+"""What the tables, the picture and the files are."""
+
 
 def comparison_figure(rows: Sequence[Row], curve: Sequence[Row], title: str) -> Figure:
     """Curves over size and circuits as run, every method's.
@@ -123,7 +151,12 @@ def page(
     told = "\n".join(f"- {markdown(sentence)}" for sentence in sentences)
     shown = "\n\n".join(table.markdown() for table in tables)
     ours = markdown(reference)
-    tests = many(test_prompts, "held-out test prompt")
+    explained = EXPLAINED.format(
+        ours=ours,
+        larger=LARGER.strip(),
+        tests=many(test_prompts, "held-out test prompt"),
+        curves=many(curve_prompts, "test prompt"),
+    )
     again = code("python -m experiments.evaluate --circuit FOLDER")
     return f"""# Methods side by side: {markdown(title)}
 
@@ -136,31 +169,7 @@ medians over seeds.
 
 ![Every method over size](comparison.png)
 
-Circuits are measured on {tests} of their seed, the same for every method,
-with binary masks. **Equal edges**: the largest circuit of a method's ranking that has no more
-edges than that of {ours} of the same seed; a circuit of nodes has the edges between them.
-**Equal prunable parameters**: the same for the share of the parameters within the nodes that are
-kept, or that the edges go through, whole. A method that ranks nothing has one size, that of its
-run;{LARGER} stands where a circuit is larger than that of {ours}, and is no fair rival. A method
-that can be asked for as many nodes or edges as another circuit has was run so, unless it was set
-otherwise; the table of circuits as they were run shows that.
-
-Search and peak memory are of one process for each run. Programs that were compiled before are not
-compiled again, so that the first run of a shape takes longer; of a search that was stopped and
-gone on with, the peak is that of its last part. Curves are of {many(curve_prompts, "test prompt")}
-a seed, at .1, .2, .5, 1, 2, 5, 10, 20, 50 and 100 % of what is ranked: edges, or heads and MLP
-hidden neurons. Faithfulness is (score − score of nothing kept) / (the model's − score of nothing
-kept). CMD is the mean of |1 − faithfulness| over that range by trapezoids, 0 at best; CPR the mean
-of faithfulness, which also grows where circuits overshoot the model; accuracy area that of
-accuracy. Stars in the picture are the circuits as they were run.
-
-| file | what it is |
-|---|---|
-| `comparison.json` | a row a circuit: `matched` says in what it is as large as that of {ours} |
-| `curves.csv` | what the curves are drawn of |
-| `METHOD-seedN/` | the run: circuit, results, pictures, its own README.md |
-| `matched/METHOD-seedN-edges/`, `-parameters/` | the circuits of equal size |
-| `figures/` | what was measured, kept so that it need not be again |
+{explained}
 
 Made by {code(command)}; called again, it does what is missing. Measure a circuit again: {again}
 """

@@ -38,6 +38,10 @@ SHORT = {
     "magnitude": FEW[:2],
     "paper": [*("--tasks", "gp", "--seeds", "1", "--steps", "2"), *FEW],
     "decoys": [*("--steps", "2"), *FEW],
+    "compare": [
+        *("--methods", "random", "--reference", "magnitude", "--seeds", "1"),
+        *(*FEW[:2], "--curve-prompts", "4"),
+    ],
 }
 
 
@@ -65,7 +69,7 @@ def test_module_commands_run_in_order(tmp_path: Path) -> None:
         # The last of two flags counts, so the run is cut short.
         assert call_here(*arguments, *SHORT[name], cwd=tmp_path) == 0, command
         ran.append(name)
-    assert ran == ["run", "run", "evaluate", "magnitude", "paper", "decoys"]
+    assert ran == ["run", "run", "evaluate", "magnitude", "paper", "decoys", "compare"]
 
 
 @pytest.mark.parametrize("stage", [pytest.param("", marks=real)])
