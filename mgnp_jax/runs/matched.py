@@ -71,7 +71,7 @@ def measured(bench: Bench, console: Console) -> list[dict[str, Any]]:
     circuits = [load_circuit(folder) for folder in folders]
     known = [_identity(bench, circuit, circuits[0]) for circuit in circuits]
     files = [bench.figures / f"{folder.name}.json" for folder in folders]
-    found = [_saved(*each) for each in zip(files, known)]
+    found = [saved_of(*each) for each in zip(files, known)]
     missing = [i for i, each in enumerate(found) if each is None]
     if missing:
         model, _, test = load(bench.runs[0])
@@ -100,7 +100,13 @@ def _identity(bench: Bench, circuit: Circuit, reference: Circuit) -> dict[str, A
     }
 
 
-def _saved(file: Path, known: Mapping[str, Any]) -> dict[str, Any] | None:
+def saved_of(file: Path, known: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Figures that were kept, if they are of the same.
+
+    Args:
+      file: that they were written to.
+      known: what decides them, which they have as `of`.
+    """
     if not file.exists():
         return None
     saved = read_object(file, "delete it to measure again")

@@ -18,7 +18,8 @@ from mgnp_jax.metrics.curves import KEEPS
 from mgnp_jax.metrics.sizes import prunable_share
 from mgnp_jax.report.comparison import chosen, methods_in, size_table, wins
 from mgnp_jax.runs import compare as module
-from mgnp_jax.runs.compare import CompareConfig, compare
+from mgnp_jax.runs.compare import compare
+from mgnp_jax.runs.compare_config import CompareConfig
 from tests.experiments.processes import NAMES
 from tests.experiments.test_commands import call_here
 
@@ -107,13 +108,12 @@ def test_sizes_are_matched_from_below_as_closely_as_the_ranking_allows(
             own = {r["matched"]: r for r in rows if (r["method"], r["seed"]) == (method, seed)}
             assert own["edges"]["edges"] <= ours["edges"] and own["edges"]["within"]["edges"]
             assert own["parameters"]["prunable_kept"] <= ours["prunable_kept"]
-            # One more of what is ranked would be too many.
-            folder = config.out / "matched" / f"{method}-seed{seed}-parameters"
-            circuit = mg.load_circuit(folder)
-            assert prunable_share(
-                mini.config, level_of(circuit.masks).nodes(mini.config, circuit.masks)
-            ) == pytest.approx(own["parameters"]["prunable_kept"])
-            assert ours["edges"] - own["edges"]["edges"] <= (1 if method == "eap" else 200)
+            circuit = mg.load_circuit(config.out / "matched" / f"{method}-seed{seed}-parameters")
+            nodes = level_of(circuit.masks).nodes(mini.config, circuit.masks)
+            kept = own["parameters"]["prunable_kept"]
+            assert prunable_share(mini.config, nodes) == pytest.approx(kept)
+            # Edge by edge, a ranking of edges gets as near as one.
+            assert method != "eap" or ours["edges"] - own["edges"]["edges"] <= 1
 
 
 def test_parameters_are_matched_to_within_one_node(done: Any, mini: mg.Model) -> None:
