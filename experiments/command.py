@@ -10,12 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
-import jax
 import tyro
 from rich.console import Console
 
 import mgnp_jax as mg
-from mgnp_jax.cachedir import cache_root
+from mgnp_jax.cachedir import keep_compilations
 from mgnp_jax.methods import DEFAULT
 from mgnp_jax.passes.memory import give_back_early, said_if_short
 from mgnp_jax.passes.sharding import check_device
@@ -25,7 +24,9 @@ from mgnp_jax.runs.config import method_named
 from mgnp_jax.runs.stopping import Stopped
 
 
-def command(config_type: type[Any], main: Callable[[Any, Console], Any]) -> None:
+def command(
+    config_type: type[Any], main: Callable[[Any, Console], Any], *, on_device: bool = True
+) -> None:
     """Parses the command line and runs; exits with 2 on a mistake of the user's.
 
     Ended by Ctrl-C or SIGTERM it exits with 130 or 143, and says how to go on.
@@ -34,6 +35,7 @@ def command(config_type: type[Any], main: Callable[[Any, Console], Any]) -> None
       config_type: frozen dataclass; its docstrings are the help. If it has a `method`, that
         decides what the flags of its `config` are.
       main: what to run.
+      on_device: whether this process computes; else those that it starts do, one at a time.
     """
     if "-m" in _program() and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -47,7 +49,8 @@ def command(config_type: type[Any], main: Callable[[Any, Console], Any]) -> None
         if any(field.name == "method" for field in dataclasses.fields(config_type)):
             config_type = with_method(config_type, sys.argv[1:])
         config = tyro.cli(config_type, prog=" ".join(_program()))
-        check_device()
+        if on_device:
+            check_device()
         with said_if_short():
             main(config, console)
     except mg.MgnpError as error:
@@ -106,15 +109,3 @@ def with_method(config_type: type[Any], arguments: Sequence[str]) -> type[Any]:
         frozen=True,
         kw_only=True,
     )
-
-
-def keep_compilations() -> None:
-    """Lets the next run of the same shapes start without compiling.
-
-    The folder is `xla` under the package's cache ($MGNP_JAX_CACHE); JAX's own variable
-    JAX_COMPILATION_CACHE_DIR chooses another.
-    """
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
-    # Smaller ones are compiled faster than they are read.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mgnp_jax.masks.edges import Graph
 from mgnp_jax.masks.granularities import as_bool
 from mgnp_jax.masks.hard_concrete import is_open
 from mgnp_jax.masks.hierarchy import apply_hierarchy
-from mgnp_jax.masks.selection import of_size
+from mgnp_jax.masks.selection import largest, of_size
 from mgnp_jax.types import AblationValues, Masks, MgnpError, checksum, plain_json
 
 TREES = ("masks", "log_alpha", "scores", "ablation_values")
@@ -72,16 +73,38 @@ class Circuit:
         """
         asked = {"keep": keep, "edges": edges, "heads": heads}
         given = {name: value for name, value in asked.items() if value is not None}
+        scores = self._ranking()
+        if len(given) != 1:
+            raise MgnpError(f"pass one of keep, edges and heads, got {given or 'none'}")
+        masks = of_size(scores, Graph.said(self.metadata.get("graph")), **given)
+        return self._resized(masks, given)
+
+    def within(self, fits: Callable[[Masks], bool], at: dict[str, Any]) -> Circuit:
+        """The largest circuit of the same ranking that fits, by any measure of size.
+
+        Args:
+          fits: whether masks are small enough; true of all within those of which it is.
+          at: what was asked for, for the metadata.
+
+        Returns:
+          The circuit, as `at` returns it; of nodes, the smallest there is if none fits.
+
+        Raises:
+          MgnpError: if the circuit's method ranks nothing.
+        """
+        return self._resized(largest(self._ranking(), fits), at)
+
+    def _ranking(self) -> Masks:
         if self.scores is None:
             raise MgnpError(
                 f"a circuit of {self.metadata.get('method', 'this method')} has one size only: it "
                 "ranks nothing (scores is None); find another with the size that is wanted"
             )
-        if len(given) != 1:
-            raise MgnpError(f"pass one of keep, edges and heads, got {given or 'none'}")
-        masks = of_size(self.scores, Graph.said(self.metadata.get("graph")), **given)
+        return self.scores
+
+    def _resized(self, masks: Masks, at: dict[str, Any]) -> Circuit:
         others = {k: v for k, v in self.metadata.items() if k not in ("figures", "warnings")}
-        return dataclasses.replace(self, masks=masks, metadata={**others, "at": given})
+        return dataclasses.replace(self, masks=masks, metadata={**others, "at": at})
 
     def save(self, path: str | Path) -> None:
         """Writes the circuit as an Orbax checkpoint, with a checksum of arrays and metadata.

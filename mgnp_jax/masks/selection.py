@@ -88,6 +88,40 @@ def strongest_edges(scores: Masks, fits: Callable[[Masks], bool]) -> Masks:
     return first(least)
 
 
+def strongest_nodes(scores: Masks, fits: Callable[[Masks], bool]) -> Masks:
+    """As many of the heads and of the MLP hidden neurons of highest score as fit, at least one.
+
+    Args:
+      scores: float by granularity.
+      fits: whether a circuit is small enough; true of every circuit within one of which it is.
+
+    Returns:
+      Bool arrays by granularity, consistent with the hierarchy; the smallest if none fits.
+    """
+    # By hidden neurons, of which there are more than heads.
+    least, most = 1, int(np.size(scores[MLP_HIDDEN]))
+    total = most
+    while least < most:
+        middle = (least + most + 1) // 2
+        fit = fits(strongest(scores, middle / total))
+        least, most = (middle, most) if fit else (least, middle - 1)
+    return strongest(scores, least / total)
+
+
+def largest(scores: Masks, fits: Callable[[Masks], bool]) -> Masks:
+    """The largest circuit of a ranking that fits, of nodes or of edges.
+
+    Args:
+      scores: float by granularity or by kind of reader; higher is kept longer.
+      fits: whether a circuit is small enough; true of every circuit within one of which it is.
+
+    Returns:
+      Bool arrays of the same kinds; of nodes, the smallest if none fits.
+    """
+    of_edges = set(scores) == set(READERS)
+    return (strongest_edges if of_edges else strongest_nodes)(scores, fits)
+
+
 def of_size(
     scores: Masks,
     graph: Graph | None,
@@ -129,14 +163,7 @@ def of_size(
     assert edges is not None
     if graph is None or (graph.layers, graph.heads) != np.shape(scores[ATTENTION_HEADS]):
         raise MgnpError("the circuit does not say of what model it is; pass keep or heads")
-    # By hidden neurons, of which there are more than heads.
-    least, most = 1, int(np.size(scores[MLP_HIDDEN]))
-    while least < most:
-        middle = (least + most + 1) // 2
-        masks = strongest(scores, middle / np.size(scores[MLP_HIDDEN]))
-        fits = edge_count(edges_between(graph, masks)) <= edges
-        least, most = (middle, most) if fits else (least, middle - 1)
-    return strongest(scores, least / np.size(scores[MLP_HIDDEN]))
+    return strongest_nodes(scores, lambda masks: edge_count(edges_between(graph, masks)) <= edges)
 
 
 def as_many(scores: Masks, like: Masks) -> Masks:

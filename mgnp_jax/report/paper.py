@@ -59,8 +59,13 @@ PUBLISHED = {
 tables 4 to 6. Its table 1 has fewer MLP neurons for IOI (12,300 hidden, 1,329 output)."""
 
 
-def _spread(values: Sequence[float], form: Callable[[float], str]) -> str:
-    """Median, and the least and the most where there are several."""
+def spread(values: Sequence[float], form: Callable[[float], str]) -> str:
+    """Median, and the least and the most where there are several.
+
+    Args:
+      values: of every seed.
+      form: how one is written.
+    """
     middle = form(statistics.median(values))
     if len(values) == 1:
         return middle
@@ -68,7 +73,7 @@ def _spread(values: Sequence[float], form: Callable[[float], str]) -> str:
 
 
 def _median_of(runs: Sequence[Results], read: Callable[[Results], float], digits: int = 3) -> str:
-    return _spread([read(run) for run in runs], lambda value: f"{value:z.{digits}f}")
+    return spread([read(run) for run in runs], lambda value: f"{value:z.{digits}f}")
 
 
 def sizes_table(runs: Mapping[str, Sequence[Results]], *, published: bool) -> Table:
@@ -84,14 +89,14 @@ def sizes_table(runs: Mapping[str, Sequence[Results]], *, published: bool) -> Ta
         for task in runs.values():
             counts = [run["sizes"][name]["active"] for run in task]
             total = task[0]["sizes"][name]["total"]
-            cells.append(f"{_spread(counts, lambda n: f'{n:,.0f}')} / {total:,}")
+            cells.append(f"{spread(counts, lambda n: f'{n:,.0f}')} / {total:,}")
         rows.append((label, *cells))
     cells = []
     for task in runs.values():
         counts = [run["edges"]["active"] for run in task]
         gone = statistics.median(run["edges"]["sparsity"] for run in task)
         total = task[0]["edges"]["total"]
-        cells.append(f"{_spread(counts, lambda n: f'{n:,.0f}')} / {total:,}, {gone:.2f} % gone")
+        cells.append(f"{spread(counts, lambda n: f'{n:,.0f}')} / {total:,}, {gone:.2f} % gone")
     rows.append(("Edges", *cells))
     rows.append(
         (

@@ -18,10 +18,9 @@ from mgnp_jax.masks.granularities import gate_count
 from mgnp_jax.masks.levels import level_of
 from mgnp_jax.methods.discover import discover
 from mgnp_jax.methods.protocol import Interrupted
-from mgnp_jax.metrics.evaluate import check_prompts
 from mgnp_jax.metrics.sanity import check_circuit, check_task
 from mgnp_jax.metrics.sizes import circuit_sizes
-from mgnp_jax.models.hub import Model, load_model
+from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.sharding import batch_sharding
 from mgnp_jax.report import run_folder
 from mgnp_jax.report.progress import TrainingProgress
@@ -36,19 +35,17 @@ from mgnp_jax.runs.folder import (
     new_default,
     undone,
 )
+from mgnp_jax.runs.loading import Loaded, load
 from mgnp_jax.runs.measuring import controls_of, evaluate_with_bar
 from mgnp_jax.runs.record_log import RecordLog
 from mgnp_jax.runs.states import States
 from mgnp_jax.runs.stopping import Stop, Stopped
-from mgnp_jax.tasks import check_source, load_task
+from mgnp_jax.tasks import check_source
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import Batch, MgnpError, Record
 
 STATES = "resume"
 """Where in a run's folder lies what it can be gone on from, until it is done."""
-
-Loaded = tuple[Model, TaskData, Batch]
-"""What a run works with: the model, its prompts, those of the test split that are measured on."""
 
 
 def run(config: RunConfig, console: Console) -> dict[str, Any]:
@@ -84,7 +81,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
             check_free(folder)
     else:
         # First, so that a mistake leaves no folder behind.
-        loaded = _load(config)
+        loaded = load(config)
         with contextlib.suppress(MgnpError):
             if undone(last := last_default(name)):
                 console.print(f"{last} holds a run that is not done (--resume goes on with it)")
@@ -98,7 +95,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
             _forget_states(folder)
             console.print(f"{folder} is done already; its figures are in {folder / RESULTS}")
             return results
-        return _run(config, loaded or _load(config), folder, stop, console)
+        return _run(config, loaded or load(config), folder, stop, console)
 
 
 def ensured(config: RunConfig, console: Console) -> dict[str, Any]:
@@ -126,23 +123,6 @@ def ensured(config: RunConfig, console: Console) -> dict[str, Any]:
 def _forget_states(folder: Path) -> None:
     # The run is done, whatever of this cannot be removed.
     shutil.rmtree(folder / STATES, ignore_errors=True)
-
-
-def _load(config: RunConfig) -> Loaded:
-    model = load_model(config.model)
-    data = load_task(
-        config.source,
-        model.tokenizer,
-        config.seed,
-        skip_bad=config.skip_bad,
-        extra_corruptions=config.extra_corruptions,
-        metric=config.metric,
-        prefix=config.prefix,
-        limits=model.config,
-    )
-    test = data.test.take(slice(config.test_prompts))
-    check_prompts(model.config, test)
-    return model, data, test
 
 
 def _run(

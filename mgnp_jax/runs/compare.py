@@ -1,0 +1,127 @@
+"""Methods side by side on one bench: each found as it is meant, then measured at one size."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mgnp_jax.files import write_csv, write_whole
+from mgnp_jax.report.comparison import tables_of, wins
+from mgnp_jax.report.comparison_page import comparison_figure, page
+from mgnp_jax.report.controls_table import real_table
+from mgnp_jax.report.text import save_picture
+from mgnp_jax.runs.compare_config import CompareConfig
+from mgnp_jax.runs.control_searches import SEARCHES, searched
+from mgnp_jax.runs.controls import Controls, controls_measured
+from mgnp_jax.runs.folder import at_work
+from mgnp_jax.runs.matched import Bench, measured
+from mgnp_jax.runs.own_process import apart
+from mgnp_jax.runs.run import ensured
+from mgnp_jax.runs.stopping import Stop
+
+
+def compare(config: CompareConfig, console: Console) -> list[dict[str, Any]]:
+    """Runs what is missing; writes comparison.json, curves.csv, comparison.png and README.md.
+
+    Every run and every seed's measuring is a process of its own, so that times and peaks are those
+    of one method.
+
+    Args:
+      config: what to compare.
+      console: where to report.
+
+    Returns:
+      The rows of comparison.json: a circuit each.
+    """
+    out = config.out or Path("runs") / f"compare-{config.source}-{Path(config.model).name}"
+    with at_work(out) as stop:
+        stop.told = "the runs that are done are kept"
+        found = []
+        for seed in range(config.first_seed, config.first_seed + config.seeds):
+            found += _of_seed(config, seed, out, stop)
+        rows = [row for each in found for row in each["rows"]]
+        curve = [row for each in found for row in each["curve"]]
+        controls = _controls(config, out, stop) if config.controls else []
+        _write(config, out, rows, curve, controls, console)
+        return rows
+
+
+def _of_seed(config: CompareConfig, seed: int, out: Path, stop: Stop) -> list[dict[str, Any]]:
+    """Finds and measures every method's circuit of one seed."""
+    reference = config.run_of(config.reference, seed, out / f"{config.reference}-seed{seed}")
+    apart(ensured, reference, stop=stop)
+    runs = config.runs_of(seed, out)
+    for run in runs[1:]:
+        apart(ensured, run, stop=stop)
+    bench = Bench(
+        runs=tuple(runs),
+        matched=out / "matched",
+        figures=out / "figures",
+        curve_prompts=config.curve_prompts,
+    )
+    return apart(measured, bench, stop=stop)
+
+
+def _controls(config: CompareConfig, out: Path, stop: Stop) -> list[dict[str, Any]]:
+    """Searches and measures what the reference's circuit of the first seed is put beside."""
+    seeds = range(config.first_seed, config.first_seed + config.seeds)
+    ours = [config.run_of(config.reference, n, out / f"{config.reference}-seed{n}") for n in seeds]
+    beside = out / "controls"
+    others = [name for name in config.control_tasks if name != config.task]
+    tasks = {name: beside / f"{name}-seed{config.first_seed}" for name in others}
+    for name, folder in tasks.items():
+        apart(ensured, dataclasses.replace(ours[0], task=name, data=None, out=folder), stop=stop)
+    searches = {name: beside / name for name in SEARCHES}
+    for name, folder in searches.items():
+        apart(searched, name, ours[0], folder, stop=stop)
+    controls = Controls(
+        run=ours[0],
+        seeds=tuple(Path(str(run.out)) for run in ours[1:]),
+        tasks=tasks,
+        searches=searches,
+        file=out / "figures" / "controls.json",
+    )
+    return apart(controls_measured, controls, stop=stop)
+
+
+def _write(
+    config: CompareConfig,
+    out: Path,
+    rows: list[dict[str, Any]],
+    curve: list[dict[str, Any]],
+    controls: list[dict[str, Any]],
+    console: Console,
+) -> None:
+    title = f"{config.source} on {config.model}"
+    text = json.dumps(rows, indent=2, allow_nan=False)
+    write_whole(out / "comparison.json", text + "\n")
+    columns = list(dict.fromkeys(name for row in curve for name in row))
+    write_csv(out / "curves.csv", columns, [[row[name] for name in columns] for row in curve])
+    save_picture(comparison_figure(rows, curve, title), out / "comparison.png")
+    tables = tables_of(rows, config.reference)
+    if controls:
+        text = json.dumps(controls, indent=2, allow_nan=False)
+        write_whole(out / "controls.json", text + "\n")
+        asked = f"Is the circuit real? {config.reference}, seed {config.first_seed}"
+        tables.append(real_table(controls, asked))
+    sentences = wins(rows, config.reference)
+    told = page(
+        title,
+        sentences,
+        tables,
+        reference=config.reference,
+        command=config.command,
+        test_prompts=config.test_prompts,
+        curve_prompts=min(config.curve_prompts, config.test_prompts),
+    )
+    write_whole(out / "README.md", told)
+    for table in tables:
+        console.print(table.rich())
+    for sentence in sentences:
+        console.print(sentence, highlight=False, markup=False)
+    told = "start with README.md; comparison.json, curves.csv, comparison.png"
+    console.print(f"Saved to {out} ({told})", highlight=False, markup=False)

@@ -1,0 +1,137 @@
+"""What a comparison of methods is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mgnp_jax.methods import DEFAULT, METHODS
+from mgnp_jax.runs.config import RunConfig, check_counts, method_named
+from mgnp_jax.runs.method_settings import configured, settings_of
+from mgnp_jax.tasks import check_source
+from mgnp_jax.types import MgnpError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Finds a task's circuit by several methods and measures them all at equal size."""
+
+    task: str | None = None
+    """As for experiments.run."""
+    data: Path | None = None
+    """Your own prompts instead, as for experiments.run."""
+    metric: str = "logit_difference"
+    """How scores are read from the answers of --data."""
+    prefix: str | None = None
+    """As for experiments.run."""
+    model: str = "gpt2-mini"
+    """As for experiments.run."""
+    methods: str | None = None
+    """Which, by name, with commas between; all by default."""
+    reference: str = DEFAULT.name
+    """The method whose circuit says how large the others' are; run first, named or not."""
+    seeds: int = 3
+    """How many, from --first-seed on."""
+    first_seed: int = 3
+    """Of prompts and methods. Defaults were chosen on seeds 0 to 2, so these are not theirs."""
+    settings: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="set")] = ()
+    """METHOD.FIELD=VALUE, such as eap.keep=0.1: a setting of one method; may be given again.
+    Fields are those of experiments.run --method METHOD."""
+    test_prompts: int = 1000
+    """Measure on the first so many test prompts."""
+    curve_prompts: int = 200
+    """Measure curves over size on the first so many of these."""
+    controls: bool = False
+    """Also ask whether the reference's circuit of the first seed is real: other tasks' circuits,
+    the same search on shuffled answers, on shuffled weights and on halves of the prompts, and more;
+    four more searches, and one for each of --control-tasks."""
+    control_tasks: tuple[str, ...] = ("ioi", "gt", "gp")
+    """Tasks whose circuits should fail on this one, which is left out."""
+    out: Path | None = None
+    """Folder for all of it, by default one under runs/; what is done in it is kept."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        for name in self.names:
+            method_named(name)
+        settings_of(self.settings)
+        check_counts(None, self.test_prompts)
+        least_of = (("seeds", 1), ("first_seed", 0), ("curve_prompts", 1))
+        for name, least in least_of:
+            if getattr(self, name) < least:
+                flag = name.replace("_", "-")
+                raise MgnpError(f"--{flag} must be at least {least}, got {getattr(self, name)}")
+        for name in self.control_tasks:
+            check_source(name)
+        # Before anything is run: whether there is such a task, and what was set can be.
+        for name in self.names:
+            self.run_of(name, self.first_seed, Path())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The methods, the reference first."""
+        asked = METHODS if self.methods is None else self.methods.split(",")
+        return tuple(dict.fromkeys((self.reference, *(name.strip() for name in asked))))
+
+    @property
+    def source(self) -> str:
+        """The task's or the data file's name."""
+        return str(self.task) if self.data is None else self.data.stem
+
+    def run_of(self, method: str, seed: int, out: Path, like: Path | None = None) -> RunConfig:
+        """One method's run.
+
+        Args:
+          method: its name.
+          seed: of prompts and method.
+          out: folder for the run.
+          like: of the reference's, for a method that can be asked for as many nodes or edges.
+        """
+        fields = {field.name for field in dataclasses.fields(METHODS[method])}  # type: ignore[arg-type]
+        fixed = {"like": like} if like is not None and "like" in fields else {}
+        return RunConfig(
+            task=self.task,
+            data=self.data,
+            metric=self.metric,
+            prefix=self.prefix,
+            model=self.model,
+            seed=seed,
+            out=out,
+            test_prompts=self.test_prompts,
+            config=configured(method, settings_of(self.settings).get(method, {}), **fixed),
+        )
+
+    def runs_of(self, seed: int, out: Path) -> list[RunConfig]:
+        """The runs of a seed, the reference first, which must be done before the others are made.
+
+        Args:
+          seed: of prompts and methods.
+          out: the comparison's folder.
+        """
+        folders = {name: out / f"{name}-seed{seed}" for name in self.names}
+        like = folders[self.reference].resolve()
+        return [
+            self.run_of(name, seed, folder, None if name == self.reference else like)
+            for name, folder in folders.items()
+        ]
+
+    @property
+    def command(self) -> str:
+        """The command that makes this comparison."""
+        words = ["python", "-m", "experiments.compare"]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value == field.default:
+                continue
+            flag = f"--{field.name.replace('_', '-')}"
+            if field.name == "settings":
+                words += [word for text in value for word in ("--set", text)]
+            elif value is True:
+                words.append(flag)
+            else:
+                words += [flag, *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+        return shlex.join(words)

@@ -1,0 +1,38 @@
+"""What a run works with: the model, its prompts, and those that it measures on."""
+
+from __future__ import annotations
+
+from mgnp_jax.metrics.evaluate import check_prompts
+from mgnp_jax.models.hub import Model, load_model
+from mgnp_jax.runs.config import RunConfig
+from mgnp_jax.tasks import load_task
+from mgnp_jax.tasks.task import TaskData
+from mgnp_jax.types import Batch
+
+Loaded = tuple[Model, TaskData, Batch]
+"""The model, its prompts, and those of the test split that are measured on."""
+
+
+def load(config: RunConfig) -> Loaded:
+    """Loads model and prompts of a run.
+
+    Args:
+      config: of the run.
+
+    Raises:
+      MgnpError: if there are none such, or the model cannot take them.
+    """
+    model = load_model(config.model)
+    data = load_task(
+        config.source,
+        model.tokenizer,
+        config.seed,
+        skip_bad=config.skip_bad,
+        extra_corruptions=config.extra_corruptions,
+        metric=config.metric,
+        prefix=config.prefix,
+        limits=model.config,
+    )
+    test = data.test.take(slice(config.test_prompts))
+    check_prompts(model.config, test)
+    return model, data, test

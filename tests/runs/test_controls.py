@@ -1,0 +1,96 @@
+"""What a circuit is put beside: rows that must hold whatever the circuit, on the embedded model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+import mgnp_jax as mg
+from mgnp_jax.report.controls_table import real_table
+from mgnp_jax.runs import compare as module
+from mgnp_jax.runs.compare import compare
+from mgnp_jax.runs.compare_config import CompareConfig
+from mgnp_jax.runs.control_searches import with_shuffled_weights
+
+
+def here(work: Any, *arguments: Any, stop: Any) -> Any:
+    """In place of a process for each."""
+    return work(*arguments, Console(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[CompareConfig, dict[str, Any]]:
+    config = CompareConfig(
+        task="gp",
+        # Of all that rank, the one that finds at once.
+        reference="magnitude",
+        methods="random",
+        settings=("magnitude.keep=0.3",),
+        seeds=2,
+        test_prompts=12,
+        curve_prompts=2,
+        controls=True,
+        control_tasks=("gp", "gt"),
+        out=tmp_path_factory.mktemp("controls") / "all",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "apart", here)
+        compare(config, Console(quiet=True))
+    rows = json.loads((Path(str(config.out)) / "controls.json").read_text())
+    return config, {row["control"]: row for row in rows}
+
+
+def test_every_control_has_a_row_that_says_what_it_should_be(done: Any) -> None:
+    config, rows = done
+    wanted = {
+        *("the circuit", "random, of its size", "everything but it", "nothing kept"),
+        *("whole heads and MLPs of it", "the edges between these, as edges", "circuit of gt"),
+        *("the circuit, other corrupted prompts", "everything but it, other corrupted prompts"),
+        *("search on shuffled answers", "search on shuffled weights"),
+        *("search on half 0", "search on half 1", "overlap with random ones of its size"),
+        *("overlap with other seeds'", "overlap of the halves'", "overlap with other tasks'"),
+    }
+    assert set(rows) == wanted
+    table = real_table(list(rows.values()), "")
+    assert all(cells[1] for cells in table.rows)
+    page = (config.out / "README.md").read_text()
+    assert "Is the circuit real? magnitude, seed 3" in page and "--controls" in page
+
+
+def test_rows_hold_that_must_whatever_the_circuit(done: Any) -> None:
+    _, rows = done
+    whole, edges = rows["whole heads and MLPs of it"], rows["the edges between these, as edges"]
+    for name in ("kl", "score", "accuracy"):
+        assert edges[name] == pytest.approx(whole[name], rel=1e-3, abs=1e-4)
+    nothing = rows["nothing kept"]
+    assert nothing["heads"] == 0 and nothing["kl"] > 1
+    # By weights alone: neither prompts nor answers nor halves of them make a difference.
+    for name in ("overlap with other seeds'", "overlap of the halves'"):
+        assert (rows[name]["overlap_heads"], rows[name]["overlap_hidden"]) == (1, 1)
+    assert rows["overlap with random ones of its size"]["overlap_hidden"] < 0.6
+    assert rows["search on half 0"]["kl"] == pytest.approx(rows["the circuit"]["kl"])
+    assert rows["search on shuffled answers"]["base_accuracy"] < 0.9
+    assert rows["the circuit"]["base_accuracy"] == 1
+
+
+def test_nothing_is_searched_or_measured_again(done: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, _ = done
+    monkeypatch.setattr(module, "apart", here)
+    kept = config.out / "figures" / "controls.json"
+    before = (kept.stat().st_mtime_ns, (config.out / "controls.json").read_text())
+    compare(config, Console(quiet=True))
+    assert (kept.stat().st_mtime_ns, (config.out / "controls.json").read_text()) == before
+
+
+def test_shuffled_weights_are_the_same_values_elsewhere(mini: mg.Model) -> None:
+    other = with_shuffled_weights(mini, 0)
+    for ours, theirs in zip(*map(jax.tree.leaves, (mini.params, other.params)), strict=True):
+        ours, theirs = np.asarray(ours), np.asarray(theirs)
+        np.testing.assert_array_equal(np.sort(ours, axis=None), np.sort(theirs, axis=None))
+        assert len(np.unique(ours)) == 1 or (ours != theirs).mean() > 0.3
