@@ -162,8 +162,10 @@ def test_a_hybrid_keeps_edges_between_kept_nodes_alone(nodes: Path) -> None:
     assert 0 < edge_count(hybrid.masks) <= 0.5 * edge_count(between) + 0.5
     with pytest.raises(mg.MgnpError, match="none is named: pass the folder"):
         discover(HybridConfig(**SHORT))
-    with pytest.raises(mg.MgnpError, match="keep asks for .* edges, but the circuit .* has"):
-        discover(EdgePruningConfig(**SHORT, within=nodes, keep=1.0))
+    everything = mg.Circuit(masks=jax.device_put(existing(tiny.GPT2)), metadata={})
+    everything.save(nodes.parent / "everything")
+    with pytest.raises(mg.MgnpError, match="like asks for .* edges, but between the nodes"):
+        discover(HybridConfig(**SHORT, within=nodes, like=nodes.parent / "everything"))
 
 
 def test_like_another_circuit_means_as_many_edges_or_nodes(nodes: Path) -> None:

@@ -49,8 +49,6 @@ class EdgePruningConfig(LearnedMethod):
     """Share of the steps over which the step size grows from nothing; then it falls to nothing."""
     ramp: float = 5 / 6
     """Share of the steps over which the size aimed at falls from that of all edges to `keep`."""
-    within: Path | None = None
-    """A saved circuit, of nodes or edges: only its edges may be kept."""
 
     def __post_init__(self) -> None:
         """Refuses values that cannot be meant."""
@@ -64,13 +62,7 @@ class EdgePruningConfig(LearnedMethod):
 
     def fixed(self, model_config: ModelConfig, size: Sizing) -> Fixed:
         """Which edges may be kept, and how many, see `Learned.fixed`."""
-        there = edges_within(model_config, self.within)
-        if size.edges > edge_count(there):
-            raise MgnpError(
-                f"keep asks for {size.edges:,} edges, but the circuit {self.within} has "
-                f"{edge_count(there):,}; ask for fewer"
-            )
-        return fixed_edges(model_config, there, size.edges)
+        return fixed_edges(model_config, edges_within(model_config, None), size.edges)
 
     def first(self, key: jax.Array, model_config: ModelConfig) -> Any:
         """Log-alpha and multipliers, see `Learned.first`."""
@@ -128,8 +120,10 @@ class HybridConfig(EdgePruningConfig):
 
     name: ClassVar[str] = "hybrid"
 
+    within: Path | None = None
+    """The other circuit: folder of a saved one, of nodes or edges. Wanted."""
     keep: float = 0.5
-    """Share to keep of the edges between the circuit's nodes."""
+    """Share to keep of the edges between its nodes."""
 
     def size(self, model_config: ModelConfig) -> Sizing:
         """Share of the edges between the circuit's nodes, see `Learned.size`."""
@@ -138,7 +132,18 @@ class HybridConfig(EdgePruningConfig):
                 "hybrid prunes the edges between the nodes of a circuit, and none is named: pass "
                 "the folder of a saved one as within (--within), such as of a node-pruning run"
             )
-        if self.like is not None:
-            return super().size(model_config)
         between = edge_count(edges_within(model_config, self.within))
-        return Sizing(model_config, self.keep * between / edge_count(existing(model_config)), None)
+        if self.like is None:
+            share = self.keep * between / edge_count(existing(model_config))
+            return Sizing(model_config, share, None)
+        size = super().size(model_config)
+        if size.edges > between:
+            raise MgnpError(
+                f"like asks for {size.edges:,} edges, but between the nodes of {self.within} there "
+                f"are {between:,}; name a smaller circuit, or ask for a share (keep)"
+            )
+        return size
+
+    def fixed(self, model_config: ModelConfig, size: Sizing) -> Fixed:
+        """Which edges may be kept, and how many, see `Learned.fixed`."""
+        return fixed_edges(model_config, edges_within(model_config, self.within), size.edges)
