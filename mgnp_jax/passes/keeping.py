@@ -54,8 +54,7 @@ def keep_what_fits(
       execution: cache mode and memory budget.
       ablation_values: constants for pruned nodes; None for the corrupted run's values.
       more_bytes: what a step takes beside a masked pass and its gradient, by its arrays' sizes.
-      on_record: told, as `text`, what memory will be taken, and as `prepared` of `of` how many
-        prompts were run; `passing`, as both are of this process alone.
+      on_record: told what memory will be taken and how many prompts were run; see `OnRecord`.
 
     Raises:
       MgnpError: if there is room nowhere.
@@ -82,13 +81,13 @@ def keep_what_fits(
         return [_with_logits(each, at_once) if execution.lockstep else each for each in found]
     needs = [cache_bytes(model_config, each.spans) for each in found]
     places, rest = _places(execution, budget.room, needs)
-    total, done = sum(map(len, splits)), 0
     on_record({"passing": True, "text": _told(budget, needs, places)})
+    done = 0
 
     def on_prompts(count: int) -> None:
         nonlocal done
         done += count
-        on_record({"passing": True, "prepared": done, "of": total})
+        on_record({"passing": True, "prepared": done, "of": sum(map(len, splits))})
 
     return [
         _kept(each, at_once, common, place, rest.part(need / sum(needs)), on_prompts)

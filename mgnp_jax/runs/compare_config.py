@@ -89,10 +89,13 @@ class CompareConfig:
           method: its name.
           seed: of prompts and method.
           out: folder for the run.
-          like: of the reference's, for a method that can be asked for as many nodes or edges.
+          like: of the reference's, for a method that can be asked for as many nodes or edges, or
+            that works within another circuit.
         """
         fields = {field.name for field in dataclasses.fields(METHODS[method])}  # type: ignore[arg-type]
-        fixed = {"like": like} if like is not None and "like" in fields else {}
+        # A method that works within a circuit has its own say on how much of it is kept.
+        asked = next((name for name in ("within", "like") if name in fields), None)
+        fixed = {} if like is None or asked is None else {asked: like}
         return RunConfig(
             task=self.task,
             data=self.data,

@@ -12,7 +12,7 @@ from mgnp_jax.methods.protocol import Method
 from mgnp_jax.passes.settings import SAME_RESULT, that_count
 from mgnp_jax.report.run_folder import flattened
 from mgnp_jax.runs.folder import results_in, settings_in
-from mgnp_jax.runs.inputs import checksums_of
+from mgnp_jax.runs.inputs import CIRCUITS, checksums_of
 from mgnp_jax.runs.states import SAVE_EVERY
 from mgnp_jax.tasks import TASKS
 from mgnp_jax.tasks.metrics import metric_named
@@ -201,9 +201,10 @@ def check_same(folder: Path, wanted: RunConfig) -> None:
     now, known = (flattened(plain_json(that_count(c))) for c in (wanted, default))
     saved = flattened(settings_in(folder) or {})
     checksums = _checksums(wanted)
-    if f"{CHECKSUMS}.like" in saved and "like" in checksums:
-        # What the circuit is counts, not where it lies by now.
-        now.pop("config.like", None)
+    for name in CIRCUITS:
+        if f"{CHECKSUMS}.{name}" in saved and name in checksums:
+            # What the circuit is counts, not where it lies by now.
+            now.pop(f"config.{name}", None)
     # Without a method's name, or with settings that are not known, nobody can tell.
     was = {**known, "method": None, **saved}
     missing = object()

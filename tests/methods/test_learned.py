@@ -31,7 +31,7 @@ SHORT: dict[str, Any] = {"steps": 6, "batch_size": 4, "log_every": 2, "validate_
 ALL: dict[str, Any] = {
     "edge-pruning": EdgePruningConfig(**SHORT),
     "ugs": UgsConfig(**SHORT, draws=3, at_once=2),
-    "mattr": MattrConfig(**SHORT, keep=0.5),
+    "mattr": MattrConfig(**SHORT, level="node", keep=0.5),
     "mattr-neuron": MattrConfig(**SHORT, level="neuron", keep=0.5),
     "mattr-edges": MattrEdgesConfig(**SHORT),
 }

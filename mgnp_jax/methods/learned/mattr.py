@@ -88,7 +88,7 @@ class MattrConfig(_Mattr):
     name: ClassVar[str] = "mattr"
     of_edges = False
 
-    level: Literal["node", "neuron"] = "node"
+    level: Literal["node", "neuron"] = "neuron"
     """What is ranked: heads and MLP blocks, or heads and MLP hidden neurons."""
     steps: int = 500
     """Optimiser steps."""
