@@ -108,6 +108,11 @@ def test_progress_prints_a_line_for_each_validation() -> None:
         progress({"text": "half way"})
         progress({"cost": 3.0, "mine": [1]})
         progress({"step": 2, "mine": 1.5})
+        (shown,) = progress._progress.tasks
+        assert (shown.completed, shown.total) == (2, None)
+        # Of how many, a method without steps may say on its way.
+        progress({"step": 3, "of": 40, "kl": 0.25})
+        assert (shown.completed, shown.total, shown.fields["terms"]) == (3, 40, "KL 0.250")
     assert "KL 0.500" in out.getvalue() and "half way" in out.getvalue()
     assert "step     5  KL 0.250  score 1.000 (model 2.000)" in out.getvalue()
     assert "settled on  KL 0.250" in out.getvalue()
