@@ -59,7 +59,7 @@ accuracy. Stars in the picture are the circuits as they were run.
 | `curves.csv` | what the curves are drawn of |
 | `METHOD-seedN/` | the run: circuit, results, pictures, its own README.md |
 | `matched/METHOD-seedN-edges/`, `-parameters/` | the circuits of equal size |
-| `controls.json`, `controls/` | with `--controls`: its table's rows and its searches' circuits |
+| `controls.json`, `controls/` | the last table and its circuits, with `--controls` |
 | `figures/` | what was measured, kept so that it need not be again |"""
 """What the tables, the picture and the files are."""
 

@@ -38,7 +38,7 @@ def test_shuffled_answers_are_those_of_another_prompt_for_all_its_rows(
         np.testing.assert_array_equal(before.corrupted, after.corrupted)
         ours, theirs = (np.asarray(b.targets.answers.tokens) for b in (before, after))
         # Nobody keeps its own, though two prompts may share names.
-        assert 0.8 < (ours != theirs).any(-1).mean() < 1
+        assert (ours != theirs).any(-1).mean() > 0.8
         assert sorted(ours[:, 0].tolist()) == sorted(theirs[:, 0].tolist())
         _, of = np.unique(np.asarray(before.clean), axis=0, return_inverse=True)
         for group in range(5):
