@@ -21,13 +21,17 @@ from mgnp_jax.passes.edge_layers import (
     EdgeConstants,
     LayerInputs,
     Stream,
+    earlier_gates,
     edge_constants,
+    gate_gradients,
     layer_inputs,
+    layer_reads,
     layer_writes,
     read_out,
     through_layer,
 )
 from mgnp_jax.passes.embeddings import unembed
+from mgnp_jax.passes.mixture import gate_products, led_back
 from mgnp_jax.passes.precision import exact
 from mgnp_jax.types import Masks, MgnpError, Params
 
@@ -174,12 +178,15 @@ def _backwards(model_config: ModelConfig, saved: Any, gradient: jax.Array) -> tu
 
     def layer(down: jax.Array, inputs: Any) -> tuple[jax.Array, Masks]:
         inputs, beside = inputs
-        writes = functools.partial(layer_writes, model_config, constants.layout, inputs, beside)
-        (heads, _), pull = jax.vjp(writes, inputs.gates, written)
+        writes = functools.partial(layer_writes, model_config, constants.layout, inputs)
+        (heads, _), pull = jax.vjp(writes, layer_reads(model_config, inputs, (written, beside)))
         first = first_writer(model_config, inputs.index)
         own = jax.lax.dynamic_slice_in_dim(down, first, len(heads) + 1)
-        found, more = pull((own[:-1], own[-1:]))
-        return down + more, found
+        (back,) = pull((own[:-1], own[-1:]))
+        products = gate_products(back.earlier, written)
+        gates = earlier_gates(model_config, inputs, written.dtype)
+        found = gate_gradients(model_config, inputs, products, back.own)
+        return led_back(down, gates, back.earlier), found
 
     inputs = (layer_inputs(model_config, masks, constants), before)
     _, found = jax.lax.scan(layer, down, inputs, reverse=True)

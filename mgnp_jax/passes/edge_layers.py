@@ -102,7 +102,9 @@ def through_layer(
       The stream after it.
     """
     written, beside = stream
-    heads, mlp = layer_writes(model_config, layout, inputs, beside, inputs.gates, written)
+    heads, mlp = layer_writes(
+        model_config, layout, inputs, layer_reads(model_config, inputs, stream)
+    )
     first = first_writer(model_config, inputs.index)
     written = jax.lax.dynamic_update_slice_in_dim(written, heads, first, 0)
     written = jax.lax.dynamic_update_slice_in_dim(written, mlp, first + len(heads), 0)
@@ -125,13 +127,88 @@ def read_out(masks: Masks, layout: Layout, stream: Stream) -> jax.Array:
     return beside[answers] + jnp.einsum("w,wbd->bd", gates, written[:, answers])
 
 
+class Reads(NamedTuple):
+    """What the readers of a layer see.
+
+    Attributes:
+      earlier: [R + 1, K, D] residual streams of the heads' queries, keys and values and of the MLP,
+        of what earlier layers wrote.
+      own: [H] gates of the MLP's edges from the heads of its layer.
+    """
+
+    earlier: jax.Array
+    own: jax.Array
+
+
+def earlier_gates(model_config: ModelConfig, inputs: LayerInputs, dtype: Any) -> jax.Array:
+    """Gates of the edges into a layer from earlier ones, those from others closed.
+
+    Args:
+      model_config: the model's shape.
+      inputs: of the layer.
+      dtype: of the gates.
+
+    Returns:
+      [R + 1, W]: of heads by query, key and value, and of the MLP.
+    """
+    parts = [inputs.gates[name] for name in HEAD_EDGES]
+    gates = jnp.concatenate([*parts, inputs.gates[MLP_EDGES][None]])
+    return jnp.where(_earlier(model_config, inputs, gates), gates, 0).astype(dtype)
+
+
+def _earlier(model_config: ModelConfig, inputs: LayerInputs, gates: jax.Array) -> jax.Array:
+    """[1, W] which writers are of earlier layers."""
+    return (jnp.arange(gates.shape[1]) < first_writer(model_config, inputs.index))[None]
+
+
+def own_gates(model_config: ModelConfig, inputs: LayerInputs, dtype: Any) -> jax.Array:
+    """Gates of the MLP's edges from the heads of its layer, [H].
+
+    Args:
+      model_config: the model's shape.
+      inputs: of the layer.
+      dtype: of the gates.
+    """
+    first = first_writer(model_config, inputs.index)
+    gates = inputs.gates[MLP_EDGES]
+    return jax.lax.dynamic_slice_in_dim(gates, first, model_config.heads).astype(dtype)
+
+
+def layer_reads(model_config: ModelConfig, inputs: LayerInputs, stream: Stream) -> Reads:
+    """What the readers of a layer see.
+
+    Args:
+      model_config: the model's shape.
+      inputs: of the layer.
+      stream: before it; what later writers wrote is not looked at.
+    """
+    written, beside = stream
+    gates = earlier_gates(model_config, inputs, written.dtype)
+    own = own_gates(model_config, inputs, written.dtype)
+    return Reads(beside[None] + mixture(gates, written), own)
+
+
+def gate_gradients(
+    model_config: ModelConfig, inputs: LayerInputs, products: jax.Array, own: jax.Array
+) -> Masks:
+    """Gradients in the gates of a layer by kind of reader, of their own dtype.
+
+    Args:
+      model_config: the model's shape.
+      inputs: of the layer.
+      products: [R + 1, W] in those from any writer, as if each were earlier.
+      own: [H] in those of the MLP from the heads of its layer.
+    """
+    products = jnp.where(_earlier(model_config, inputs, products), products, 0)
+    stops = (model_config.heads, model_config.heads + model_config.kv_heads)
+    *heads, mlp = (*jnp.split(products[:-1], stops), products[-1])
+    mlp = jax.lax.dynamic_update_slice_in_dim(mlp, own, first_writer(model_config, inputs.index), 0)
+    found = dict(zip((*HEAD_EDGES, MLP_EDGES), (*heads, mlp)))
+    return {name: leaf.astype(inputs.gates[name].dtype) for name, leaf in found.items()}
+
+
 def layer_writes(
-    model_config: ModelConfig,
-    layout: Layout,
-    inputs: LayerInputs,
-    beside: jax.Array,
-    gates: Masks,
-    written: jax.Array,
+    model_config: ModelConfig, layout: Layout, inputs: LayerInputs, reads: Reads
 ) -> tuple[jax.Array, jax.Array]:
     """How what a layer writes differs from the corrupted run: heads [H,K,D], MLP [1,K,D].
 
@@ -139,29 +216,17 @@ def layer_writes(
       model_config: the model's shape.
       layout: K tokens.
       inputs: of the layer.
-      beside: [K, D] the corrupted residual stream before it.
-      gates: of the edges into it.
-      written: [W, K, D] how what was written differs; later writers' are not looked at.
+      reads: what its readers see.
     """
     layer, other = Layer(model_config, inputs.weights), inputs.values
-    first = first_writer(model_config, inputs.index)
-    earlier = jnp.arange(len(written)) < first
-    dtype = written.dtype
-
-    def read(gate: jax.Array) -> jax.Array:
-        gate = jnp.where(earlier, gate, jnp.zeros((), gate.dtype)).astype(dtype)
-        return beside[None] + mixture(gate, written)
-
-    together = read(jnp.concatenate([gates[name] for name in HEAD_EDGES]))
     stops = (model_config.heads, model_config.heads + model_config.kv_heads)
-    each = jnp.split(layer.step("attn_normed", together), stops)
+    each = jnp.split(layer.step("attn_normed", reads.earlier[:-1]), stops)
     q, k, v = layer.step("attn_project_each", *each, layout.positions)
     has_prefix = layout.prefix.shape[1] > 0
     z = attend(layout, q, k, v, inputs.prefix if has_prefix else None)
     heads = layer.step("attn_out_each", z - other.attn_z)
-    (x,) = read(gates[MLP_EDGES][None])
+    x = reads.earlier[-1]
     if not model_config.parallel:
-        own = jax.lax.dynamic_slice_in_dim(gates[MLP_EDGES], first, len(heads)).astype(dtype)
-        x += other.attn_out + jnp.einsum("h,hkd->kd", own, heads)
+        x += other.attn_out + mixture(reads.own[None], heads)[0]
     mlp = layer.step("mlp_write", layer.step("mlp_out", layer.step("mlp_hidden", x)))
     return heads, (mlp - other.mlp_out)[None]

@@ -18,7 +18,7 @@ from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.embeddings import unembed
 from mgnp_jax.passes.layers import Hooks, Layer, plain_layer
-from mgnp_jax.passes.mixture import gate_products
+from mgnp_jax.passes.mixture import gate_products, over_readers
 from mgnp_jax.passes.node_values import SiteValues
 from mgnp_jax.passes.packing import Layout
 from mgnp_jax.types import Masks, Params
@@ -69,7 +69,7 @@ def _read_normed_back(model_config: ModelConfig, saved: Any, back: jax.Array) ->
     weights, x, written = saved
     _, pull = jax.vjp(lambda x: Layer(model_config, weights).step("attn_normed", x), x)
     (each,) = jax.vmap(pull)(back)
-    return None, each.sum(0), gate_products(each, written), None
+    return None, over_readers(each), gate_products(each, written), None
 
 
 _read_normed.defvjp(
