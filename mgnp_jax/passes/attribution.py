@@ -50,36 +50,34 @@ def clean_embedding(model_config: ModelConfig, params: Params, runs: CachedRuns)
     return embed(model_config, params, runs.clean, runs.layout.positions)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-@exact
-def node_differences(model_config: ModelConfig, params: Params, runs: CachedRuns) -> SiteValues:
+@jax.jit
+def node_differences(runs: CachedRuns, clean: SiteValues) -> SiteValues:
     """How the clean run differs from the corrupted one at every site.
 
     Args:
-      model_config: the model's shape.
-      params: its weights.
       runs: B prompts of K tokens with their plain passes.
+      clean: [L, K, …] the full model's node values.
 
     Returns:
       [L, K, …] clean node values less the corrupted run's.
     """
     assert isinstance(runs.corrupted, CorruptedRun)
     (other,) = runs.corrupted.values
-    embedding = clean_embedding(model_config, params, runs)
-    _, found = tapped_run(model_config, params, embedding, runs, Taps(), values=True)
-    assert found is not None
-    return jax.tree.map(jnp.subtract, found, other)
+    return jax.tree.map(jnp.subtract, clean, other)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 @exact
-def edge_differences(model_config: ModelConfig, params: Params, runs: CachedRuns) -> jax.Array:
+def edge_differences(
+    model_config: ModelConfig, params: Params, runs: CachedRuns, clean: SiteValues
+) -> jax.Array:
     """How what every node writes differs between the clean run and the corrupted one.
 
     Args:
       model_config: the model's shape.
       params: its weights.
       runs: B prompts of K tokens with their plain passes.
+      clean: [L, K, …] the full model's node values.
 
     Returns:
       [W, K, D], the input first.
@@ -88,7 +86,7 @@ def edge_differences(model_config: ModelConfig, params: Params, runs: CachedRuns
       MgnpError: if a norm follows attention.
     """
     check_edges(model_config)
-    sites = node_differences(model_config, params, runs)
+    sites = node_differences(runs, clean)
     embedding = clean_embedding(model_config, params, runs)
     written = jnp.zeros((writer_count(model_config), *embedding.shape), embedding.dtype)
     written = written.at[0].set(embedding - runs.corrupted.embedding)
@@ -131,7 +129,7 @@ def edge_effects(
 
     def total(gates: Masks) -> jax.Array:
         taps = Taps(gates=gates, written=written)
-        logits, _ = tapped_run(model_config, params, embedding, runs, taps)
+        logits = tapped_run(model_config, params, embedding, runs, taps)
         return figure(logits, runs).sum()
 
     return jax.grad(total)(full_edges(model_config))
@@ -162,7 +160,7 @@ def node_effects(
     """
 
     def total(sites: SiteValues) -> jax.Array:
-        logits, _ = tapped_run(model_config, params, embedding, runs, Taps(sites=sites))
+        logits = tapped_run(model_config, params, embedding, runs, Taps(sites=sites))
         return figure(logits, runs).sum()
 
     gradient = jax.grad(total)(jax.tree.map(jnp.zeros_like, differences))

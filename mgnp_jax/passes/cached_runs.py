@@ -15,9 +15,9 @@ from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.compaction import Segment
 from mgnp_jax.passes.embeddings import unembed
 from mgnp_jax.passes.node_forward import lockstep_residual, masked_residual, plain_passes
-from mgnp_jax.passes.node_values import CorruptedRun
+from mgnp_jax.passes.node_values import CorruptedRun, SiteValues
 from mgnp_jax.passes.packing import Layout, pack
-from mgnp_jax.passes.spans import Selection, Sizes, packed_tokens, spans_of
+from mgnp_jax.passes.spans import Selection, Sizes, Spans, packed_tokens, spans_of
 from mgnp_jax.passes.storage import copied, some
 from mgnp_jax.types import AblationValues, Batch, Masks, Params, Targets
 
@@ -122,6 +122,38 @@ def plain_runs(
     """
     share_prefix = share_prefix and ablation_values is None
     spans = spans_of(batch, share_prefix=share_prefix)
+    return _both_runs(model_config, params, batch, spans, sizes, ablation_values, False)[0]
+
+
+def both_runs(
+    model_config: ModelConfig, params: Params, batch: Batch, sizes: Sizes | None = None
+) -> tuple[CachedRuns, SiteValues]:
+    """`plain_runs`, and the full model's values of the clean tokens, which it is run for anyway.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      batch: [B, T] prompts.
+      sizes: of the arrays; just as large as needed by default.
+
+    Returns:
+      The runs of K tokens; [L, K, …] node values.
+    """
+    spans = spans_of(batch, share_prefix=True)
+    runs, clean = _both_runs(model_config, params, batch, spans, sizes, None, True)
+    assert clean is not None
+    return runs, clean
+
+
+def _both_runs(
+    model_config: ModelConfig,
+    params: Params,
+    batch: Batch,
+    spans: Spans,
+    sizes: Sizes | None,
+    ablation_values: AblationValues | None,
+    clean_values: bool,
+) -> tuple[CachedRuns, SiteValues | None]:
     everything = np.arange(len(batch))
     sizes = sizes or spans.sizes([everything])
     whole = pack(
@@ -135,30 +167,36 @@ def plain_runs(
     chosen = np.where(layout.used, first[layout.prompts] + layout.positions, 0)
     before = np.where(layout.prefix, first[:, None] + np.arange(sizes.prefix)[None], 0)
     tokens = packed_tokens(batch, whole)
-    logits, corrupted = _run(model_config, params, tokens, whole, chosen, before, ablation_values)
-    return CachedRuns(
+    logits, corrupted, values = _run(
+        *(model_config, clean_values, params, tokens, whole, chosen, before, ablation_values)
+    )
+    runs = CachedRuns(
         layout=layout,
         clean=packed_tokens(batch, layout)[0],
         corrupted=corrupted,
         base_logits=logits,
         targets=batch.targets,
     )
+    return runs, values
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _run(
     model_config: ModelConfig,
+    clean_values: bool,
     params: Params,
     tokens: jax.Array,
     whole: Layout,
     chosen: jax.Array,
     before: jax.Array,
     ablation_values: AblationValues | None,
-) -> tuple[jax.Array, CorruptedRun]:
+) -> tuple[jax.Array, CorruptedRun, SiteValues | None]:
     """Both plain passes on whole prompts [2, K'], then the chosen [K] and prefix [B, P]."""
-    logits, run = plain_passes(model_config, params, tokens, whole, chosen, before)
+    logits, run, clean = plain_passes(
+        model_config, params, tokens, whole, chosen, before, clean_values=clean_values
+    )
     if ablation_values is None:
-        return logits, run
+        return logits, run, clean
     dtype = run.embedding.dtype
     ((values,), embedding) = run.values, ablation_values["embedding"]
     sites = {
@@ -166,11 +204,12 @@ def _run(
         for name, leaf in ablation_values.items()
         if name != "embedding"
     }
-    return logits, CorruptedRun(
+    constant = CorruptedRun(
         embedding=jnp.broadcast_to(embedding.astype(dtype)[None], run.embedding.shape),
         values=(values.replace(**sites),),
         prefix=run.prefix,
     )
+    return logits, constant, clean
 
 
 def masked_logits(

@@ -190,7 +190,9 @@ def plain_passes(
     layout: Layout,
     chosen: jax.Array,
     before: jax.Array,
-) -> tuple[jax.Array, CorruptedRun]:
+    *,
+    clean_values: bool = False,
+) -> tuple[jax.Array, CorruptedRun, SiteValues | None]:
     """Both plain passes in one call: base model on clean text, and the corrupted run.
 
     The same function on different tokens, hence one `vmap` over the stream axis. Neither
@@ -204,9 +206,11 @@ def plain_passes(
       layout: where they stand, in both streams.
       chosen: [K] which of the tokens the corrupted run's values are wanted of.
       before: [B, P] the tokens that the prefix is made of.
+      clean_values: whether the base model's values of the chosen tokens are wanted, too.
 
     Returns:
-      The base model's logits at the answer position [B, V]; what is wanted of the corrupted run.
+      The base model's logits at the answer position [B, V]; what is wanted of the corrupted run,
+      and of the base model.
     """
     chex.assert_shape(streams, (2, *layout.positions.shape))
     both = jax.vmap(lambda tokens: embed(model_config, params, tokens, layout.positions))
@@ -215,10 +219,13 @@ def plain_passes(
     def layer(x: jax.Array, weights: Params) -> tuple[jax.Array, Any]:
         step = jax.vmap(lambda one: plain_layer(model_config, layout, one, weights))
         x, (values, k, v) = step(x)
-        kept = jax.tree.map(lambda leaf: leaf[1][chosen], values)
-        return x, (kept, (k[1][before], v[1][before]))
+        clean, kept = (
+            jax.tree.map(lambda leaf, stream=stream: leaf[stream][chosen], values)
+            for stream in range(2)
+        )
+        return x, (clean if clean_values else None, kept, (k[1][before], v[1][before]))
 
-    residual, (values, prefix) = jax.lax.scan(layer, embedding, params["blocks"])
+    residual, (clean, values, prefix) = jax.lax.scan(layer, embedding, params["blocks"])
     logits = unembed(model_config, params, residual[0][layout.answers])
     corrupted = CorruptedRun(embedding=embedding[1][chosen], values=(values,), prefix=(prefix,))
-    return logits, corrupted
+    return logits, corrupted, clean

@@ -105,9 +105,7 @@ def tapped_run(
     embedding: jax.Array,
     runs: CachedRuns,
     taps: Taps,
-    *,
-    values: bool = False,
-) -> tuple[jax.Array, SiteValues | None]:
+) -> jax.Array:
     """Runs the untouched model on embeddings.
 
     Args:
@@ -116,25 +114,24 @@ def tapped_run(
       embedding: [K, D].
       runs: B prompts of K tokens; their prefix is used.
       taps: to take gradients of.
-      values: whether node values are wanted.
 
     Returns:
-      Logits [B, V] at the answer position; node values [L, K, …] if they are wanted.
+      Logits [B, V] at the answer position.
     """
     layout, (prefix,) = runs.layout, runs.corrupted.prefix
     has_prefix = layout.prefix.shape[1] > 0
     gates = taps.gates and {n: gate for n, gate in taps.gates.items() if n != LOGITS_EDGES}
 
-    def layer(x: jax.Array, inputs: Any) -> tuple[jax.Array, SiteValues | None]:
+    def layer(x: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
         weights, gates, sites, prefix = inputs
         hooks = _hooks(gates, sites, taps.written)
-        x, (found, _, _) = plain_layer(model_config, layout, x, weights, prefix, hooks)
-        return x, found if values else None
+        x, _ = plain_layer(model_config, layout, x, weights, prefix, hooks)
+        return x, None
 
     inputs = (params["blocks"], gates, taps.sites, prefix if has_prefix else None)
-    x, found = jax.lax.scan(layer, embedding, inputs)
+    x, _ = jax.lax.scan(layer, embedding, inputs)
     residual = x[layout.answers]
     if taps.gates is not None:
         assert taps.written is not None
         residual = _read(residual, taps.gates[LOGITS_EDGES], taps.written[:, layout.answers])
-    return unembed(model_config, params, residual), found
+    return unembed(model_config, params, residual)

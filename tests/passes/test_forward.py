@@ -67,7 +67,8 @@ def test_corrupted_stream_is_the_plain_run_of_the_corrupted_prompts(
     layout = pack(b.attention_mask.sum(1), np.zeros(len(b), int))
     streams = b.streams[:, b.attention_mask]
     everything = np.arange(streams.shape[1])
-    logits, corrupted = passes.plain_passes(c, p, streams, layout, everything, everything[None, :3])
+    whole = (c, p, streams, layout, everything, everything[None, :3])
+    logits, corrupted, _ = passes.plain_passes(*whole)
     alone = passes.capture(c, p, streams[1], layout)
     chex.assert_trees_all_close(corrupted.embedding, alone.embedding, atol=1e-5)
     chex.assert_trees_all_close(corrupted.values, (alone.values,), atol=1e-5)

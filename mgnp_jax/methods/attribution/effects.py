@@ -22,9 +22,10 @@ from mgnp_jax.passes.attribution import (
     node_differences,
     node_effects,
 )
-from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
+from mgnp_jax.passes.cached_runs import CachedRuns, both_runs, plain_runs
 from mgnp_jax.passes.caching import chunk_rows
 from mgnp_jax.passes.circuit_forward import circuit_logits
+from mgnp_jax.passes.node_values import SiteValues
 from mgnp_jax.passes.precision import exact
 from mgnp_jax.passes.spans import Spans, spans_of
 from mgnp_jax.types import Batch, Masks, Params
@@ -55,14 +56,14 @@ class Kind(NamedTuple):
     """What edges and nodes have in common here.
 
     Attributes:
-      differences: (model's config, params, prompts) → clean values less corrupted ones.
+      differences: (model's config, params, prompts, their clean values) → less corrupted ones.
       effects: (model's config, figure, params, embedding, prompts, differences) → effects, with
         gradients of the model on that embedding.
       full: (model's config, value) → masks.
       floats: model's config → about how many numbers a token takes.
     """
 
-    differences: Callable[[ModelConfig, Params, CachedRuns], Any]
+    differences: Callable[[ModelConfig, Params, CachedRuns, SiteValues], Any]
     effects: Callable[[ModelConfig, Figure, Params, jax.Array, CachedRuns, Any], Masks]
     full: Callable[[ModelConfig, float], Masks]
     floats: Callable[[ModelConfig], int]
@@ -83,7 +84,12 @@ EDGES = Kind(
     ),
 )
 
-NODES = Kind(differences=node_differences, effects=node_effects, full=full_masks, floats=_kept)
+NODES = Kind(
+    differences=lambda c, params, runs, clean: node_differences(runs, clean),
+    effects=node_effects,
+    full=full_masks,
+    floats=_kept,
+)
 
 
 def effects(
@@ -120,10 +126,14 @@ def effects(
         # The last chunk has some of the first prompts again, which must not count twice.
         part = rows[:real]
         chunk_sizes = sizes if real == len(rows) else spans.sizes([part])
-        runs = plain_runs(model_config, params, batch.take(part), chunk_sizes)
-        along = _along_inputs if path.along == "inputs" else _along_masks
         own = jax.random.fold_in(key, number)
-        found = jax.device_get(along(own, model, runs, kind, figure, path))
+        if path.along == "inputs":
+            both = both_runs(model_config, params, batch.take(part), chunk_sizes)
+            summed = _along_inputs(own, model, *both, kind, figure, path)
+        else:
+            runs = plain_runs(model_config, params, batch.take(part), chunk_sizes)
+            summed = _along_masks(model, runs, kind, figure, path)
+        found = jax.device_get(summed)
         for name, leaf in found.items():
             total[name] = total.get(name, 0.0) + np.asarray(leaf, np.float64)
         done += real
@@ -139,11 +149,17 @@ def _at_once(model_config: ModelConfig, kind: Kind, spans: Spans) -> int:
 
 
 def _along_inputs(
-    key: jax.Array, model: Model, runs: CachedRuns, kind: Kind, figure: Figure, path: Path
+    key: jax.Array,
+    model: Model,
+    runs: CachedRuns,
+    values: SiteValues,
+    kind: Kind,
+    figure: Figure,
+    path: Path,
 ) -> Masks:
     """Effects with gradients on embeddings between corrupted and clean ones, summed over points."""
     model_config, params = model.config, model.params
-    differences = kind.differences(model_config, params, runs)
+    differences = kind.differences(model_config, params, runs, values)
     clean, corrupted = clean_embedding(model_config, params, runs), runs.corrupted.embedding
     prompts, found = len(runs.layout.answers), []
     for step in range(path.steps):
@@ -164,11 +180,8 @@ def _between(
     return corrupted + part[prompts][:, None] * (clean - corrupted)
 
 
-def _along_masks(
-    key: jax.Array, model: Model, runs: CachedRuns, kind: Kind, figure: Figure, path: Path
-) -> Masks:
+def _along_masks(model: Model, runs: CachedRuns, kind: Kind, figure: Figure, path: Path) -> Masks:
     """Effects with gradients in the masks where all have one value, summed over points."""
-    del key
     assert path.points is not None
     masks = [kind.full(model.config, point) for point in path.points]
     found = [_mask_gradient(model.config, figure, model.params, each, runs) for each in masks]
