@@ -3,7 +3,7 @@
 All of them go through arrays of W·K·D numbers, far larger than a CPU's caches, and XLA on CPUs is
 many times slower on some forms than on others: on a product that sums over two axes (17 times), on
 one long sum that is not cut up (2), on sums over the first axis (50). So they are cut up by tokens
-there, a piece at a time in the caches; an accelerator has them whole.
+there, a chunk at a time in the caches; an accelerator has them whole.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-PIECE = 8
-"""Most tokens of a piece: with hundreds of writers and readers, some megabytes."""
+CHUNK = 8
+"""Most tokens of a chunk: with hundreds of writers and readers, some megabytes."""
 
 
 def mixture(gates: jax.Array, written: jax.Array) -> jax.Array:
@@ -59,14 +59,14 @@ def gate_products(back: jax.Array, written: jax.Array) -> jax.Array:
         # The larger first, which is 4 times faster on CPUs.
         return (written.reshape(len(written), -1) @ back.reshape(len(back), -1).T).T
 
-    def pieces(back: jax.Array, written: jax.Array) -> jax.Array:
+    def chunks(back: jax.Array, written: jax.Array) -> jax.Array:
         def add(total: jax.Array, at: Callable[[jax.Array], jax.Array]) -> jax.Array:
             return total + whole(at(back), at(written))
 
         none = jnp.zeros((len(back), len(written)), written.dtype)
-        return _by_pieces(back.shape[1], add, none)
+        return _by_chunks(back.shape[1], add, none)
 
-    return jax.lax.platform_dependent(back, written, cpu=pieces, default=whole)
+    return jax.lax.platform_dependent(back, written, cpu=chunks, default=whole)
 
 
 def led_back(down: jax.Array, gates: jax.Array, back: jax.Array) -> jax.Array:
@@ -84,16 +84,16 @@ def led_back(down: jax.Array, gates: jax.Array, back: jax.Array) -> jax.Array:
     def whole(down: jax.Array, gates: jax.Array, back: jax.Array) -> jax.Array:
         return down + mixture(gates.T, back)
 
-    def pieces(down: jax.Array, gates: jax.Array, back: jax.Array) -> jax.Array:
+    def chunks(down: jax.Array, gates: jax.Array, back: jax.Array) -> jax.Array:
         def add(down: jax.Array, at: Any) -> jax.Array:
             return at.set(down, whole(at(down), gates, at(back)))
 
-        return _by_pieces(back.shape[1], add, down)
+        return _by_chunks(back.shape[1], add, down)
 
-    return jax.lax.platform_dependent(down, gates, back, cpu=pieces, default=whole)
+    return jax.lax.platform_dependent(down, gates, back, cpu=chunks, default=whole)
 
 
-class _Piece:
+class _Chunk:
     """Some tokens of arrays [·, K, D]."""
 
     def __init__(self, start: jax.Array, size: int) -> None:
@@ -102,13 +102,13 @@ class _Piece:
     def __call__(self, whole: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(whole, self.start, self.size, 1)
 
-    def set(self, whole: jax.Array, piece: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(whole, piece, self.start, 1)
+    def set(self, whole: jax.Array, chunk: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(whole, chunk, self.start, 1)
 
 
-def _by_pieces(tokens: int, add: Callable[[jax.Array, Any], jax.Array], first: jax.Array) -> Any:
+def _by_chunks(tokens: int, add: Callable[[jax.Array, Any], jax.Array], first: jax.Array) -> Any:
     """Goes through all tokens, as many at a time as divide their number."""
-    size = next(size for size in range(PIECE, 0, -1) if tokens % size == 0)
+    size = next(size for size in range(CHUNK, 0, -1) if tokens % size == 0)
     return jax.lax.fori_loop(
-        0, tokens // size, lambda n, total: add(total, _Piece(n * size, size)), first
+        0, tokens // size, lambda n, total: add(total, _Chunk(n * size, size)), first
     )

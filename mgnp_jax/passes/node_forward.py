@@ -181,7 +181,7 @@ def answer_logits(
     return unembed(model_config, params, residual[layout.answers])
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, static_argnames="clean_values")
 @exact
 def plain_passes(
     model_config: ModelConfig,
