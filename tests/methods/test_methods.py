@@ -34,11 +34,16 @@ SHORT: dict[str, list[object]] = {
     "nap-ig": ["--ig-steps", 2, "--extra-corruptions", 0],
     "acdc": ["--prompts", 4, "--most-tests", 40],
     "node-patching": ["--prompts", 8],
+    "edge-pruning": ["--steps", 2, "--validation-prompts", 8],
+    "hybrid": ["--steps", 2, "--validation-prompts", 8],
+    "ugs": ["--steps", 2, "--draws", 2, "--validation-prompts", 8],
+    "mattr": ["--steps", 2, "--validation-prompts", 8],
+    "mattr-edges": ["--steps", 2, "--validation-prompts", 8],
 }
 
 
-def find(model: mg.Model, config: Any, seed: int = 0) -> mg.Circuit:
-    return mg.discover(jax.random.key(seed), model, tiny.data(model.config), config)
+def find(model: mg.Model, config: Any, seed: int = 0, data: Any = None) -> mg.Circuit:
+    return mg.discover(jax.random.key(seed), model, data or tiny.data(model.config), config)
 
 
 @pytest.mark.parametrize("name", mg.METHODS)
@@ -46,7 +51,13 @@ def test_every_method_runs_through_the_same_commands(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     out = tmp_path / "run"
-    few = ("--test-prompts", 8, "--control-prompts", 4, *SHORT.get(name, []))
+    few: tuple[object, ...] = ("--test-prompts", 8, "--control-prompts", 4, *SHORT.get(name, []))
+    if any(field.name == "within" for field in dataclasses.fields(mg.METHODS[name])):  # type: ignore[arg-type]
+        model = mg.load_model("gpt2-mini")
+        find(model, MagnitudeConfig(keep=0.3), data=mg.load_task("ioi", model.tokenizer)).save(
+            tmp_path / "nodes"
+        )
+        few += ("--within", tmp_path / "nodes")
     assert call_here("experiments.run", "--task", "ioi", "--method", name, "--out", out, *few) == 0
     results = json.loads((out / "results.json").read_text())
     assert results["method"] == name and results["training"]["seconds"] > 0

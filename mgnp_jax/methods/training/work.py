@@ -40,10 +40,21 @@ class Trained(Protocol):
         pass and its gradient.
     """
 
-    steps: Any
-    batch_size: Any
-    validation_prompts: Any
-    execution: Any
+    @property
+    def steps(self) -> Any:
+        """See above."""
+
+    @property
+    def batch_size(self) -> Any:
+        """See above."""
+
+    @property
+    def validation_prompts(self) -> Any:
+        """See above."""
+
+    @property
+    def execution(self) -> Any:
+        """See above."""
 
     @property
     def ablation(self) -> Any:
