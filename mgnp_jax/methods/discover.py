@@ -10,17 +10,18 @@ import json
 import platform
 import resource
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from mgnp_jax.masks.circuit import Circuit
+from mgnp_jax.masks.circuit import Circuit, load_circuit
 from mgnp_jax.masks.edges import Graph
 from mgnp_jax.masks.granularities import as_bool
 from mgnp_jax.masks.levels import check_masks, level_of
 from mgnp_jax.methods import DEFAULT
-from mgnp_jax.methods.protocol import Interrupted, Method, OnRecord, Resumable, Saves
+from mgnp_jax.methods.protocol import CIRCUITS, Interrupted, Method, OnRecord, Resumable, Saves
 from mgnp_jax.metrics.evaluate import check_prompts
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.settings import that_count
@@ -87,12 +88,35 @@ def discover(
     return circuit
 
 
+def circuits_read(method: Any) -> dict[str, str]:
+    """Checksums of the masks of other circuits that a method reads.
+
+    Args:
+      method: config of one.
+
+    Returns:
+      Hex digits by the name of the setting; what is not there any more has none.
+    """
+    folders = {name: getattr(method, name, None) for name in CIRCUITS}
+    # The files of the same circuit differ each time it is saved.
+    return {
+        name: checksum(load_circuit(folder).masks)
+        for name, folder in folders.items()
+        if isinstance(folder, Path) and folder.is_dir()
+    }
+
+
+def _settings(method: Any) -> Record:
+    """The settings that decide a result, with other circuits as what they are."""
+    return plain_json(that_count(method)) | circuits_read(method)
+
+
 def _search(origin: Record, method: Any) -> Record:
     """What decides the result of a search, by names that a message may have."""
     return {
         "version of mgnp_jax": __version__,
         "method": origin["method"],
-        "settings": plain_json(that_count(method)),
+        "settings": _settings(method),
         "model config": origin["config_hash"],
         "weights": origin["weights_checksum"],
         "prompts": origin["data_checksum"],
@@ -105,7 +129,7 @@ def _search(origin: Record, method: Any) -> Record:
 def _environment(model: Model, method: Any) -> Record:
     """What a result depends on beside seed, prompts and weights: versions, device, settings."""
     device = jax.devices()[0]
-    settings = json.dumps([method.name, plain_json(that_count(method))], sort_keys=True).encode()
+    settings = json.dumps([method.name, _settings(method)], sort_keys=True).encode()
     return {
         "versions": {
             "mgnp_jax": __version__,

@@ -23,13 +23,19 @@ and `text` are a line each. `prepared` of `of` prompts says how far the preparat
 the search."""
 
 
+CIRCUITS = ("like", "within")
+"""Settings that name the folder of another saved circuit, in whichever method has them: what it is
+counts, not where it lies."""
+
+
 class Method(Protocol):
     """A way to find circuits: a frozen dataclass of everything that can be set about it.
 
     Its fields are flags on the command line (their docstrings the help) and land in the run's
     config.json. `METHODS` has those built in; any other is used just as well. Some fields mean
     the same in all methods that have them: `steps` is the length of the bar, `execution` how
-    passes are run, `penalty` what a sweep goes through, `keep` and `max_kl` what is asked for.
+    passes are run, `penalty` what a sweep goes through, `keep` and `max_kl` what is asked for,
+    those of `CIRCUITS` another circuit.
     One that takes long should be `Resumable`, too; any other is begun again when it was stopped.
 
     Attributes:

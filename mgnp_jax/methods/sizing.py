@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from mgnp_jax.masks.circuit import load_circuit
 from mgnp_jax.masks.edges import edge_count, existing
 from mgnp_jax.masks.levels import EDGE, check_masks, level_of
 from mgnp_jax.masks.selection import as_many, of_size
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.types import Masks
+from mgnp_jax.types import Masks, MgnpError
 
 
 class Sizing(NamedTuple):
@@ -41,7 +43,17 @@ class Sizing(NamedTuple):
 
         Returns:
           Bool arrays of the same kinds.
+
+        Raises:
+          MgnpError: if a score is not a number.
         """
+        none = {name: int(np.isnan(np.asarray(leaf)).sum()) for name, leaf in scores.items()}
+        if any(none.values()):
+            told = ", ".join(f"{count:,} of {name}" for name, count in none.items() if count)
+            raise MgnpError(
+                f"scores are not numbers ({told}); look for prompts on which the model itself "
+                "gives none, and leave them out, or check the checkpoint"
+            )
         if level_of(scores) is EDGE:
             return of_size(scores, None, edges=max(self.edges, 1))
         if self.like is None:

@@ -61,10 +61,12 @@ def gate_products(back: jax.Array, written: jax.Array) -> jax.Array:
 
     def chunks(back: jax.Array, written: jax.Array) -> jax.Array:
         def add(total: jax.Array, at: Callable[[jax.Array], jax.Array]) -> jax.Array:
-            return total + whole(at(back), at(written))
+            return total + whole(at(back), at(written)).astype(total.dtype)
 
-        none = jnp.zeros((len(back), len(written)), written.dtype)
-        return _by_chunks(back.shape[1], add, none)
+        # Many small sums: in bfloat16 they would lose digits that one long sum keeps.
+        fine = jnp.promote_types(written.dtype, jnp.float32)
+        none = jnp.zeros((len(back), len(written)), fine)
+        return _by_chunks(back.shape[1], add, none).astype(written.dtype)
 
     return jax.lax.platform_dependent(back, written, cpu=chunks, default=whole)
 

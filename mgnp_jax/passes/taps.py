@@ -92,7 +92,7 @@ def _hooks(gates: Masks | None, sites: SiteValues | None, written: Any) -> Hooks
     def project(layer: Layer, layout: Layout, x: jax.Array) -> tuple[jax.Array, ...]:
         c = layer.model_config
         into = jnp.concatenate([gates[name] for name in HEAD_EDGES])
-        normed = _read_normed(c, layer.weights, x, into, written)
+        normed: Any = _read_normed(c, layer.weights, x, into, written)
         parts = jnp.split(normed, (c.heads, c.heads + c.kv_heads))
         return layer.step("attn_project_each", *parts, layout.positions)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mgnp_jax.methods import DEFAULT, METHODS
-from mgnp_jax.methods.protocol import Method
+from mgnp_jax.methods.protocol import CIRCUITS, Method
 from mgnp_jax.passes.settings import SAME_RESULT, that_count
 from mgnp_jax.report.run_folder import flattened
 from mgnp_jax.runs.folder import results_in, settings_in
-from mgnp_jax.runs.inputs import CIRCUITS, checksums_of
+from mgnp_jax.runs.inputs import checksums_of
 from mgnp_jax.runs.states import SAVE_EVERY
 from mgnp_jax.tasks import TASKS
 from mgnp_jax.tasks.metrics import metric_named

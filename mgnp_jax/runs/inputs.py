@@ -7,15 +7,11 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from mgnp_jax.masks.circuit import load_circuit
+from mgnp_jax.methods.discover import circuits_read
 from mgnp_jax.models.hub import BUILT_IN
-from mgnp_jax.types import checksum
 
 CHECKPOINT = frozenset({".json", ".safetensors", ".txt"})
 """How the names of a checkpoint's files end: config, weights, tokenizer."""
-
-CIRCUITS = ("like", "within")
-"""Settings of methods that name the folder of another circuit."""
 
 
 def checksums_of(data: Path | None, model: str, method: Any) -> dict[str, str]:
@@ -36,12 +32,7 @@ def checksums_of(data: Path | None, model: str, method: Any) -> dict[str, str]:
         files = sorted(f for f in folder.iterdir() if f.suffix in CHECKPOINT and f.is_file())
         lines = "".join(f"{file.name} {_of_file(file)}\n" for file in files)
         found["model"] = hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
-    for name in CIRCUITS:
-        folder = getattr(method, name, None)
-        if isinstance(folder, Path) and folder.is_dir():
-            # The files of the same circuit differ each time it is saved.
-            found[name] = checksum(load_circuit(folder).masks)
-    return found
+    return found | circuits_read(method)
 
 
 def _of_file(file: Path) -> str:

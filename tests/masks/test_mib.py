@@ -387,9 +387,11 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
         mg.export_mib(circuit, ONE, tmp_path / "c.json")
     assert circuit.scores is not None
     never = {**circuit.scores, MLP_EDGES: jax.numpy.full_like(circuit.scores[MLP_EDGES], -np.inf)}
-    with pytest.raises(mg.MgnpError, match="edge input->m0 has the score −∞"):
-        mg.export_mib(dataclasses.replace(circuit, scores=never), ONE, tmp_path / "d.json")
-    assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
+    # What is never to be kept, no file can say: it is written without a ranking.
+    mg.export_mib(dataclasses.replace(circuit, scores=never), ONE, tmp_path / "d.json")
+    mg.export_mib(dataclasses.replace(circuit, scores=None), ONE, tmp_path / "e.json")
+    assert (tmp_path / "d.json").read_text() == (tmp_path / "e.json").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.json", "d.json", "e.json"]
 
 
 def test_without_pytorch_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

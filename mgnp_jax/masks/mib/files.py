@@ -12,7 +12,7 @@ import numpy as np
 
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.edge_graph import nodes_within, without_dangling
-from mgnp_jax.masks.edges import READERS, Graph, edge_names, existing
+from mgnp_jax.masks.edges import READERS, Graph, existing
 from mgnp_jax.masks.granularities import ATTENTION_HEADS, MLP_BLOCKS, as_bool
 from mgnp_jax.masks.levels import EDGE, check_masks, level_of
 from mgnp_jax.masks.mib import json_form, pt_form
@@ -36,10 +36,11 @@ def export_mib(circuit: Circuit, model_config: ModelConfig, path: str | Path) ->
     A circuit of edges is written with its scores, signed as they are. One of nodes is written as
     the edges between its nodes, heads and MLPs whole, with scores of heads and MLPs where it has
     them; what it leaves out inside of them, and constants for pruned nodes, such a file cannot say.
-    Edges without a ranking have the score 1 in the circuit, else 0, so that the reader has the same
-    circuit whether it asks `in_graph` or takes as many edges of highest score: with NaN, which
-    marks what is kept at every size, every edge would come first. With grouped queries the edges of
-    a group are written for each of its query heads in the circuit, see `groups`.
+    Edges without a ranking, or of one in which some have −∞ and so are never to be kept, have the
+    score 1 in the circuit, else 0, so that the reader has the same circuit whether it asks
+    `in_graph` or takes as many edges of highest score: with NaN, which marks what is kept at every
+    size, every edge would come first. With grouped queries the edges of a group are written for
+    each of its query heads in the circuit, see `groups`.
 
     Args:
       circuit: of nodes or edges.
@@ -47,8 +48,8 @@ def export_mib(circuit: Circuit, model_config: ModelConfig, path: str | Path) ->
       path: new file, `.json` or, where PyTorch is installed, `.pt`.
 
     Raises:
-      MgnpError: if the circuit is of another model, an edge has the score −∞, the file exists, its
-        name ends otherwise, or it cannot be written.
+      MgnpError: if the circuit is of another model, the file exists, its name ends otherwise, or it
+        cannot be written.
     """
     file, form = _form(path)
     if file.exists():
@@ -130,7 +131,7 @@ def contents_of(circuit: Circuit, model_config: ModelConfig) -> Contents:
       model_config: of its model.
 
     Raises:
-      MgnpError: if it is of another model, or an edge has the score −∞.
+      MgnpError: if it is of another model.
     """
     check_masks(model_config, circuit.masks, "the masks of the circuit")
     level = level_of(circuit.masks)
@@ -138,6 +139,11 @@ def contents_of(circuit: Circuit, model_config: ModelConfig) -> Contents:
     kept = nodes_within(model_config, without_dangling(edges))
     matrix = matrix_of(model_config, edges_of_heads(model_config, edges))
     ranked = circuit.scores or {}
+    if set(ranked) == set(READERS):
+        there = existing(model_config)
+        # Edges that are never to be kept, as where only some could be: no file can say that.
+        if any((there[n] & ~(np.asarray(ranked[n]) > -np.inf)).any() for n in READERS):
+            ranked = {}
     return Contents(
         edges=matrix,
         scores=_edge_scores(ranked, model_config) if set(ranked) == set(READERS) else None,
@@ -162,12 +168,6 @@ def _node_scores(ranked: Masks) -> np.ndarray:
 def _edge_scores(ranked: Masks, model_config: ModelConfig) -> np.ndarray:
     """With NaN for what is kept at every size, and 0 where the graph has no edge."""
     there = existing(model_config)
-    never = {n: there[n] & ~(np.asarray(ranked[n]) > -np.inf) for n in READERS}
-    for name in edge_names(model_config, never):
-        raise MgnpError(
-            f"edge {name} has the score −∞, never to be kept, which no file of EAP-IG or MIB can "
-            "say; give it a finite score"
-        )
     found = {n: np.where(there[n], np.asarray(ranked[n], np.float32), 0) for n in READERS}
     found = {n: np.where(np.isinf(leaf), np.float32(np.nan), leaf) for n, leaf in found.items()}
     return matrix_of(model_config, for_each_head(model_config, found))

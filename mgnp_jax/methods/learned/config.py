@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -15,6 +16,7 @@ import tyro
 from mgnp_jax.masks.edges import writer_count
 from mgnp_jax.masks.selection import check_size
 from mgnp_jax.methods.sizing import Sizing, sizing
+from mgnp_jax.metrics.figures import FIGURES
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.settings import Execution, that_count_alone
 from mgnp_jax.passes.spans import Sizes
@@ -42,7 +44,6 @@ class Fixed(NamedTuple):
 class Learned(abc.ABC):
     """Settings that all of them have, and what each says of itself for the loop."""
 
-    ablation: ClassVar[str] = "interchange"
     of_edges: ClassVar[bool] = True
 
     steps: int = 3000
@@ -72,10 +73,11 @@ class Learned(abc.ABC):
         """Refuses values that cannot be meant."""
         check_size(self.keep, self.like)
         positive = ["steps", "batch_size", "learning_rate", "adam_eps", "log_every"]
-        positive += ["validate_every", *(["validation_prompts"] if self.validation_prompts else [])]
-        for name in positive:
-            if getattr(self, name) <= 0:
-                raise MgnpError(f"{name} must be greater than 0, got {getattr(self, name)}")
+        positive += ["validate_every"]
+        positive += ["validation_prompts"] * (self.validation_prompts is not None)
+        self._check_within(positive, 0, math.inf, "must be a number greater than 0")
+        if self.loss_on not in FIGURES:
+            raise MgnpError(f"loss_on must be one of {', '.join(FIGURES)}, got {self.loss_on!r}")
         if self.of_edges and self.execution.lockstep:
             raise MgnpError(
                 "cache must be dataset or batch for a method of edges, got off: their passes read "
@@ -88,6 +90,19 @@ class Learned(abc.ABC):
                 "prompts a step"
             )
 
+    def _check_within(self, names: Sequence[str], low: float, high: float, wanted: str) -> None:
+        """Refuses settings that do not lie between two numbers, which are not allowed themselves.
+
+        Args:
+          names: of settings.
+          low: below all of them.
+          high: above all of them.
+          wanted: to be said, after the name.
+        """
+        for name in names:
+            if not low < getattr(self, name) < high:
+                raise MgnpError(f"{name} {wanted}, got {getattr(self, name)}")
+
     @property
     def of_a_step(self) -> Self:
         """What a compiled step depends on; the rest at its default, so as not to compile again."""
@@ -95,6 +110,11 @@ class Learned(abc.ABC):
         changes = {field.name: field.default for field in dataclasses.fields(self)}
         changes = {name: changes[name] for name in host}
         return dataclasses.replace(self, execution=that_count_alone(self.execution), **changes)
+
+    @property
+    def ablation(self) -> str:
+        """What is given to what is not kept: the corrupted run's value."""
+        return "interchange"
 
     def more_bytes(self, model_config: ModelConfig, sizes: Sizes) -> int:
         """What a step takes beside a masked pass of nodes and its gradient, see `Trained`.

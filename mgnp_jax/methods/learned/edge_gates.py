@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,16 +15,18 @@ from mgnp_jax.masks.circuit import load_circuit
 from mgnp_jax.masks.edges import READERS, edge_count, edge_shapes, existing
 from mgnp_jax.masks.levels import check_masks, level_of
 from mgnp_jax.methods.learned.config import Fixed
+from mgnp_jax.methods.learned.method import LearnedMethod
+from mgnp_jax.methods.sizing import Sizing
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks
 
 
-def edges_within(model_config: ModelConfig, within: Path | None) -> Masks:
-    """The edges that may be kept.
+def edges_within(model_config: ModelConfig, within: Path) -> Masks:
+    """The edges of a saved circuit, of nodes or edges.
 
     Args:
       model_config: the model's shape.
-      within: folder of a saved circuit, of nodes or edges, whose edges they are; None for all.
+      within: its folder.
 
     Returns:
       Bool arrays by kind of reader.
@@ -30,25 +34,9 @@ def edges_within(model_config: ModelConfig, within: Path | None) -> Masks:
     Raises:
       MgnpError: if the circuit cannot be read, or is of another model's shape.
     """
-    there = existing(model_config)
-    if within is None:
-        return jax.device_put(there)
     masks = load_circuit(within).masks
     check_masks(model_config, masks, f"the masks of {within}")
     return level_of(masks).edges(model_config, masks)
-
-
-def fixed_edges(model_config: ModelConfig, there: Masks, keep: int) -> Fixed:
-    """What stays in every step.
-
-    Args:
-      model_config: the model's shape.
-      there: bool by kind of reader, edges that may be kept.
-      keep: how many to keep at the end.
-    """
-    everything = edge_count(existing(model_config))
-    before, target = edge_count(there) / everything, keep / everything
-    return Fixed(there, jnp.float32(before), jnp.float32(target))
 
 
 def each_edge(
@@ -89,3 +77,22 @@ def ranked_edges(there: Masks, values: Masks) -> Masks:
       values: float of the same kinds.
     """
     return {name: jnp.where(mask, values[name], -np.inf) for name, mask in there.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfEdges(LearnedMethod, abc.ABC):
+    """A method that learns a ranking of edges."""
+
+    def may_be_kept(self, model_config: ModelConfig) -> Masks:
+        """Bool by kind of reader, edges that may be kept: by default all that there are.
+
+        Args:
+          model_config: the model's shape.
+        """
+        return jax.device_put(existing(model_config))
+
+    def fixed(self, model_config: ModelConfig, size: Sizing) -> Fixed:
+        """Which edges may be kept, and what share of all is to be, see `Learned.fixed`."""
+        there, everything = self.may_be_kept(model_config), edge_count(existing(model_config))
+        before, target = edge_count(there) / everything, size.edges / everything
+        return Fixed(there, jnp.float32(before), jnp.float32(target))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,13 +15,12 @@ from mgnp_jax.masks.edges import edge_count, existing
 from mgnp_jax.masks.hard_concrete import open_probability, soft_gates
 from mgnp_jax.methods.learned.config import Fixed, Run
 from mgnp_jax.methods.learned.edge_gates import (
+    OfEdges,
     each_edge,
     edges_within,
-    fixed_edges,
     mean_over,
     ranked_edges,
 )
-from mgnp_jax.methods.learned.method import LearnedMethod
 from mgnp_jax.methods.sizing import Sizing
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks, MgnpError
@@ -30,7 +30,7 @@ LINEAR, SQUARED = "linear", "squared"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EdgePruningConfig(LearnedMethod):
+class EdgePruningConfig(OfEdges):
     """Gates on edges, trained to a size by a Lagrangian: edge pruning as published.
 
     One draw of the gates serves a whole batch. The size is the expected share of open edges; at
@@ -57,12 +57,9 @@ class EdgePruningConfig(LearnedMethod):
             if not 0 <= getattr(self, name) <= 1:
                 raise MgnpError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         for name in ("multiplier_rate", "initial_spread"):
-            if getattr(self, name) < 0:
-                raise MgnpError(f"{name} must not be negative, got {getattr(self, name)}")
-
-    def fixed(self, model_config: ModelConfig, size: Sizing) -> Fixed:
-        """Which edges may be kept, and how many, see `Learned.fixed`."""
-        return fixed_edges(model_config, edges_within(model_config, None), size.edges)
+            if not 0 <= getattr(self, name) < math.inf:
+                raise MgnpError(f"{name} must be a number from 0 on, got {getattr(self, name)}")
+        self._check_within(("initial_log_alpha",), -math.inf, math.inf, "must be a number")
 
     def first(self, key: jax.Array, model_config: ModelConfig) -> Any:
         """Log-alpha and multipliers, see `Learned.first`."""
@@ -144,6 +141,7 @@ class HybridConfig(EdgePruningConfig):
             )
         return size
 
-    def fixed(self, model_config: ModelConfig, size: Sizing) -> Fixed:
-        """Which edges may be kept, and how many, see `Learned.fixed`."""
-        return fixed_edges(model_config, edges_within(model_config, self.within), size.edges)
+    def may_be_kept(self, model_config: ModelConfig) -> Masks:
+        """The edges between the circuit's nodes, see `OfEdges.may_be_kept`."""
+        assert self.within is not None
+        return edges_within(model_config, self.within)

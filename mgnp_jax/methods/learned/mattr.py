@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
+import math
 from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
-from mgnp_jax.masks.edges import READERS
+from mgnp_jax.masks.edges import READERS, edge_shapes
 from mgnp_jax.masks.granularities import (
     ATTENTION_BLOCKS,
     ATTENTION_HEADS,
@@ -19,7 +21,7 @@ from mgnp_jax.masks.granularities import (
     full_masks,
 )
 from mgnp_jax.methods.learned.config import Fixed, Run
-from mgnp_jax.methods.learned.edge_gates import edges_within, fixed_edges, ranked_edges
+from mgnp_jax.methods.learned.edge_gates import OfEdges, ranked_edges
 from mgnp_jax.methods.learned.method import LearnedMethod
 from mgnp_jax.methods.learned.soft_top import soft_top
 from mgnp_jax.methods.sizing import Sizing
@@ -34,7 +36,7 @@ RANKED = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Mattr(LearnedMethod):
+class _Mattr(LearnedMethod, abc.ABC):
     """What both levels have in common."""
 
     learning_rate: float = 0.05
@@ -53,9 +55,9 @@ class _Mattr(LearnedMethod):
         super().__post_init__()
         if not 0 < self.least < 1:
             raise MgnpError(f"least must lie between 0 and 1, got {self.least}")
-        if self.temperature <= 0:
-            raise MgnpError(f"temperature must be greater than 0, got {self.temperature}")
+        self._check_within(("temperature",), 0, math.inf, "must be a number greater than 0")
 
+    @abc.abstractmethod
     def masks(self, moved: Masks, fixed: Fixed, share: jax.Array) -> Masks:
         """Soft masks of a size.
 
@@ -64,7 +66,6 @@ class _Mattr(LearnedMethod):
           fixed: what stays.
           share: [] in (0, 1).
         """
-        raise NotImplementedError
 
     def loss(
         self, moved: Any, fixed: Fixed, key: jax.Array, step: jax.Array, run: Run
@@ -96,6 +97,12 @@ class MattrConfig(_Mattr):
     """Prompt pairs a step."""
     keep: float = 0.1
     """Share to keep of the heads and of the MLP hidden neurons; nearly that of the parameters."""
+
+    def __post_init__(self) -> None:
+        """Refuses values that cannot be meant."""
+        super().__post_init__()
+        if self.level not in RANKED:
+            raise MgnpError(f"level must be one of {', '.join(RANKED)}, got {self.level!r}")
 
     def fixed(self, model_config: ModelConfig, size: Sizing) -> Fixed:
         """Open gates of what is not ranked, see `Learned.fixed`."""
@@ -132,7 +139,7 @@ class MattrConfig(_Mattr):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MattrEdgesConfig(_Mattr):
+class MattrEdgesConfig(_Mattr, OfEdges):
     """Mask attribution of edges: one run ranks every size; all edges share a threshold."""
 
     name: ClassVar[str] = "mattr-edges"
@@ -142,14 +149,9 @@ class MattrEdgesConfig(_Mattr):
     batch_size: int = 16
     """Prompt pairs a step."""
 
-    def fixed(self, model_config: ModelConfig, size: Sizing) -> Fixed:
-        """All edges, see `Learned.fixed`."""
-        return fixed_edges(model_config, edges_within(model_config, None), size.edges)
-
     def first(self, key: jax.Array, model_config: ModelConfig) -> Masks:
         """Scores of 0, see `Learned.first`."""
-        there = edges_within(model_config, None)
-        return {name: jnp.zeros(there[name].shape) for name in READERS}
+        return {name: jnp.zeros(shape) for name, shape in edge_shapes(model_config).items()}
 
     def masks(self, moved: Masks, fixed: Fixed, share: jax.Array) -> Masks:
         """See `_Mattr.masks`."""

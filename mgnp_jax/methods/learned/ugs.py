@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -11,24 +12,18 @@ import optax
 
 from mgnp_jax.methods.learned.config import Fixed, Run
 from mgnp_jax.methods.learned.edge_gates import (
+    OfEdges,
     each_edge,
-    edges_within,
-    fixed_edges,
     mean_over,
     ranked_edges,
 )
-from mgnp_jax.methods.learned.method import LearnedMethod
-from mgnp_jax.methods.sizing import Sizing
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.spans import Sizes
 from mgnp_jax.types import Masks, MgnpError
 
-LONGEST = 5.0
-"""Longest gradient, all edges together."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class UgsConfig(LearnedMethod):
+class UgsConfig(OfEdges):
     """Chances of edges by uniform gradient sampling; the likeliest are kept.
 
     An edge of chance p = σ(a) is open, closed, or with chance w = p (1 − p) a number drawn evenly
@@ -51,23 +46,21 @@ class UgsConfig(LearnedMethod):
     """Price of an open edge, in the unit of the loss."""
     initial: float = 1.0
     """Log-odds of every edge before the first step."""
+    clip_norm: float = 5.0
+    """Longest gradient, all edges together; longer ones are scaled down to it."""
 
     def __post_init__(self) -> None:
         """Refuses values that cannot be meant."""
         super().__post_init__()
-        for name in ("draws", "at_once"):
-            if getattr(self, name) < 1:
-                raise MgnpError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.penalty < 0:
-            raise MgnpError(f"penalty must not be negative, got {self.penalty}")
+        positive = ("draws", "at_once", "clip_norm")
+        self._check_within(positive, 0, math.inf, "must be a number greater than 0")
+        self._check_within(("initial",), -math.inf, math.inf, "must be a number")
+        if not 0 <= self.penalty < math.inf:
+            raise MgnpError(f"penalty must be a number from 0 on, got {self.penalty}")
 
     def more_bytes(self, model_config: ModelConfig, sizes: Sizes) -> int:
         """As many times as draws run together, see `Learned.more_bytes`."""
         return min(self.at_once, self.draws) * super().more_bytes(model_config, sizes)
-
-    def fixed(self, model_config: ModelConfig, size: Sizing) -> Fixed:
-        """All edges, see `Learned.fixed`."""
-        return fixed_edges(model_config, edges_within(model_config, None), size.edges)
 
     def first(self, key: jax.Array, model_config: ModelConfig) -> Masks:
         """Log-odds, see `Learned.first`."""
@@ -76,7 +69,7 @@ class UgsConfig(LearnedMethod):
     def optimiser(self) -> optax.GradientTransformation:
         """Adam on gradients that are not too long."""
         adam = optax.adam(self.learning_rate, eps=self.adam_eps)
-        return optax.chain(optax.clip_by_global_norm(LONGEST), adam)
+        return optax.chain(optax.clip_by_global_norm(self.clip_norm), adam)
 
     def loss(
         self, moved: Masks, fixed: Fixed, key: jax.Array, step: jax.Array, run: Run
