@@ -241,6 +241,11 @@ def test_rivals_win_where_they_are_better_and_no_larger() -> None:
         ({"first_seed": -1}, "--first-seed must be at least 0"),
         ({"curve_prompts": 0}, "--curve-prompts must be at least 1"),
         ({"task": None}, "pass one of --task"),
+        ({"reference": "hybrid"}, "--reference hybrid: it works within .*--set hybrid.within="),
+        (
+            {"settings": ("node-pruning.ablation=mean",), "methods": "edge-pruning,magnitude"},
+            "node-pruning has mean, but edge-pruning has interchange, magnitude has interchange",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(asked: dict[str, Any], told: str) -> None:
