@@ -51,7 +51,8 @@ class CompareConfig:
     the same search on shuffled answers, on shuffled weights and on halves of the prompts, and more;
     four more searches, and one for each of --control-tasks."""
     control_tasks: tuple[str, ...] = ("ioi", "gt", "gp")
-    """Tasks whose circuits should fail on this one, which is left out."""
+    """Tasks whose circuits should fail on this one, which is left out, as are its variants (gt and
+    gt-other)."""
     out: Path | None = None
     """Folder for all of it, by default one under runs/; what is done in it is kept."""
 
@@ -78,6 +79,16 @@ class CompareConfig:
         """The methods, the reference first."""
         asked = METHODS if self.methods is None else self.methods.split(",")
         return tuple(dict.fromkeys((self.reference, *(name.strip() for name in asked))))
+
+    @property
+    def other_tasks(self) -> tuple[str, ...]:
+        """Those of `control_tasks` that are another task than this: no variant, such as gt-other.
+
+        A variant has the name of its task and, after a hyphen, what it differs in.
+        """
+        own = str(self.task).partition("-")[0]
+        asked = dict.fromkeys(self.control_tasks)
+        return tuple(name for name in asked if self.task is None or name.partition("-")[0] != own)
 
     @property
     def source(self) -> str:
