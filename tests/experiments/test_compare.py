@@ -227,7 +227,8 @@ def test_costs_of_a_search_within_another_are_those_of_both(tmp_path: Path) -> N
         training = {"seconds": seconds, "peak_mb": peak}
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(json.dumps({"training": training}))
-    config = mg.METHODS["hybrid"](within=tmp_path / "first")
+    method: Any = mg.METHODS["hybrid"]
+    config = method(within=tmp_path / "first")
     run = RunConfig(task="gp", out=tmp_path / "second", config=config)
     assert _cost(run) == {"seconds": 11.0, "peak_mb": 300.0, "after": True}
     (tmp_path / "first" / "results.json").unlink()
@@ -237,9 +238,9 @@ def test_costs_of_a_search_within_another_are_those_of_both(tmp_path: Path) -> N
 
 
 def test_a_ranking_of_some_edges_is_told_from_one_of_all(mini: mg.Model) -> None:
-    there = existing(mini.config)
-    every = {n: np.where(e, 1.0, -np.inf).astype(np.float32) for n, e in there.items()}
-    some = {**every, "v_edges": np.full_like(every["v_edges"], -np.inf)}
+    there: Any = existing(mini.config)
+    every: Any = {n: np.where(e, 1.0, -np.inf).astype(np.float32) for n, e in there.items()}
+    some: Any = {**every, "v_edges": np.full_like(every["v_edges"], -np.inf)}
     for scores, all_of_them in ((every, True), (some, False), (None, False)):
         circuit = mg.Circuit(masks=there, scores=scores, metadata={})
         assert ranks_all(mini.config, circuit) == all_of_them
