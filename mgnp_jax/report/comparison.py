@@ -19,6 +19,9 @@ BASES = {"edges": "equal edges", "parameters": "equal prunable parameters"}
 LARGER = " ▲"
 """After the name of a method whose circuit is larger than the reference's."""
 
+AFTER = " †"
+"""After the name of a method that works within the circuit of another search."""
+
 
 class Figure(NamedTuple):
     """A figure by which methods are compared.
@@ -123,13 +126,22 @@ def cost_table(rows: Sequence[Row]) -> Table:
     """
     figures = [(figure.name, figure.form) for figure in COSTS]
     figures += [(name, "{:z.3f}".format) for name in ("cmd", "cpr", "accuracy_area")]
-    found = [
-        (method, *(_spread(chosen(rows, method, "own"), *figure) for figure in figures))
-        for method in methods_in(rows)
-    ]
-    columns = ("Search", "Peak memory", "CMD", "CPR", "Accuracy area")
+    found = []
+    for method in methods_in(rows):
+        own = chosen(rows, method, "own")
+        mark = AFTER if any(row["after"] for row in own) else ""
+        spreads = (_spread(own, *figure) for figure in figures)
+        found.append((f"{method}{mark}", _ranked(own[0]), *spreads))
+    columns = ("Ranks", "Search", "Peak memory", "CMD", "CPR", "Accuracy area")
     title = "Time and memory of the search; means over all sizes of its ranking"
     return Table(title=title, columns=("", *columns), rows=tuple(found))
+
+
+def _ranked(row: Row) -> str:
+    """What a method ranks: areas are comparable among those that rank the same."""
+    if not row["ranks"]:
+        return "–"
+    return f"{'' if row['ranks_all'] else 'some '}{row['level']}s"
 
 
 def layers_table(rows: Sequence[Row]) -> Table:

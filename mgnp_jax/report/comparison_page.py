@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mgnp_jax.report.comparison import LARGER, Row, chosen, methods_in
+from mgnp_jax.report.comparison import AFTER, LARGER, Row, chosen, methods_in
 from mgnp_jax.report.figures import new_figure
 from mgnp_jax.report.tables import Table
 from mgnp_jax.report.text import code, markdown, pictured
@@ -39,19 +39,24 @@ Circuits are measured on {tests} of their seed, the same for every method,
 with binary masks. **Equal edges**: the largest circuit of a method's ranking that has no more
 edges than that of {ours} of the same seed; a circuit of nodes has the edges between them.
 **Equal prunable parameters**: the same for the share of the parameters within the nodes that are
-kept, or that the edges go through, whole. A method that ranks nothing has one size, that of its
-run; {larger} stands where a circuit is larger than that of {ours}, and is no fair rival. A method
-that can be asked for as many nodes or edges as another circuit has was run so, unless it was set
-otherwise; the table of circuits as they were run shows that.
+kept, or that the edges go through, whole. A method that ranks nothing, or some of the edges alone
+(those between the nodes of another circuit), has one size, that of its run; {larger} stands
+where a circuit is larger than that of {ours}, and is no fair rival. A method that can be asked
+for as many nodes or edges as another circuit has was run so, unless it was set otherwise;
+the table of circuits as they were run shows that.
 
 Search and peak memory are of one process for each run. Programs that were compiled before are not
 compiled again, so that the first run of a shape takes longer; of a search that was stopped and
-gone on with, the peak is that of its last part. Curves are of {curves}
+gone on with, the peak is that of its last part. {after} stands where a method works within the
+circuit that another search found: its seconds are those of both searches, its peak is the larger
+one, and both are unknown where that circuit's search is. Curves are of {curves}
 a seed, at .1, .2, .5, 1, 2, 5, 10, 20, 50 and 100 % of what is ranked: edges, or heads and MLP
 hidden neurons. Faithfulness is (score − score of nothing kept) / (the model's − score of nothing
 kept). CMD is the mean of |1 − faithfulness| over that range by trapezoids, 0 at best; CPR the mean
 of faithfulness, which also grows where circuits overshoot the model; accuracy area that of
-accuracy. Stars in the picture are the circuits as they were run.
+accuracy. Areas are of shares of what is ranked: those of rankings of nodes (heads and hidden
+neurons) and of edges are not comparable with each other, and a ranking of some edges has none,
+since its shares are of another whole. Stars in the picture are the circuits as they were run.
 
 | file | what it is |
 |---|---|
@@ -128,6 +133,12 @@ def _draw(
     )
 
 
+def _counted(counts: Sequence[int], what: str) -> str:
+    """How many a seed; of a file or a small vocabulary, seeds may have left different numbers."""
+    least, most = min(counts), max(counts)
+    return f"{least:,} to {many(most, what)}" if least < most else many(most, what)
+
+
 def page(
     title: str,
     sentences: Sequence[str],
@@ -135,8 +146,8 @@ def page(
     *,
     reference: str,
     command: str,
-    test_prompts: int,
-    curve_prompts: int,
+    test_prompts: Sequence[int],
+    curve_prompts: Sequence[int],
 ) -> str:
     """What the comparison's README.md says.
 
@@ -146,8 +157,8 @@ def page(
       tables: of the comparison.
       reference: the method whose sizes the others are given.
       command: that made it.
-      test_prompts: that circuits were measured on.
-      curve_prompts: that curves were measured on.
+      test_prompts: how many circuits were measured on, for each seed.
+      curve_prompts: how many curves were measured on, for each seed.
     """
     told = "\n".join(f"- {markdown(sentence)}" for sentence in sentences)
     shown = "\n\n".join(table.markdown() for table in tables)
@@ -155,8 +166,9 @@ def page(
     explained = EXPLAINED.format(
         ours=ours,
         larger=LARGER.strip(),
-        tests=many(test_prompts, "held-out test prompt"),
-        curves=many(curve_prompts, "test prompt"),
+        after=AFTER.strip(),
+        tests=_counted(test_prompts, "held-out test prompt"),
+        curves=_counted(curve_prompts, "test prompt"),
     )
     again = code("python -m experiments.evaluate --circuit FOLDER")
     return f"""# Methods side by side: {markdown(title)}

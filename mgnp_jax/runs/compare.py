@@ -22,6 +22,7 @@ from mgnp_jax.runs.matched import Bench, measured
 from mgnp_jax.runs.own_process import apart
 from mgnp_jax.runs.run import ensured
 from mgnp_jax.runs.stopping import Stop
+from mgnp_jax.types import MgnpError
 
 
 def compare(config: CompareConfig, console: Console) -> list[dict[str, Any]]:
@@ -43,11 +44,13 @@ def compare(config: CompareConfig, console: Console) -> list[dict[str, Any]]:
         found = []
         for seed in range(config.first_seed, config.first_seed + config.seeds):
             found += _of_seed(config, seed, out, stop)
-        rows = [row for each in found for row in each["rows"]]
-        curve = [row for each in found for row in each["curve"]]
-        controls = _controls(config, out, stop) if config.controls else []
-        _write(config, out, rows, curve, controls, console)
-        return rows
+        # First without the controls, whatever becomes of these.
+        _write(config, out, found, [], console)
+        if config.controls:
+            _write(config, out, found, _controls(config, out, stop), console)
+        told = "start with README.md; comparison.json, curves.csv, comparison.png"
+        console.print(f"Saved to {out} ({told})", highlight=False)
+        return [row for each in found for row in each["rows"]]
 
 
 def _of_seed(config: CompareConfig, seed: int, out: Path, stop: Stop) -> list[dict[str, Any]]:
@@ -71,11 +74,17 @@ def _controls(config: CompareConfig, out: Path, stop: Stop) -> list[dict[str, An
     seeds = range(config.first_seed, config.first_seed + config.seeds)
     ours = [config.run_of(config.reference, n, out / f"{config.reference}-seed{n}") for n in seeds]
     beside = out / "controls"
-    others = [name for name in config.control_tasks if name != config.task]
-    tasks = {name: beside / f"{name}-seed{config.first_seed}" for name in others}
-    for name, folder in tasks.items():
-        apart(ensured, dataclasses.replace(ours[0], task=name, data=None, out=folder), stop=stop)
-    searches = {name: beside / name for name in SEARCHES}
+    tasks, missing = {}, {}
+    for name in config.other_tasks:
+        folder = beside / f"{name}-seed{config.first_seed}"
+        run = dataclasses.replace(ours[0], task=name, data=None, out=folder)
+        try:
+            apart(ensured, run, stop=stop)
+            tasks[name] = folder
+        except MgnpError as error:
+            # Such as a tokenizer that lacks its words, which is no reason to have no controls.
+            missing[name] = str(error)
+    searches = {name: beside / f"{name}-seed{config.first_seed}" for name in SEARCHES}
     for name, folder in searches.items():
         apart(searched, name, ours[0], folder, stop=stop)
     controls = Controls(
@@ -83,6 +92,7 @@ def _controls(config: CompareConfig, out: Path, stop: Stop) -> list[dict[str, An
         seeds=tuple(Path(str(run.out)) for run in ours[1:]),
         tasks=tasks,
         searches=searches,
+        missing=missing,
         file=out / "figures" / "controls.json",
     )
     return apart(controls_measured, controls, stop=stop)
@@ -91,37 +101,48 @@ def _controls(config: CompareConfig, out: Path, stop: Stop) -> list[dict[str, An
 def _write(
     config: CompareConfig,
     out: Path,
-    rows: list[dict[str, Any]],
-    curve: list[dict[str, Any]],
+    found: list[dict[str, Any]],
     controls: list[dict[str, Any]],
     console: Console,
 ) -> None:
-    title = f"{config.source} on {config.model}"
-    text = json.dumps(rows, indent=2, allow_nan=False)
-    write_whole(out / "comparison.json", text + "\n")
-    columns = list(dict.fromkeys(name for row in curve for name in row))
-    write_csv(out / "curves.csv", columns, [[row[name] for name in columns] for row in curve])
-    save_picture(comparison_figure(rows, curve, title), out / "comparison.png")
-    tables = tables_of(rows, config.reference)
+    """Writes the page, and what it shows; prints what was not printed before."""
+    rows = [row for each in found for row in each["rows"]]
+    tables, sentences = tables_of(rows, config.reference), wins(rows, config.reference)
+    shown = tables
     if controls:
         text = json.dumps(controls, indent=2, allow_nan=False)
         write_whole(out / "controls.json", text + "\n")
         asked = f"Is the circuit real? {config.reference}, seed {config.first_seed}"
-        tables.append(real_table(controls, asked))
-    sentences = wins(rows, config.reference)
+        shown = [real_table(controls, asked)]
+        tables = [*tables, *shown]
+    else:
+        _write_figures(config, out, rows, found)
     told = page(
-        title,
+        _title(config),
         sentences,
         tables,
         reference=config.reference,
         command=config.command,
-        test_prompts=config.test_prompts,
-        curve_prompts=min(config.curve_prompts, config.test_prompts),
+        test_prompts=[each["prompts"]["test"] for each in found],
+        curve_prompts=[each["prompts"]["curve"] for each in found],
     )
     write_whole(out / "README.md", told)
-    for table in tables:
+    for table in shown:
         console.print(table.rich())
-    for sentence in sentences:
+    for sentence in () if controls else sentences:
         console.print(sentence, highlight=False, markup=False)
-    told = "start with README.md; comparison.json, curves.csv, comparison.png"
-    console.print(f"Saved to {out} ({told})", highlight=False, markup=False)
+
+
+def _title(config: CompareConfig) -> str:
+    return f"{config.source} on {config.model}"
+
+
+def _write_figures(
+    config: CompareConfig, out: Path, rows: list[dict[str, Any]], found: list[dict[str, Any]]
+) -> None:
+    text = json.dumps(rows, indent=2, allow_nan=False)
+    write_whole(out / "comparison.json", text + "\n")
+    curve = [row for each in found for row in each["curve"]]
+    columns = list(dict.fromkeys(name for row in curve for name in row))
+    write_csv(out / "curves.csv", columns, [[row[name] for name in columns] for row in curve])
+    save_picture(comparison_figure(rows, curve, _title(config)), out / "comparison.png")

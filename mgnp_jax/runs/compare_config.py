@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -50,7 +51,8 @@ class CompareConfig:
     the same search on shuffled answers, on shuffled weights and on halves of the prompts, and more;
     four more searches, and one for each of --control-tasks."""
     control_tasks: tuple[str, ...] = ("ioi", "gt", "gp")
-    """Tasks whose circuits should fail on this one, which is left out."""
+    """Tasks whose circuits should fail on this one, which is left out, as are its variants (gt and
+    gt-other)."""
     out: Path | None = None
     """Folder for all of it, by default one under runs/; what is done in it is kept."""
 
@@ -68,14 +70,25 @@ class CompareConfig:
         for name in self.control_tasks:
             check_source(name)
         # Before anything is run: whether there is such a task, and what was set can be.
-        for name in self.names:
-            self.run_of(name, self.first_seed, Path())
+        runs = [self.run_of(name, self.first_seed, Path()) for name in self.names]
+        _check_reference(runs[0])
+        _check_ablations(runs)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The methods, the reference first."""
         asked = METHODS if self.methods is None else self.methods.split(",")
         return tuple(dict.fromkeys((self.reference, *(name.strip() for name in asked))))
+
+    @property
+    def other_tasks(self) -> tuple[str, ...]:
+        """Those of `control_tasks` that are another task than this: no variant, such as gt-other.
+
+        A variant has the name of its task and, after a hyphen, what it differs in.
+        """
+        own = str(self.task).partition("-")[0]
+        asked = dict.fromkeys(self.control_tasks)
+        return tuple(name for name in asked if self.task is None or name.partition("-")[0] != own)
 
     @property
     def source(self) -> str:
@@ -138,3 +151,26 @@ class CompareConfig:
             else:
                 words += [flag, *(map(str, value) if isinstance(value, tuple) else [str(value)])]
         return shlex.join(words)
+
+
+def _check_reference(run: RunConfig) -> None:
+    """Refuses a reference that works within another circuit, where none is named."""
+    if getattr(run.config, "within", run) is None:
+        raise MgnpError(
+            f"--reference {run.method}: it works within the circuit that another method found, and "
+            "the reference is run first, when there is none; take another --reference, or name "
+            f"one: --set {run.method}.within=FOLDER"
+        )
+
+
+def _check_ablations(runs: Sequence[RunConfig]) -> None:
+    """Refuses methods whose pruned nodes are given different things: figures of another task."""
+    # A method that cannot be told has the corrupted run's values.
+    given = {run.method: getattr(run.config, "ablation", "interchange") for run in runs}
+    first, *others = given.items()
+    if differ := [f"{name} has {ablation}" for name, ablation in others if ablation != first[1]]:
+        raise MgnpError(
+            "methods are compared where what is pruned is given the same (ablation): "
+            f"{first[0]} has {first[1]}, but {', '.join(differ)}; set them alike, such as --set "
+            f"{first[0]}.ablation=interchange, or leave methods out (--methods)"
+        )

@@ -1,4 +1,4 @@
-"""The same search where there is nothing to be found, and on halves of the prompts."""
+"""The same search on answers and on weights that are shuffled, and on halves of the prompts."""
 
 from __future__ import annotations
 

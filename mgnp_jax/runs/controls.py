@@ -42,6 +42,7 @@ class Controls:
       seeds: folders of the same method's runs of other seeds.
       tasks: folders of its runs on other tasks, by task.
       searches: folders of the repeated searches, by name.
+      missing: other tasks of which there is no circuit, and why.
       file: for what is measured.
     """
 
@@ -49,6 +50,7 @@ class Controls:
     seeds: tuple[Path, ...]
     tasks: Mapping[str, Path]
     searches: Mapping[str, Path]
+    missing: Mapping[str, str]
     file: Path
 
 
@@ -61,7 +63,7 @@ def controls_measured(controls: Controls, console: Console) -> list[Row]:
 
     Returns:
       Rows: `control` says of what, `should` what it looks like if the circuit is real, then figures
-      and overlaps with the circuit, None where there is none.
+      and overlaps with the circuit, None where there is none. One that cannot be measured says so.
     """
     folders = {"": Path(str(controls.run.out)), **controls.tasks, **controls.searches}
     folders |= {str(folder): folder for folder in controls.seeds}
@@ -69,6 +71,8 @@ def controls_measured(controls: Controls, console: Console) -> list[Row]:
     known = {
         "version": __version__,
         "test_prompts": controls.run.test_prompts,
+        "seed": controls.run.seed,
+        "missing": dict(controls.missing),
         "circuits": {name: checksum(each.masks) for name, each in circuits.items()},
         "data": circuits[""].metadata.get("data_checksum"),
     }
@@ -82,6 +86,7 @@ def controls_measured(controls: Controls, console: Console) -> list[Row]:
         _row(model, circuits[name], test, f"circuit of {name}", "fails, as nothing kept")
         for name in controls.tasks
     ]
+    rows += [_left_out(f"circuit of {name}", why) for name, why in controls.missing.items()]
     rows += _searched(controls, model, data, circuits)
     rows += _overlaps(controls, model, circuits)
     rows = plain_json(rows)
@@ -104,6 +109,10 @@ def _row(model: Model, circuit: Circuit, batch: Batch, control: str, should: str
     }
 
 
+def _left_out(control: str, why: str) -> Row:
+    return {"control": control, "should": f"not measured: {why}"}
+
+
 def _with(circuit: Circuit, masks: Any) -> Circuit:
     return dataclasses.replace(circuit, masks=masks)
 
@@ -122,11 +131,20 @@ def _of_itself(model: Model, circuit: Circuit, test: Batch, seed: int) -> list[R
         between = level.edges(c, masks)
         told = "whole heads and MLPs of it"
         every.append((told, EDGE.nodes(c, between), "about as the circuit, or nearer the model"))
-        if circuit.ablation_values is None:
-            # An edge that is pruned has no constants to be given.
-            told = "the edges between these, as edges"
-            every.append((told, between, "equal to the row above: one function, run in two ways"))
-    return [_row(model, _with(circuit, m), test, name, should) for name, m, should in every]
+    rows = [_row(model, _with(circuit, m), test, name, should) for name, m, should in every]
+    if level is NODE:
+        rows.append(_as_edges(model, circuit, test))
+    return rows
+
+
+def _as_edges(model: Model, circuit: Circuit, test: Batch) -> Row:
+    told = "the edges between these, as edges"
+    if model.config.norm_after:
+        return _left_out(told, "edges from heads are not defined where a norm follows attention")
+    if circuit.ablation_values is not None:
+        return _left_out(told, "what is pruned has constants, which edges cannot be given")
+    between = _with(circuit, level_of(circuit.masks).edges(model.config, circuit.masks))
+    return _row(model, between, test, told, "equal to the row above: one function, run in two ways")
 
 
 def _freshly_corrupted(controls: Controls, model: Model, circuit: Circuit) -> list[Row]:
@@ -134,7 +152,8 @@ def _freshly_corrupted(controls: Controls, model: Model, circuit: Circuit) -> li
     task = TASKS.get(controls.run.source)
     fresh = task and freshly_corrupted(task, model.tokenizer)
     if not fresh:
-        return []
+        told = "the circuit, other corrupted prompts"
+        return [_left_out(told, f"{controls.run.source} knows no others for its clean prompts")]
     prefix = controls.run.prefix
     data = build(fresh, model.tokenizer, controls.run.seed, 0, prefix=prefix, limits=model.config)
     test = data.test.take(slice(controls.run.test_prompts))
@@ -152,12 +171,14 @@ def _freshly_corrupted(controls: Controls, model: Model, circuit: Circuit) -> li
 
 
 SHOULD = {
-    "shuffled-answers": "answers no better than the model beside it, which is at chance",
-    "shuffled-weights": "answers no better than that model, which is at chance",
+    "shuffled-answers": "accuracy at chance, as the model's beside it. A search that matches the "
+    "model (KL, its score) asks for no answers: it finds the task's circuit again, KL near 0",
+    "shuffled-weights": "accuracy at chance, as that of this model, which has learned nothing; KL "
+    "may be near 0, where the search matches that model",
     "half-0": "as the circuit",
     "half-1": "as the circuit",
 }
-"""What the repeated searches find if circuits are real."""
+"""What the repeated searches find if circuits are real; KL tells less there than accuracy."""
 
 
 def _searched(

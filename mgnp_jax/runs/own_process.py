@@ -27,6 +27,9 @@ from mgnp_jax.types import MgnpError
 IMPORTED = (__name__, "mgnp_jax.runs.run", "transformers")
 """What the server has imported."""
 
+HEARS = ("hears",)
+"""What the process sends when signals can be handed on to it."""
+
 LOOK = 0.1
 """Seconds between looks at what signals have asked for."""
 
@@ -54,14 +57,18 @@ def apart(work: Callable[..., Any], *arguments: Any, stop: Stop) -> Any:
     context.set_forkserver_preload(list(IMPORTED))
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_serve, args=(sending, work, arguments))
-    process.start()
-    sending.close()
+    # From here on signals are handed on, so that none ends this process and leaves that one.
     stop.waits = True
     try:
+        process.start()
+        sending.close()
         answer = _answer(process, receiving, stop)
     finally:
         stop.waits = False
         receiving.close()
+        if process.is_alive():
+            process.terminate()
+            process.join()
     if answer is not None and answer[0] == "failed":
         raise MgnpError(answer[1])
     if answer is not None and answer[0] == "stopped":
@@ -79,10 +86,10 @@ def apart(work: Callable[..., Any], *arguments: Any, stop: Stop) -> Any:
 
 def _answer(process: Any, receiving: Any, stop: Stop) -> tuple[Any, ...] | None:
     """What the process sends at its end; None if it dies first."""
-    told, answer = None, None
+    hears, told, answer = False, None, None
     while answer is None:
         ready = connection.wait([receiving, process.sentinel], LOOK)
-        if stop.asked is not None and told is None:
+        if stop.asked is not None and told is None and hears:
             told = stop.asked
             # It may be at its end.
             with contextlib.suppress(ProcessLookupError):
@@ -92,6 +99,8 @@ def _answer(process: Any, receiving: Any, stop: Stop) -> tuple[Any, ...] | None:
                 answer = receiving.recv()
             except EOFError:
                 break
+            if answer == HEARS:
+                hears, answer = True, None
         elif ready:
             break
     process.join()
@@ -109,6 +118,8 @@ def _serve(sending: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -
     keep_compilations()
     give_back_early()
     try:
+        # A signal before this might be lost.
+        sending.send(HEARS)
         sending.send(_worked(work, arguments, Screen()))
     except BrokenPipeError:
         raise SystemExit(1) from None

@@ -44,7 +44,10 @@ def _groups(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
 
 
 def with_answers_of_others(data: TaskData, seed: int) -> TaskData:
-    """Every clean prompt with the answers of another, so that there is no task in them.
+    """Every clean prompt with the answers of another, so that they do not follow from it.
+
+    What the model does with the prompts stays the same: a search that matches the model, and not
+    the answers, finds what it finds without this.
 
     Args:
       data: N prompts a split.

@@ -9,17 +9,22 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 import mgnp_jax as mg
+from mgnp_jax.masks.edges import existing
 from mgnp_jax.masks.levels import level_of
 from mgnp_jax.metrics.curves import KEEPS
 from mgnp_jax.metrics.sizes import prunable_share
 from mgnp_jax.report.comparison import chosen, methods_in, size_table, wins
 from mgnp_jax.runs import compare as module
+from mgnp_jax.runs.beside import ranks_all
 from mgnp_jax.runs.compare import compare
 from mgnp_jax.runs.compare_config import CompareConfig
+from mgnp_jax.runs.config import RunConfig
+from mgnp_jax.runs.matched import _cost
 from tests.experiments.processes import NAMES
 from tests.experiments.test_commands import call_here
 
@@ -164,6 +169,7 @@ def test_the_page_says_who_wins_and_shows_every_method(done: Any) -> None:
     config, rows = done
     page = (config.out / "README.md").read_text()
     words = ("As table 3, at equal edges", "at equal prunable parameters", "As tables 7 to 9")
+    words += ("measured on 4 held-out test prompts", "not comparable with each other")
     for part in (*words, "CMD", "Peak memory", *methods_in(rows), *wins(rows, "node-pruning")):
         assert part in page.replace("\\", "")
     assert page.index("At equal edges") < page.index("**As table 3")
@@ -193,6 +199,51 @@ def test_what_is_done_is_not_done_again_and_what_is_lost_is(
     other = dataclasses.replace(config, settings=(*SHORT, "magnitude.keep=0.3"))
     with pytest.raises(mg.MgnpError, match="magnitude-seed3 was run with another keep"):
         compare(other, Console(quiet=True))
+
+
+def test_a_search_done_again_and_lost_circuits_are_measured_anew(
+    done: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config, rows = done
+    monkeypatch.setattr(module, "apart", here)
+    moved = dataclasses.replace(config, seeds=1, out=tmp_path / "moved")
+    shutil.copytree(config.out, moved.out)
+    results = moved.out / "random-seed3" / "results.json"
+    said = json.loads(results.read_text())
+    said["training"]["seconds"] = 1234.5
+    # Names of folders are not taken from a file that anybody may have written.
+    said["method"] = "../../elsewhere"
+    results.write_text(json.dumps(said))
+    lost = moved.out / "matched" / "eap-seed3-edges"
+    shutil.rmtree(lost)
+    found = compare(moved, Console(quiet=True))
+    assert [row["seconds"] for row in found if row["method"] == "random"] == [1234.5]
+    assert mg.load_circuit(lost).metadata["at"]
+    assert {row["method"] for row in found} == {row["method"] for row in rows}
+
+
+def test_costs_of_a_search_within_another_are_those_of_both(tmp_path: Path) -> None:
+    for name, seconds, peak in (("first", 10.0, 300.0), ("second", 1.0, 200.0)):
+        training = {"seconds": seconds, "peak_mb": peak}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps({"training": training}))
+    method: Any = mg.METHODS["hybrid"]
+    config = method(within=tmp_path / "first")
+    run = RunConfig(task="gp", out=tmp_path / "second", config=config)
+    assert _cost(run) == {"seconds": 11.0, "peak_mb": 300.0, "after": True}
+    (tmp_path / "first" / "results.json").unlink()
+    assert _cost(run) == {"seconds": None, "peak_mb": None, "after": True}
+    alone = dataclasses.replace(run, method="", config=mg.METHODS["eap"]())
+    assert _cost(alone) == {"seconds": 1.0, "peak_mb": 200.0, "after": False}
+
+
+def test_a_ranking_of_some_edges_is_told_from_one_of_all(mini: mg.Model) -> None:
+    there: Any = existing(mini.config)
+    every: Any = {n: np.where(e, 1.0, -np.inf).astype(np.float32) for n, e in there.items()}
+    some: Any = {**every, "v_edges": np.full_like(every["v_edges"], -np.inf)}
+    for scores, all_of_them in ((every, True), (some, False), (None, False)):
+        circuit = mg.Circuit(masks=there, scores=scores, metadata={})
+        assert ranks_all(mini.config, circuit) == all_of_them
 
 
 def test_rivals_win_where_they_are_better_and_no_larger() -> None:
@@ -241,6 +292,11 @@ def test_rivals_win_where_they_are_better_and_no_larger() -> None:
         ({"first_seed": -1}, "--first-seed must be at least 0"),
         ({"curve_prompts": 0}, "--curve-prompts must be at least 1"),
         ({"task": None}, "pass one of --task"),
+        ({"reference": "hybrid"}, "--reference hybrid: it works within .*--set hybrid.within="),
+        (
+            {"settings": ("node-pruning.ablation=mean",), "methods": "edge-pruning,magnitude"},
+            "node-pruning has mean, but edge-pruning has interchange, magnitude has interchange",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(asked: dict[str, Any], told: str) -> None:

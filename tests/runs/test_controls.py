@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,23 @@ from mgnp_jax.report.controls_table import real_table
 from mgnp_jax.runs import compare as module
 from mgnp_jax.runs.compare import compare
 from mgnp_jax.runs.compare_config import CompareConfig
+from mgnp_jax.runs.config import RunConfig
 from mgnp_jax.runs.control_searches import with_shuffled_weights
+from mgnp_jax.runs.controls import Controls, _as_edges, _freshly_corrupted
 
 
 def here(work: Any, *arguments: Any, stop: Any) -> Any:
     """In place of a process for each."""
     return work(*arguments, Console(quiet=True))
+
+
+def without_ioi(work: Any, *arguments: Any, stop: Any) -> Any:
+    """The same where the tokenizer lacks the words of one task."""
+    if getattr(arguments[0], "task", None) == "ioi":
+        # Before any control is run.
+        assert (arguments[0].out.parents[1] / "README.md").is_file()
+        raise mg.MgnpError("only 2 of 90 names are single tokens")
+    return here(work, *arguments, stop=stop)
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +48,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[CompareConfig, dict[
         test_prompts=12,
         curve_prompts=2,
         controls=True,
-        control_tasks=("gp", "gt"),
+        # The second is refused: a stranger's tokenizer may lack a task's words.
+        control_tasks=("gp", "gt", "ioi"),
         out=tmp_path_factory.mktemp("controls") / "all",
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "apart", here)
+        patch.setattr(module, "apart", without_ioi)
         compare(config, Console(quiet=True))
     rows = json.loads((Path(str(config.out)) / "controls.json").read_text())
     return config, {row["control"]: row for row in rows}
@@ -53,6 +66,7 @@ def test_every_control_has_a_row_that_says_what_it_should_be(done: Any) -> None:
         *("whole heads and MLPs of it", "the edges between these, as edges", "circuit of gt"),
         *("the circuit, other corrupted prompts", "everything but it, other corrupted prompts"),
         *("search on shuffled answers", "search on shuffled weights"),
+        "circuit of ioi",
         *("search on half 0", "search on half 1", "overlap with random ones of its size"),
         *("overlap with other seeds'", "overlap of the halves'", "overlap with other tasks'"),
     }
@@ -60,6 +74,7 @@ def test_every_control_has_a_row_that_says_what_it_should_be(done: Any) -> None:
     table = real_table(list(rows.values()), "")
     assert all(cells[1] for cells in table.rows)
     page = (config.out / "README.md").read_text()
+    assert rows["circuit of ioi"]["should"] == "not measured: only 2 of 90 names are single tokens"
     assert "Is the circuit real? magnitude, seed 3" in page and "--controls" in page
 
 
@@ -81,11 +96,34 @@ def test_rows_hold_that_must_whatever_the_circuit(done: Any) -> None:
 
 def test_nothing_is_searched_or_measured_again(done: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     config, _ = done
-    monkeypatch.setattr(module, "apart", here)
+    monkeypatch.setattr(module, "apart", without_ioi)
     kept = config.out / "figures" / "controls.json"
     before = (kept.stat().st_mtime_ns, (config.out / "controls.json").read_text())
     compare(config, Console(quiet=True))
     assert (kept.stat().st_mtime_ns, (config.out / "controls.json").read_text()) == before
+
+
+def test_what_has_no_meaning_is_left_out_and_said(mini: mg.Model) -> None:
+    circuit = mg.Circuit(masks=mg.full_masks(mini.config), metadata={})
+    after = dataclasses.replace(mini, config=dataclasses.replace(mini.config, norm_after=True))
+    constant = dataclasses.replace(circuit, ablation_values={})
+    no_prompts: Any = None
+    for model, each, why in ((after, circuit, "norm"), (mini, constant, "constants")):
+        row = _as_edges(model, each, no_prompts)
+        assert "kl" not in row and "not measured: " in row["should"] and why in row["should"]
+    run = RunConfig(task="gt", seed=3)
+    controls = Controls(run=run, seeds=(), tasks={}, searches={}, missing={}, file=Path())
+    (row,) = _freshly_corrupted(controls, mini, circuit)
+    assert row["should"] == "not measured: gt knows no others for its clean prompts"
+
+
+@pytest.mark.parametrize(
+    ("task", "others"),
+    [("gt-other", ("ioi", "gp")), ("gt", ("ioi", "gp")), ("ioi", ("gt", "gp", "gt-other"))],
+)
+def test_variants_of_the_task_are_no_other_tasks(task: str, others: tuple[str, ...]) -> None:
+    every = ("ioi", "gt", "gp", "gt-other")
+    assert CompareConfig(task=task, control_tasks=every).other_tasks == others
 
 
 def test_shuffled_weights_are_the_same_values_elsewhere(mini: mg.Model) -> None:

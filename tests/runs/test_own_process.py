@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import resource
 import signal
@@ -15,6 +16,7 @@ import pytest
 from rich.console import Console
 
 import mgnp_jax as mg
+from mgnp_jax.runs import own_process
 from mgnp_jax.runs.folder import at_work
 from mgnp_jax.runs.own_process import apart
 from mgnp_jax.runs.stopping import Stop, Stopped
@@ -58,6 +60,26 @@ def test_mistakes_come_back_and_a_death_is_said() -> None:
         apart(_wrong, stop=Stop())
     with pytest.raises(mg.MgnpError, match=r"exit status 7.*Call the same command again"):
         apart(_dies, stop=Stop())
+
+
+def test_a_signal_before_the_process_hears_is_kept_for_it(tmp_path: Path) -> None:
+    asked = Stop()
+    asked.asked = signal.SIGINT
+    with pytest.raises(KeyboardInterrupt):
+        apart(_waits, tmp_path, stop=asked)
+    assert not asked.waits
+
+
+def test_no_process_outlives_one_that_gave_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gives_up(*_: Any) -> None:
+        raise OSError("broken pipe")
+
+    monkeypatch.setattr(own_process, "_answer", gives_up)
+    with pytest.raises(OSError, match="broken pipe"):
+        apart(_waits, tmp_path, stop=Stop())
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
