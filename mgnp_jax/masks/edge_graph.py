@@ -147,3 +147,20 @@ def nodes_within(model_config: ModelConfig, masks: Masks) -> Masks:
     }
     shapes = mask_shapes(model_config)
     return jax.device_put({n: np.broadcast_to(kept[n], shapes[n]).copy() for n in shapes})
+
+
+def nodes_by_edges(model_config: ModelConfig | Graph, scores: Mapping[str, Any]) -> Masks:
+    """A ranking of heads and MLPs by one of edges: a node has the score of the strongest from it.
+
+    Args:
+      model_config: the model's shape.
+      scores: float by kind of reader.
+
+    Returns:
+      Float arrays of blocks and heads; a block of attention has the highest of its heads. Edges
+      tell no neurons apart.
+    """
+    each = [np.asarray(leaf).reshape(-1, np.shape(leaf)[-1]).max(0) for leaf in scores.values()]
+    best = np.max(each, axis=0)[1:].reshape(model_config.layers, model_config.heads + 1)
+    heads, mlps = best[:, :-1], best[:, -1]
+    return {ATTENTION_BLOCKS: heads.max(-1), ATTENTION_HEADS: heads, MLP_BLOCKS: mlps}

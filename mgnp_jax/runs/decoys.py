@@ -14,6 +14,7 @@ from rich.console import Console
 
 from mgnp_jax.files import write_whole
 from mgnp_jax.masks.circuit import Circuit
+from mgnp_jax.masks.edge_graph import nodes_by_edges
 from mgnp_jax.masks.granularities import (
     ATTENTION_HEADS,
     ATTENTION_NEURONS,
@@ -21,6 +22,7 @@ from mgnp_jax.masks.granularities import (
     MLP_HIDDEN,
 )
 from mgnp_jax.masks.hierarchy import downwards
+from mgnp_jax.masks.levels import EDGE, level_of
 from mgnp_jax.methods import DEFAULT
 from mgnp_jax.methods.discover import discover
 from mgnp_jax.models.config import ModelConfig
@@ -179,21 +181,27 @@ def compared(
       circuit: its circuit.
 
     Returns:
-      Counts and AUC by granularity; no AUC where the method ranks nothing.
+      Counts and AUC by granularity; no AUC where the method ranks nothing. Of edges, those of the
+      heads and MLPs that they go through, whole.
     """
     c = model_config
     own = {ATTENTION_HEADS: c.heads, ATTENTION_NEURONS: c.heads, MLP_HIDDEN: c.mlp_width}
+    level = level_of(circuit.masks)
+    kept, alone = level.nodes(wide.model.config, circuit.masks), level.nodes(c, plain.masks)
     ranking = circuit.log_alpha or circuit.scores
-    ranks = None if ranking is None else nested(ranking)
+    ranks: Masks = {}
+    if ranking is not None:
+        of_edges = level is EDGE
+        ranks = nodes_by_edges(wide.model.config, ranking) if of_edges else nested(ranking)
     found = {}
     for name in GRANULARITIES:
-        mask, decoy = np.asarray(circuit.masks[name]), wide.decoys[name]
-        needed = np.asarray(plain.masks[name])
+        mask, decoy = np.asarray(kept[name]), wide.decoys[name]
+        needed = np.asarray(alone[name])
         area = None
-        if ranks is not None and needed.any() and decoy.any():
-            real = ranks[name][wide.real]
+        if name in ranks and needed.any() and decoy.any():
+            real = np.asarray(ranks[name])[wide.real]
             real = real[:, : own[name]] if name in own else real
-            area = auc(real[needed], ranks[name][decoy])
+            area = auc(real[needed], np.asarray(ranks[name])[decoy])
         found[name] = {
             "decoys": int(decoy.sum()),
             "decoys_kept": int((mask & decoy).sum()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -97,3 +98,17 @@ def test_any_method_may_be_asked(mini: mg.Model, method: str, ranked: bool) -> N
     if ranked:
         # Decoys write a tenth of what others do, so the largest weights are not theirs.
         assert found["mlp_hidden"]["auc"] > 0.99 and found["mlp_hidden"]["decoys_kept"] == 0
+
+
+def test_edges_tell_heads_from_decoys(mini: mg.Model) -> None:
+    wide = with_decoys(mini, heads=2, hidden=8, layers=1, written=0.1, seed=0)
+    data = mg.load_task("ioi", mini.tokenizer, extra_corruptions=0)
+    data = dataclasses.replace(data, train=data.train.take(slice(16)))
+    plain, circuit = (
+        mg.discover(jax.random.key(0), model, data, mg.METHODS["eap"](keep=0.1))  # type: ignore[call-arg]
+        for model in (mini, wide.model)
+    )
+    found = compared(mini.config, plain, wide, circuit)
+    # What a decoy writes reaches no logit, so its edges have no effect.
+    assert found["attention_heads"]["auc"] > 0.99 and found["attention_heads"]["decoys_kept"] == 0
+    assert found["mlp_hidden"]["auc"] is None
