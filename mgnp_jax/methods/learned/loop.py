@@ -19,7 +19,7 @@ from mgnp_jax.methods.protocol import Interrupted, OnRecord, Saved, Saves
 from mgnp_jax.methods.sizing import Sizing
 from mgnp_jax.methods.training.numbers import which_prompts
 from mgnp_jax.methods.training.saved_trees import MOVING, by_name, restored
-from mgnp_jax.methods.training.stepping import steps
+from mgnp_jax.methods.training.stepping import At, run_steps
 from mgnp_jax.methods.training.work import Work, prepare
 from mgnp_jax.metrics.per_prompt import measure
 from mgnp_jax.models.hub import Model
@@ -96,24 +96,28 @@ def find_learned(
     if config.of_edges:
         check_edges(model.config)
     size = config.size(model.config)
-    work = prepare(key, model, data, config, on_record)
-    fixed = work.sharding.replicate(config.fixed(model.config, size))
+    at = At(prepare(key, model, data, config, on_record), None)
+    fixed = at.work.sharding.replicate(config.fixed(model.config, size))
     search = _Search(config, size, fixed, saves)
-    first = first_learning(work.static, model.config, stream_key(work.key, INIT_STREAM, 0))
-    state = LearnedState(done=0, learning=work.sharding.replicate(first))
-    if saves is not None and (saved := saves.latest()) is not None:
-        learning = work.sharding.replicate(restored(state.learning, saved))
-        state = LearnedState(saved.done, learning, **saved.facts)
+    at.state = _begun(at.work, saves)
     try:
         advance = functools.partial(_advance, search)
-        put_aside = functools.partial(_put_aside, search)
-        for latest in steps(work, state, advance, put_aside, on_record, saves):
-            work, state = latest
+        run_steps(at, advance, functools.partial(_put_aside, search), on_record, saves)
     except KeyboardInterrupt:
-        if not state.done:
+        if not at.state.done:
             raise
-        raise Interrupted(_extracted(search, state, interrupted=True)) from None
-    return _extracted(search, state, interrupted=False)
+        raise Interrupted(_extracted(search, at.state, interrupted=True)) from None
+    return _extracted(search, at.state, interrupted=False)
+
+
+def _begun(work: Work, saves: Saves | None) -> LearnedState:
+    """The state before the first step, or that which is gone on from."""
+    key = stream_key(work.key, INIT_STREAM, 0)
+    first = work.sharding.replicate(first_learning(work.static, work.model.config, key))
+    if saves is not None and (saved := saves.latest()) is not None:
+        learning = work.sharding.replicate(restored(first, saved))
+        return LearnedState(saved.done, learning, **saved.facts)
+    return LearnedState(done=0, learning=first)
 
 
 def _packed(state: LearnedState) -> Saved:

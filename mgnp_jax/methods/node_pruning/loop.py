@@ -24,7 +24,7 @@ from mgnp_jax.methods.node_pruning.step import train_step
 from mgnp_jax.methods.node_pruning.target import target_of
 from mgnp_jax.methods.node_pruning.validation import measured, validated
 from mgnp_jax.methods.protocol import Interrupted, OnRecord, Saved, Saves
-from mgnp_jax.methods.training.stepping import steps
+from mgnp_jax.methods.training.stepping import At, run_steps
 from mgnp_jax.methods.training.work import Work, prepare
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes import memory
@@ -62,22 +62,24 @@ def find_circuit(
       Interrupted: if the user stops it, with the best circuit so far.
     """
     _check_kl(config, data)
-    work = prepare(key, model, data, config, on_record)
-    state = first_state(config, model.config, work.key, work.sharding)
-    if saves is not None and (saved := saves.latest()) is not None:
-        work, state = _taken_up(work, state, saved)
+    at = _begun(prepare(key, model, data, config, on_record), saves)
     try:
         advance = functools.partial(_advance, saves)
-        put_aside = functools.partial(_put_aside, saves)
-        for latest in steps(work, state, advance, put_aside, on_record, saves):
-            # Where Ctrl-C stops.
-            work, state = latest
-        state = settled(work, state, on_record)
+        run_steps(at, advance, functools.partial(_put_aside, saves), on_record, saves)
+        at.state = settled(at.work, at.state, on_record)
     except KeyboardInterrupt:
-        if state.best is None:
+        if at.state.best is None:
             raise
-        raise Interrupted(extracted(work, state, interrupted=True)) from None
-    return extracted(work, state, interrupted=False)
+        raise Interrupted(extracted(at.work, at.state, interrupted=True)) from None
+    return extracted(at.work, at.state, interrupted=False)
+
+
+def _begun(work: Work, saves: Saves | None) -> At:
+    """Where the loop begins, or goes on."""
+    state = first_state(work.config, work.model.config, work.key, work.sharding)
+    if saves is not None and (saved := saves.latest()) is not None:
+        work, state = _taken_up(work, state, saved)
+    return At(work, state)
 
 
 def _check_kl(config: Settings, data: TaskData) -> None:

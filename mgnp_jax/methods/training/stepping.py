@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,54 +15,62 @@ from mgnp_jax.methods.training.work import Work
 from mgnp_jax.passes import memory
 from mgnp_jax.types import Record
 
-State = TypeVar("State", bound=Any)
+
+@dataclasses.dataclass
+class At:
+    """Where a loop is. Nothing else may hold on to its work, or memory that runs short stays taken.
+
+    Attributes:
+      work: what is worked with.
+      state: between two steps; `done` counts them.
+    """
+
+    work: Work
+    state: Any
 
 
-def steps(
-    work: Work,
-    state: State,
-    advance: Callable[[Work, State, OnRecord], tuple[Work, State]],
-    put_aside: Callable[[Work, State], Saved],
+def run_steps(
+    at: At,
+    advance: Callable[[Work, Any, OnRecord], tuple[Work, Any]],
+    put_aside: Callable[[Work, Any], Saved],
     on_record: OnRecord,
     saves: Saves | None,
-) -> Iterator[tuple[Work, State]]:
+) -> None:
     """Advances until all steps are done.
 
     A step that finds no memory is done again with kept values in files. What it has to say is said
     after it, so that nothing is said twice.
 
     Args:
-      work: what is worked with.
-      state: between two steps; `done` counts them.
+      at: where it begins; moved on with every step.
       advance: does a step, and what comes after it.
       put_aside: makes a state of it that can be saved.
       on_record: told what `advance` says.
       saves: where the state is put aside between steps; None for nowhere.
-
-    Yields:
-      Both after each step.
     """
-    config = work.config
-    while state.done < config.steps:
-        if state.done % config.log_every == 0:
-            work = _looked_after(work, on_record)
+    config = at.work.config
+    while at.state.done < config.steps:
+        if at.state.done % config.log_every == 0:
+            at.work = _looked_after(at.work, on_record)
         said: list[Record] = []
         try:
-            work, state = advance(work, state, said.append)
+            at.work, at.state = advance(at.work, at.state, said.append)
         except jax.errors.JaxRuntimeError as error:
             if memory.OUT_OF_MEMORY not in str(error):
                 raise
-            lean = _leaner(work, object, on_record)
-            if lean is work or lean.no_files:
+            lean = _leaner(at.work, object, on_record)
+            if lean is at.work or lean.no_files:
                 raise
-            work = lean
+            at.work = lean
             continue
         for record in said:
             on_record(record)
-        yield work, state
         if saves is not None:
-            more = state.done < config.steps
-            saves.between_steps(state.done, functools.partial(put_aside, work, state), more=more)
+            more = at.state.done < config.steps
+            state = functools.partial(put_aside, at.work, at.state)
+            saves.between_steps(at.state.done, state, more=more)
+            # It holds on to the work.
+            del state
 
 
 def _looked_after(work: Work, on_record: OnRecord) -> Work:
