@@ -189,10 +189,10 @@ def compared(
     level = level_of(circuit.masks)
     kept, alone = level.nodes(wide.model.config, circuit.masks), level.nodes(c, plain.masks)
     ranking = circuit.log_alpha or circuit.scores
-    ranks: Masks = {}
+    ranks: dict[str, Any] = {}
     if ranking is not None:
         of_edges = level is EDGE
-        ranks = nodes_by_edges(wide.model.config, ranking) if of_edges else nested(ranking)
+        ranks |= nodes_by_edges(wide.model.config, ranking) if of_edges else nested(ranking)
     found = {}
     for name in GRANULARITIES:
         mask, decoy = np.asarray(kept[name]), wide.decoys[name]
