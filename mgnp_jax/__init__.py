@@ -6,6 +6,7 @@ runs.
 """
 
 from mgnp_jax.masks.circuit import Circuit, binarise, load_circuit
+from mgnp_jax.masks.edges import edge_names
 from mgnp_jax.masks.granularities import GRANULARITIES, full_masks, gate_count
 from mgnp_jax.masks.mib.files import export_mib, import_mib
 from mgnp_jax.methods import METHODS
@@ -59,6 +60,7 @@ __all__ = [
     "checksum",
     "circuit_sizes",
     "discover",
+    "edge_names",
     "evaluate",
     "export_mib",
     "export_mib_submission",

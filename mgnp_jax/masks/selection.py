@@ -15,8 +15,10 @@ from mgnp_jax.masks.granularities import (
     ATTENTION_NEURONS,
     MLP_HIDDEN,
     TABLE,
+    mask_shapes,
 )
 from mgnp_jax.masks.hierarchy import apply_hierarchy
+from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks, MgnpError
 
 
@@ -193,3 +195,27 @@ def as_many(scores: Masks, like: Masks) -> Masks:
         chosen[order[: int(np.asarray(like[name]).sum())]] = True
         kept[name] = chosen.reshape(score.shape)
     return apply_hierarchy(jax.device_put(kept))
+
+
+def filled(model_config: ModelConfig, found: dict[str, np.ndarray]) -> Masks:
+    """Scores of all granularities from those of some.
+
+    Args:
+      model_config: the model's shape.
+      found: by granularity, of attention and of MLPs; higher is kept longer.
+
+    Returns:
+      Float32 by granularity. What contains nodes of known scores has the largest of them; anything
+      else that of what contains it.
+    """
+    scores = dict(found)
+    for name, kind in reversed(TABLE.items()):
+        if name in scores and kind.parent is not None and kind.parent not in found:
+            best = scores[name].max(-1)
+            other = scores.get(kind.parent)
+            scores[kind.parent] = best if other is None else np.maximum(other, best)
+    for name, shape in mask_shapes(model_config).items():
+        parent = TABLE[name].parent
+        if name not in scores and parent is not None:
+            scores[name] = np.broadcast_to(scores[parent][..., None], shape)
+    return jax.device_put({name: scores[name].astype(np.float32) for name in TABLE})

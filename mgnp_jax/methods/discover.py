@@ -65,11 +65,13 @@ def discover(
     method: Any = DEFAULT() if config is None else config
     for part in (data.train, data.validation):
         check_prompts(model.config, part)
-    origin = _origin(key, model, data, method)
+    # Other circuits are read for it, so once.
+    settings = _settings(method)
+    origin = _origin(key, model, data, method, settings)
     started = time.perf_counter()
     find = method.find
     if saves is not None:
-        saves.open(_search(origin, method), origin["environment"])
+        saves.open(_search(origin, settings), origin["environment"])
         if (found := saves.found()) is not None:
             return found
         started -= saves.seconds
@@ -111,12 +113,12 @@ def _settings(method: Any) -> Record:
     return plain_json(that_count(method)) | circuits_read(method)
 
 
-def _search(origin: Record, method: Any) -> Record:
+def _search(origin: Record, settings: Record) -> Record:
     """What decides the result of a search, by names that a message may have."""
     return {
         "version of mgnp_jax": __version__,
         "method": origin["method"],
-        "settings": _settings(method),
+        "settings": settings,
         "model config": origin["config_hash"],
         "weights": origin["weights_checksum"],
         "prompts": origin["data_checksum"],
@@ -126,10 +128,10 @@ def _search(origin: Record, method: Any) -> Record:
     }
 
 
-def _environment(model: Model, method: Any) -> Record:
+def _environment(model: Model, method: Any, settings: Record) -> Record:
     """What a result depends on beside seed, prompts and weights: versions, device, settings."""
     device = jax.devices()[0]
-    settings = json.dumps([method.name, _settings(method)], sort_keys=True).encode()
+    text = json.dumps([method.name, settings], sort_keys=True).encode()
     return {
         "versions": {
             "mgnp_jax": __version__,
@@ -137,17 +139,17 @@ def _environment(model: Model, method: Any) -> Record:
             "python": platform.python_version(),
         },
         "device": {"kind": device.device_kind, "platform": device.platform},
-        "method_config_hash": hashlib.sha256(settings).hexdigest(),
+        "method_config_hash": hashlib.sha256(text).hexdigest(),
         "model_config_hash": model.config.hash(),
     }
 
 
-def _origin(key: jax.Array, model: Model, data: TaskData, method: Any) -> Record:
+def _origin(key: jax.Array, model: Model, data: TaskData, method: Any, settings: Record) -> Record:
     """Everything in a circuit's metadata that is known before it is found."""
     return {
         "method": method.name,
         "config": plain_json(dataclasses.asdict(method)),
-        "environment": _environment(model, method),
+        "environment": _environment(model, method, settings),
         "model": model.name,
         "graph": Graph.of(model.config)._asdict(),
         "config_hash": model.config.hash(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -23,9 +24,9 @@ and `text` are a line each. `prepared` of `of` prompts says how far the preparat
 the search."""
 
 
-CIRCUITS = ("like", "within")
+CIRCUITS = ("within", "like")
 """Settings that name the folder of another saved circuit, in whichever method has them: what it is
-counts, not where it lies."""
+counts, not where it lies. A method that works within one has its own say on how much it keeps."""
 
 
 class Method(Protocol):
@@ -155,6 +156,34 @@ class Resumable(Protocol):
           saves: to be told of every step.
         """
         ...
+
+
+class Search(abc.ABC):
+    """What makes a method of one function that can begin or go on: `Method` and `Resumable`."""
+
+    @abc.abstractmethod
+    def search(
+        self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord, saves: Saves | None
+    ) -> Circuit:
+        """Finds the circuit, see `Method.find` and `Resumable.find_from`.
+
+        Args:
+          key: as for `find`.
+          model: as for `find`.
+          data: as for `find`.
+          on_record: as for `find`.
+          saves: as for `find_from`; None for nowhere.
+        """
+
+    def find(self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord) -> Circuit:
+        """Begins, see `Method.find`."""
+        return self.search(key, model, data, on_record, None)
+
+    def find_from(
+        self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord, saves: Saves
+    ) -> Circuit:
+        """Goes on, see `Resumable.find_from`."""
+        return self.search(key, model, data, on_record, saves)
 
 
 class Interrupted(KeyboardInterrupt):

@@ -7,6 +7,7 @@ import jax
 from mgnp_jax.metrics.scores import kl_divergence, score
 from mgnp_jax.passes.attribution import Figure
 from mgnp_jax.passes.cached_runs import CachedRuns
+from mgnp_jax.types import MgnpError
 
 
 def _score(logits: jax.Array, runs: CachedRuns) -> jax.Array:
@@ -19,3 +20,17 @@ def _closeness(logits: jax.Array, runs: CachedRuns) -> jax.Array:
 
 FIGURES: dict[str, Figure] = {"score": _score, "kl": _closeness}
 """What effects are measured on, higher is better: the task's score, or less KL to the model."""
+
+
+def check_figure(setting: str, name: str) -> None:
+    """Refuses a figure that is not known.
+
+    Args:
+      setting: what names it.
+      name: what it names.
+
+    Raises:
+      MgnpError: naming both and those that are known.
+    """
+    if name not in FIGURES:
+        raise MgnpError(f"{setting} must be one of {', '.join(FIGURES)}, got {name!r}")

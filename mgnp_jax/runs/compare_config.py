@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from mgnp_jax.methods import DEFAULT, METHODS
+from mgnp_jax.methods.protocol import CIRCUITS
 from mgnp_jax.runs.config import RunConfig, check_counts, method_named
 from mgnp_jax.runs.method_settings import configured, settings_of
 from mgnp_jax.tasks import check_source
@@ -106,8 +107,7 @@ class CompareConfig:
             that works within another circuit.
         """
         fields = {field.name for field in dataclasses.fields(METHODS[method])}  # type: ignore[arg-type]
-        # A method that works within a circuit has its own say on how much of it is kept.
-        asked = next((name for name in ("within", "like") if name in fields), None)
+        asked = next((name for name in CIRCUITS if name in fields), None)
         fixed = {} if like is None or asked is None else {asked: like}
         return RunConfig(
             task=self.task,

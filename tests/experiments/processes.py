@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import resource
 import sys
@@ -87,3 +88,20 @@ def _run(arguments: list[str], printed: str, most: int | None) -> None:
     if most is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     command(RunConfig, main)
+
+
+def few_pairs(folder: Path) -> Path:
+    """A file of so few pairs that hardly anything but compiling takes time."""
+    rows = [
+        {
+            "clean": f"Then {a} and {b} spent the day at the park, and {b} gave a book to",
+            "corrupted": f"Then {c} and {b} spent the day at the park, and {a} gave a book to",
+            "answers": [f" {a}"],
+            "wrong_answers": [f" {b}"],
+        }
+        for i, a in enumerate(NAMES)
+        for b, c in ((NAMES[i - 1], NAMES[i - 2]), (NAMES[i - 3], NAMES[i - 5]))
+    ]
+    file = folder / "mine.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file

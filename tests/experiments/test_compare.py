@@ -25,7 +25,7 @@ from mgnp_jax.runs.compare import compare
 from mgnp_jax.runs.compare_config import CompareConfig
 from mgnp_jax.runs.config import RunConfig
 from mgnp_jax.runs.matched import _cost
-from tests.experiments.processes import NAMES
+from tests.experiments.processes import few_pairs
 from tests.experiments.test_commands import call_here
 
 KEYS = {
@@ -49,19 +49,7 @@ def here(work: Any, *arguments: Any, stop: Any) -> Any:
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Few enough that hardly anything but compiling takes time."""
-    rows = [
-        {
-            "clean": f"Then {a} and {b} spent the day at the park, and {b} gave a book to",
-            "corrupted": f"Then {c} and {b} spent the day at the park, and {a} gave a book to",
-            "answers": [f" {a}"],
-            "wrong_answers": [f" {b}"],
-        }
-        for i, a in enumerate(NAMES)
-        for b, c in ((NAMES[i - 1], NAMES[i - 2]), (NAMES[i - 3], NAMES[i - 5]))
-    ]
-    file = tmp_path_factory.mktemp("prompts") / "mine.jsonl"
-    file.write_text("\n".join(map(json.dumps, rows)))
-    return file
+    return few_pairs(tmp_path_factory.mktemp("prompts"))
 
 
 @pytest.fixture(scope="module")

@@ -16,24 +16,13 @@ import chex
 import pytest
 
 import mgnp_jax as mg
-from tests.experiments.processes import NAMES, PRUNING, begin, ended, wait_for
+from tests.experiments.processes import PRUNING, begin, ended, few_pairs, wait_for
 
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
     """A short run on a few prompts, all that is compiled kept."""
-    rows = [
-        {
-            "clean": f"Then {a} and {b} spent the day at the park, and {b} gave a book to",
-            "corrupted": f"Then {c} and {b} spent the day at the park, and {a} gave a book to",
-            "answers": [f" {a}"],
-            "wrong_answers": [f" {b}"],
-        }
-        for i, a in enumerate(NAMES)
-        for b, c in ((NAMES[i - 1], NAMES[i - 2]), (NAMES[i - 3], NAMES[i - 5]))
-    ]
-    file = tmp_path_factory.mktemp("prompts") / "mine.jsonl"
-    file.write_text("\n".join(map(json.dumps, rows)))
+    file = few_pairs(tmp_path_factory.mktemp("prompts"))
     return ("--data", file, *PRUNING)
 
 

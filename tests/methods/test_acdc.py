@@ -25,7 +25,7 @@ from mgnp_jax.masks.edges import (
 from mgnp_jax.methods.acdc import trials as trials_module
 from mgnp_jax.methods.acdc.config import AcdcConfig
 from mgnp_jax.methods.acdc.order import by_kind, order_of
-from mgnp_jax.methods.acdc.search import Found, search
+from mgnp_jax.methods.acdc.search import Found, edges_removed
 from mgnp_jax.methods.acdc.trials import trials_of
 from mgnp_jax.metrics.figures import FIGURES
 from mgnp_jax.passes.cached_runs import plain_runs
@@ -79,7 +79,7 @@ def found_by(name: str, effect_on: str, tau: float, at_once: int, **more: Any) -
     model = tiny.model(name)
     batch, order = tiny.batch(model.config, shared=3), order_of(model.config)
     trials = trials_of(model, batch, effect_on, order, at_once)
-    return search(trials, tau, more.get("most_tests"), lambda record: None, None)
+    return edges_removed(trials, tau, more.get("most_tests"), lambda record: None, None)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ class Toy:
 def test_by_hand(costs: dict[str, float], kept: tuple[str, ...], tests: int, at_once: int) -> None:
     toy = Toy(costs, at_once)
     assert [next(edge_names(TOY, by_kind(TOY, only(edge)))) for edge in range(8)] == list(NAMES)
-    found = search(toy, 0.5, None, lambda record: None, None)  # type: ignore[arg-type]
+    found = edges_removed(toy, 0.5, None, lambda record: None, None)  # type: ignore[arg-type]
     assert set(edge_names(TOY, by_kind(TOY, found.kept))) == set(kept)
     assert (found.tests, found.done) == (tests, 8)
     left = sum(c for name, c in costs.items() if name not in kept)
@@ -247,4 +247,4 @@ def test_values_that_cannot_be_meant_are_refused(monkeypatch: pytest.MonkeyPatch
         find(model, tiny.data(model.config), AcdcConfig())
     toy = Toy({"m0->logits": float("nan")}, 1)
     with pytest.raises(mg.MgnpError, match="tested on is nan for some circuit"):
-        search(toy, 0.5, None, lambda record: None, None)  # type: ignore[arg-type]
+        edges_removed(toy, 0.5, None, lambda record: None, None)  # type: ignore[arg-type]

@@ -18,9 +18,10 @@ from mgnp_jax.masks.granularities import (
     MLP_HIDDEN,
     MLP_OUTPUT,
 )
+from mgnp_jax.masks.selection import filled
 from mgnp_jax.methods.attribution.config import EapConfig
 from mgnp_jax.methods.node_patching import removal
-from mgnp_jax.methods.node_patching.config import NodePatchingConfig, filled
+from mgnp_jax.methods.node_patching.config import NodePatchingConfig
 from mgnp_jax.metrics.figures import FIGURES
 from mgnp_jax.passes.cached_runs import masked_logits, plain_runs
 from tests import tiny

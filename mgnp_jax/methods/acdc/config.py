@@ -10,10 +10,10 @@ import jax
 
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.methods.acdc.order import by_kind, order_of
-from mgnp_jax.methods.acdc.search import Found, more, search
+from mgnp_jax.methods.acdc.search import Found, edges_removed, more
 from mgnp_jax.methods.acdc.trials import trials_of
-from mgnp_jax.methods.protocol import OnRecord, Saves
-from mgnp_jax.metrics.figures import FIGURES
+from mgnp_jax.methods.protocol import OnRecord, Saves, Search
+from mgnp_jax.metrics.figures import check_figure
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.edge_forward import check_edges
 from mgnp_jax.tasks.task import TaskData
@@ -21,7 +21,7 @@ from mgnp_jax.types import MgnpError, Record
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AcdcConfig:
+class AcdcConfig(Search):
     """Removes edges one by one from the logits backwards, unless that costs too much.
 
     It ranks nothing, so its circuit has one size, which `tau` decides; for another, find another.
@@ -48,34 +48,22 @@ class AcdcConfig:
         """Refuses values that cannot be meant."""
         if not 0 < self.tau < math.inf:
             raise MgnpError(f"tau must be greater than 0, got {self.tau}")
-        if self.effect_on not in FIGURES:
-            raise MgnpError(
-                f"effect_on must be one of {', '.join(FIGURES)}, got {self.effect_on!r}"
-            )
+        check_figure("effect_on", self.effect_on)
         for name in ("prompts", "most_tests", "at_once"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise MgnpError(f"{name} must be at least 1 (or None), got {value}")
 
-    def find(self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord) -> Circuit:
-        """Tests one edge after another, see `Method.find`."""
-        return self._find(key, model, data, on_record, None)
-
-    def find_from(
-        self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord, saves: Saves
-    ) -> Circuit:
-        """Goes on with it, see `Resumable.find_from`."""
-        return self._find(key, model, data, on_record, saves)
-
-    def _find(
+    def search(
         self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord, saves: Saves | None
     ) -> Circuit:
+        """Tests one edge after another, see `Search.search`."""
         del key
         check_edges(model.config)
         order = order_of(model.config)
         batch = data.train.spread(self.prompts)
         trials = trials_of(model, batch, self.effect_on, order, self.at_once)
-        found = search(trials, self.tau, self.most_tests, on_record, saves)
+        found = edges_removed(trials, self.tau, self.most_tests, on_record, saves)
         masks = jax.device_put(by_kind(model.config, found.kept))
         return Circuit(masks=masks, metadata=self._said(found, len(order.edges)))
 

@@ -46,7 +46,7 @@ class Plan(NamedTuple):
     stop: int
 
 
-def search(
+def edges_removed(
     trials: Trials,
     tau: float,
     most_tests: int | None,

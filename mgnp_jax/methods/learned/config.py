@@ -16,7 +16,7 @@ import tyro
 from mgnp_jax.masks.edges import writer_count
 from mgnp_jax.masks.selection import check_size
 from mgnp_jax.methods.sizing import Sizing, sizing
-from mgnp_jax.metrics.figures import FIGURES
+from mgnp_jax.metrics.figures import check_figure
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.settings import Execution, that_count_alone
 from mgnp_jax.passes.spans import Sizes
@@ -76,8 +76,7 @@ class Learned(abc.ABC):
         positive += ["validate_every"]
         positive += ["validation_prompts"] * (self.validation_prompts is not None)
         self._check_within(positive, 0, math.inf, "must be a number greater than 0")
-        if self.loss_on not in FIGURES:
-            raise MgnpError(f"loss_on must be one of {', '.join(FIGURES)}, got {self.loss_on!r}")
+        check_figure("loss_on", self.loss_on)
         if self.of_edges and self.execution.lockstep:
             raise MgnpError(
                 "cache must be dataset or batch for a method of edges, got off: their passes read "
@@ -179,6 +178,14 @@ class Learned(abc.ABC):
         Returns:
           [] the loss; its terms by name, [] each.
         """
+
+    def told(self, bad: jax.Array) -> dict[str, jax.Array]:
+        """What is minimised, by the name and with the sign that a reader knows.
+
+        Args:
+          bad: [] as `run` of `loss` returns it.
+        """
+        return {self.loss_on: bad if self.loss_on == "kl" else -bad}
 
     @abc.abstractmethod
     def scores(self, model_config: ModelConfig, moved: Any, fixed: Fixed) -> Masks:

@@ -104,7 +104,8 @@ class EdgePruningConfig(OfEdges):
         off = aimed - kept
         penalty = multipliers[LINEAR] * off + multipliers[SQUARED] * jnp.square(off)
         bad = run(gates)
-        return bad + penalty, {self.loss_on: bad, "edges_open": kept, "edges_aimed_at": aimed}
+        told = {**self.told(bad), "edges_open": kept, "edges_aimed_at": aimed}
+        return bad + penalty, told
 
     def scores(self, model_config: ModelConfig, moved: Any, fixed: Fixed) -> Masks:
         """Log-alpha, see `Learned.scores`."""

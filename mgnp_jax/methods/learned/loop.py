@@ -19,7 +19,7 @@ from mgnp_jax.methods.protocol import Interrupted, OnRecord, Saved, Saves
 from mgnp_jax.methods.sizing import Sizing
 from mgnp_jax.methods.training.numbers import which_prompts
 from mgnp_jax.methods.training.saved_trees import MOVING, by_name, restored
-from mgnp_jax.methods.training.stepping import At, run_steps
+from mgnp_jax.methods.training.stepping import At, ahead, run_steps
 from mgnp_jax.methods.training.work import Work, prepare
 from mgnp_jax.metrics.per_prompt import measure
 from mgnp_jax.models.hub import Model
@@ -140,9 +140,7 @@ def _advance(
         *(state.learning, work.batch_of(step)),
     )
     done = step + 1
-    # The next batch may be laid out while this step runs, and no further ahead: they are large.
-    work = work.ahead_of(done)
-    learning, terms = jax.block_until_ready((learning, terms))
+    work, (learning, terms) = ahead(work, done, (learning, terms))
     state = state.replace(done=done, learning=learning)  # type: ignore[attr-defined]
     last = done == config.steps
     if step % config.log_every == 0 or last:

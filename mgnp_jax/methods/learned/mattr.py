@@ -11,15 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from mgnp_jax.masks.edges import READERS, edge_shapes
-from mgnp_jax.masks.granularities import (
-    ATTENTION_BLOCKS,
-    ATTENTION_HEADS,
-    ATTENTION_NEURONS,
-    MLP_BLOCKS,
-    MLP_HIDDEN,
-    MLP_OUTPUT,
-    full_masks,
-)
+from mgnp_jax.masks.granularities import ATTENTION_HEADS, MLP_BLOCKS, MLP_HIDDEN, full_masks
+from mgnp_jax.masks.selection import filled
 from mgnp_jax.methods.learned.config import Fixed, Run
 from mgnp_jax.methods.learned.edge_gates import OfEdges, ranked_edges
 from mgnp_jax.methods.learned.method import LearnedMethod
@@ -75,7 +68,7 @@ class _Mattr(LearnedMethod, abc.ABC):
         # A little less than all: there the threshold is at minus infinity.
         share = jnp.exp(jax.random.uniform(key, (), minval=jnp.log(self.least), maxval=-1e-3))
         bad = run(self.masks(moved, fixed, share))
-        return bad, {self.loss_on: bad, "share": share}
+        return bad, {**self.told(bad), "share": share}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,21 +114,7 @@ class MattrConfig(_Mattr):
 
     def scores(self, model_config: ModelConfig, moved: Masks, fixed: Fixed) -> Masks:
         """The scores; what is not ranked has that of what contains it, or the highest in it."""
-        full, heads = full_masks(model_config), moved[ATTENTION_HEADS]
-        if self.level == "node":
-            blocks = moved[MLP_BLOCKS]
-            hidden = jnp.broadcast_to(blocks[:, None], full[MLP_HIDDEN].shape)
-        else:
-            hidden = moved[MLP_HIDDEN]
-            blocks = hidden.max(-1)
-        return {
-            ATTENTION_BLOCKS: heads.max(-1),
-            ATTENTION_HEADS: heads,
-            ATTENTION_NEURONS: jnp.broadcast_to(heads[..., None], full[ATTENTION_NEURONS].shape),
-            MLP_BLOCKS: blocks,
-            MLP_HIDDEN: hidden,
-            MLP_OUTPUT: jnp.broadcast_to(blocks[:, None], full[MLP_OUTPUT].shape),
-        }
+        return filled(model_config, jax.device_get(moved))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -85,7 +85,7 @@ class UgsConfig(OfEdges):
         likely = mean_over(fixed.there, chance)
         count = sum(mask.sum() for mask in fixed.there.values())
         loss = bad.mean() + self.penalty * likely * count
-        return loss, {self.loss_on: bad.mean(), "edges_open": likely * fixed.before}
+        return loss, {**self.told(bad.mean()), "edges_open": likely * fixed.before}
 
     def scores(self, model_config: ModelConfig, moved: Masks, fixed: Fixed) -> Masks:
         """Log-odds, see `Learned.scores`."""

@@ -16,21 +16,19 @@ from mgnp_jax.masks.granularities import (
     GRANULARITIES,
     MLP_BLOCKS,
     TABLE,
-    mask_shapes,
 )
-from mgnp_jax.masks.selection import check_size
+from mgnp_jax.masks.selection import check_size, filled
 from mgnp_jax.methods.node_patching.removal import effects_of_removal
-from mgnp_jax.methods.protocol import OnRecord, Saves
+from mgnp_jax.methods.protocol import OnRecord, Saves, Search
 from mgnp_jax.methods.sizing import sizing
-from mgnp_jax.metrics.figures import FIGURES
-from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.metrics.figures import FIGURES, check_figure
 from mgnp_jax.models.hub import Model
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import Masks, MgnpError
+from mgnp_jax.types import MgnpError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NodePatchingConfig:
+class NodePatchingConfig(Search):
     """Ranks nodes by what removing each alone from the full model costs: activation patching."""
 
     name: ClassVar[str] = "node-patching"
@@ -53,10 +51,7 @@ class NodePatchingConfig:
     def __post_init__(self) -> None:
         """Refuses a size that cannot be, and nodes that do not rank all others."""
         check_size(self.keep, self.like)
-        if self.effect_on not in FIGURES:
-            raise MgnpError(
-                f"effect_on must be one of {', '.join(FIGURES)}, got {self.effect_on!r}"
-            )
+        check_figure("effect_on", self.effect_on)
         if self.prompts is not None and self.prompts < 1:
             raise MgnpError(f"prompts must be at least 1 (or None), got {self.prompts}")
         names = self.granularities
@@ -68,19 +63,10 @@ class NodePatchingConfig:
                 f"{', '.join(names) or 'none'}"
             )
 
-    def find(self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord) -> Circuit:
-        """Removes one node after another, see `Method.find`."""
-        return self._find(key, model, data, on_record, None)
-
-    def find_from(
-        self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord, saves: Saves
-    ) -> Circuit:
-        """Goes on with it, see `Resumable.find_from`."""
-        return self._find(key, model, data, on_record, saves)
-
-    def _find(
+    def search(
         self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord, saves: Saves | None
     ) -> Circuit:
+        """Removes one node after another, see `Search.search`."""
         del key
         batch, figure = data.train.spread(self.prompts), FIGURES[self.effect_on]
         names = tuple(name for name in GRANULARITIES if name in self.granularities)
@@ -99,27 +85,3 @@ def _blocks_of(names: Iterable[str]) -> set[str]:
             name = parent
         found.add(name)
     return found
-
-
-def filled(model_config: ModelConfig, found: dict[str, np.ndarray]) -> Masks:
-    """Scores of all granularities from those of some.
-
-    Args:
-      model_config: the model's shape.
-      found: by granularity, of attention and of MLPs; higher is kept longer.
-
-    Returns:
-      Float32 by granularity. What contains nodes of known scores has the largest of them; anything
-      else that of what contains it.
-    """
-    scores = dict(found)
-    for name, kind in reversed(TABLE.items()):
-        if name in scores and kind.parent is not None and kind.parent not in found:
-            best = scores[name].max(-1)
-            other = scores.get(kind.parent)
-            scores[kind.parent] = best if other is None else np.maximum(other, best)
-    for name, shape in mask_shapes(model_config).items():
-        parent = TABLE[name].parent
-        if name not in scores and parent is not None:
-            scores[name] = np.broadcast_to(scores[parent][..., None], shape)
-    return jax.device_put({name: scores[name].astype(np.float32) for name in TABLE})

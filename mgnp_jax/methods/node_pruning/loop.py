@@ -24,7 +24,7 @@ from mgnp_jax.methods.node_pruning.step import train_step
 from mgnp_jax.methods.node_pruning.target import target_of
 from mgnp_jax.methods.node_pruning.validation import measured, validated
 from mgnp_jax.methods.protocol import Interrupted, OnRecord, Saved, Saves
-from mgnp_jax.methods.training.stepping import At, run_steps
+from mgnp_jax.methods.training.stepping import At, ahead, run_steps
 from mgnp_jax.methods.training.work import Work, prepare
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes import memory
@@ -131,9 +131,7 @@ def _step(
         *(state.trained, work.batch_of(step), state.controller, work.compaction),
     )
     done = step + 1
-    # The next batch may be laid out while this step runs, and no further ahead: they are large.
-    work = work.ahead_of(done)
-    trained, terms = jax.block_until_ready((trained, terms))
+    work, (trained, terms) = ahead(work, done, (trained, terms))
     state = state.replace(done=done, trained=trained)  # type: ignore[attr-defined]
     if step % config.log_every and done != config.steps:
         return work, state

@@ -10,23 +10,19 @@ import jax
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.loop import find_circuit
-from mgnp_jax.methods.protocol import OnRecord, Saves
+from mgnp_jax.methods.protocol import OnRecord, Saves, Search
 from mgnp_jax.models.hub import Model
 from mgnp_jax.tasks.task import TaskData
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DiscoverConfig(Settings):
+class DiscoverConfig(Settings, Search):
     """Node pruning: loss weights, optimiser, schedules."""
 
     name: ClassVar[str] = "node-pruning"
 
-    def find(self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord) -> Circuit:
-        """Trains gates and binarises them, see `Method.find`."""
-        return find_circuit(key, model, data, self, on_record)
-
-    def find_from(
-        self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord, saves: Saves
+    def search(
+        self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord, saves: Saves | None
     ) -> Circuit:
-        """Goes on with it, see `Resumable.find_from`."""
+        """Trains gates and binarises them, see `Search.search`."""
         return find_circuit(key, model, data, self, on_record, saves)

@@ -22,7 +22,7 @@ from mgnp_jax.masks.granularities import GRANULARITIES, gate_count
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.loop import find_circuit
 from mgnp_jax.methods.node_pruning.prices import Penalties
-from mgnp_jax.methods.protocol import OnRecord, Saves
+from mgnp_jax.methods.protocol import OnRecord, Saves, Search
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.settings import Execution
@@ -68,7 +68,7 @@ OF_TASKS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PublishedConfig:
+class PublishedConfig(Search):
     """Node pruning as published: soft gates, mean-normalised penalties, KL and a hinge."""
 
     name: ClassVar[str] = "node-pruning-published"
@@ -116,24 +116,10 @@ class PublishedConfig:
                 raise MgnpError(f"{name} must be greater than 0, got {value}")
         self._settings(OF_TASKS["ioi"], self.batch_size, {}, ())
 
-    def find(self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord) -> Circuit:
-        """Trains gates as published and binarises the last ones, see `Method.find`."""
-        return self._find(key, model, data, on_record, None)
-
-    def find_from(
-        self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord, saves: Saves
+    def search(
+        self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord, saves: Saves | None
     ) -> Circuit:
-        """Goes on with it, see `Resumable.find_from`."""
-        return self._find(key, model, data, on_record, saves)
-
-    def _find(
-        self,
-        key: jax.Array,
-        model: Model,
-        data: TaskData,
-        on_record: OnRecord,
-        saves: Saves | None,
-    ) -> Circuit:
+        """Trains gates as published and binarises the last ones, see `Search.search`."""
         if data.extra_corruptions:
             data = dataclasses.replace(data, train=once_each(data.train))
         return find_circuit(key, model, data, self.settings(model.config, data), on_record, saves)

@@ -73,6 +73,23 @@ def run_steps(
             del state
 
 
+def ahead(work: Work, done: int, running: Any) -> tuple[Work, Any]:
+    """Lays out the next step's batch while a step runs, and waits for that.
+
+    No further ahead: batches are large.
+
+    Args:
+      work: what is worked with.
+      done: steps, with the one that runs.
+      running: what it returned, arrays that are yet to be computed.
+
+    Returns:
+      Both, `running` computed.
+    """
+    work = work.ahead_of(done)
+    return work, jax.block_until_ready(running)
+
+
 def _looked_after(work: Work, on_record: OnRecord) -> Work:
     """The same with what lies in the machine's memory in files, if that runs short."""
     if work.no_files or not memory.is_short():
