@@ -49,7 +49,7 @@ def compare(config: CompareConfig, console: Console) -> list[dict[str, Any]]:
         if config.controls:
             _write(config, out, found, _controls(config, out, stop), console)
         told = "start with README.md; comparison.json, curves.csv, comparison.png"
-        console.print(f"Saved to {out} ({told})", highlight=False)
+        console.print(f"Saved to {out} ({told})", highlight=False, markup=False)
         return [row for each in found for row in each["rows"]]
 
 

@@ -18,6 +18,7 @@ from mgnp_jax.methods.learned.edge_gates import (
     ranked_edges,
 )
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.passes.budget import step_bytes
 from mgnp_jax.passes.spans import Sizes
 from mgnp_jax.types import Masks, MgnpError
 
@@ -59,8 +60,11 @@ class UgsConfig(OfEdges):
             raise MgnpError(f"penalty must be a number from 0 on, got {self.penalty}")
 
     def more_bytes(self, model_config: ModelConfig, sizes: Sizes) -> int:
-        """As many times as draws run together, see `Learned.more_bytes`."""
-        return min(self.at_once, self.draws) * super().more_bytes(model_config, sizes)
+        """All of it as many times as draws run together, see `Learned.more_bytes`."""
+        others = (min(self.at_once, self.draws) - 1) * step_bytes(
+            model_config, sizes, self.batch_size
+        )
+        return others + min(self.at_once, self.draws) * super().more_bytes(model_config, sizes)
 
     def first(self, key: jax.Array, model_config: ModelConfig) -> Masks:
         """Log-odds, see `Learned.first`."""
