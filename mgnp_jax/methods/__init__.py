@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mgnp_jax.methods.acdc.config import AcdcConfig
 from mgnp_jax.methods.attribution.config import EapConfig, EapIgConfig, NapConfig, NapIgConfig
-from mgnp_jax.methods.learned.edge_pruning import EdgePruningConfig, HybridConfig
+from mgnp_jax.methods.learned.edge_pruning import EdgePruningConfig
+from mgnp_jax.methods.learned.hybrid import HybridConfig
 from mgnp_jax.methods.learned.mattr import MattrConfig, MattrEdgesConfig
 from mgnp_jax.methods.learned.ugs import UgsConfig
 from mgnp_jax.methods.magnitude import MagnitudeConfig

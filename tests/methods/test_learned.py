@@ -18,7 +18,8 @@ from mgnp_jax.masks.edges import READERS, edge_count, existing
 from mgnp_jax.masks.granularities import ATTENTION_HEADS, MLP_HIDDEN
 from mgnp_jax.masks.levels import level_of
 from mgnp_jax.methods.learned.config import Fixed, Learned
-from mgnp_jax.methods.learned.edge_pruning import LINEAR, SQUARED, EdgePruningConfig, HybridConfig
+from mgnp_jax.methods.learned.edge_pruning import LINEAR, SQUARED, EdgePruningConfig
+from mgnp_jax.methods.learned.hybrid import HybridConfig
 from mgnp_jax.methods.learned.mattr import MattrConfig, MattrEdgesConfig
 from mgnp_jax.methods.learned.soft_top import soft_top
 from mgnp_jax.methods.learned.ugs import UgsConfig, partly_open
@@ -168,6 +169,19 @@ def test_a_hybrid_keeps_edges_between_kept_nodes_alone(nodes: Path) -> None:
         discover(HybridConfig(**SHORT, within=nodes, like=nodes.parent / "everything"))
 
 
+def test_a_hybrid_keeps_what_is_worth_its_price(nodes: Path) -> None:
+    masks = mg.load_circuit(nodes).masks
+    between = edge_count(level_of(masks).edges(tiny.GPT2, masks))
+    free = discover(HybridConfig(**SHORT, within=nodes, price=0.0))
+    assert edge_count(free.masks) == between
+    dear = {**SHORT, "steps": 30, "learning_rate": 0.5, "warmup": 0.0}
+    found = discover(HybridConfig(**dear, within=nodes, price=10.0))
+    assert edge_count(found.masks) < 0.2 * between
+    assert found.metadata["validation"]["kept"]["logits_edges"] < 1
+    with pytest.raises(mg.MgnpError, match="price must be a number from 0 on, got -1"):
+        HybridConfig(within=nodes, price=-1.0)
+
+
 def test_like_another_circuit_means_as_many_edges_or_nodes(nodes: Path) -> None:
     masks = mg.load_circuit(nodes).masks
     edges = edge_count(level_of(masks).edges(tiny.GPT2, masks))
@@ -178,9 +192,12 @@ def test_like_another_circuit_means_as_many_edges_or_nodes(nodes: Path) -> None:
         assert found[name].sum() == masks[name].sum()
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_a_search_that_was_stopped_goes_on_to_the_same_ranking(name: str, tmp_path: Path) -> None:
-    config, model = ALL[name], tiny.model("gpt2")
+@pytest.mark.parametrize("name", [*ALL, "hybrid"])
+def test_a_search_that_was_stopped_goes_on_to_the_same_ranking(
+    name: str, nodes: Path, tmp_path: Path
+) -> None:
+    config = HybridConfig(**SHORT, within=nodes) if name == "hybrid" else ALL[name]
+    model = tiny.model("gpt2")
     expected = discover(config)
     for after in (1, 4, None):
         with contextlib.closing(States(tmp_path, every=1e6)) as states:

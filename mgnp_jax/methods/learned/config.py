@@ -140,6 +140,18 @@ class Learned(abc.ABC):
         """
         return sizing(model_config, self.keep, self.like)
 
+    def chosen(self, size: Sizing, scores: Masks) -> Masks:
+        """The circuit to keep.
+
+        Args:
+          size: asked for.
+          scores: the ranking, as `scores` returns it.
+
+        Returns:
+          Bool arrays of the same kinds.
+        """
+        return size.chosen(scores)
+
     @abc.abstractmethod
     def fixed(self, model_config: ModelConfig, size: Sizing) -> Fixed:
         """What stays as it is from step to step.

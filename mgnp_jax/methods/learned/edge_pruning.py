@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from mgnp_jax.masks.edges import edge_count, existing
 from mgnp_jax.masks.hard_concrete import open_probability, soft_gates
 from mgnp_jax.methods.learned.config import Fixed, Run
 from mgnp_jax.methods.learned.edge_gates import (
     OfEdges,
     each_edge,
-    edges_within,
     mean_over,
     ranked_edges,
 )
-from mgnp_jax.methods.sizing import Sizing
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks, MgnpError
 
@@ -110,39 +106,3 @@ class EdgePruningConfig(OfEdges):
     def scores(self, model_config: ModelConfig, moved: Any, fixed: Fixed) -> Masks:
         """Log-alpha, see `Learned.scores`."""
         return ranked_edges(fixed.there, moved["log_alpha"])
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class HybridConfig(EdgePruningConfig):
-    """Edge pruning among the nodes that another circuit keeps: which kept node talks to which."""
-
-    name: ClassVar[str] = "hybrid"
-
-    within: Path | None = None
-    """The other circuit: folder of a saved one, of nodes or edges. Wanted."""
-    keep: float = 0.5
-    """Share to keep of the edges between its nodes."""
-
-    def size(self, model_config: ModelConfig) -> Sizing:
-        """Share of the edges between the circuit's nodes, see `Learned.size`."""
-        if self.within is None:
-            raise MgnpError(
-                "hybrid prunes the edges between the nodes of a circuit, and none is named: pass "
-                "the folder of a saved one as within (--within), such as of a node-pruning run"
-            )
-        between = edge_count(edges_within(model_config, self.within))
-        if self.like is None:
-            share = self.keep * between / edge_count(existing(model_config))
-            return Sizing(model_config, share, None)
-        size = super().size(model_config)
-        if size.edges > between:
-            raise MgnpError(
-                f"like asks for {size.edges:,} edges, but between the nodes of {self.within} there "
-                f"are {between:,}; name a smaller circuit, or ask for a share (keep)"
-            )
-        return size
-
-    def may_be_kept(self, model_config: ModelConfig) -> Masks:
-        """The edges between the circuit's nodes, see `OfEdges.may_be_kept`."""
-        assert self.within is not None
-        return edges_within(model_config, self.within)

@@ -65,7 +65,7 @@ class _Search:
     def circuit(self, learning: Learning) -> tuple[Masks, Masks]:
         """The binary circuit by now, and the ranking it is of."""
         scores = self.config.scores(self.size.model_config, learning.moved, self.fixed)
-        return self.size.chosen(jax.device_get(scores)), scores
+        return self.config.chosen(self.size, jax.device_get(scores)), scores
 
 
 def find_learned(
