@@ -15,6 +15,7 @@ from mgnp_jax.masks.edges import Graph
 from mgnp_jax.masks.granularities import as_bool
 from mgnp_jax.masks.hard_concrete import is_open
 from mgnp_jax.masks.hierarchy import apply_hierarchy
+from mgnp_jax.masks.ranking import RANKING
 from mgnp_jax.masks.selection import largest, of_size
 from mgnp_jax.types import AblationValues, Masks, MgnpError, checksum, plain_json
 
@@ -61,7 +62,8 @@ class Circuit:
         """The circuit of another size by the same ranking.
 
         Args:
-          keep: share in (0, 1]: of the edges, or of the heads and of the MLP hidden neurons.
+          keep: share in (0, 1]: of the edges; of the prunable parameters, where the ranking is of
+            all nodes together; else of the heads and of the MLP hidden neurons.
           edges: instead, so many edges at most.
           heads: instead, so many heads at most.
 
@@ -76,7 +78,8 @@ class Circuit:
         scores = self._ranking()
         if len(given) != 1:
             raise MgnpError(f"pass one of keep, edges and heads, got {given or 'none'}")
-        masks = of_size(scores, Graph.said(self.metadata.get("graph")), **given)
+        graph = Graph.said(self.metadata.get("graph"))
+        masks = of_size(scores, graph, ranking=self.metadata.get(RANKING), **given)
         return self._resized(masks, given)
 
     def within(self, fits: Callable[[Masks], bool], at: dict[str, Any]) -> Circuit:
@@ -92,7 +95,7 @@ class Circuit:
         Raises:
           MgnpError: if the circuit's method ranks nothing.
         """
-        return self._resized(largest(self._ranking(), fits), at)
+        return self._resized(largest(self._ranking(), fits, self.metadata.get(RANKING)), at)
 
     def _ranking(self) -> Masks:
         if self.scores is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from mgnp_jax.masks.granularities import (
     mask_shapes,
 )
 from mgnp_jax.masks.hierarchy import apply_hierarchy
+from mgnp_jax.masks.ranking import largest_above, share_of
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks, MgnpError
 
@@ -110,18 +112,23 @@ def strongest_nodes(scores: Masks, fits: Callable[[Masks], bool]) -> Masks:
     return strongest(scores, least / total)
 
 
-def largest(scores: Masks, fits: Callable[[Masks], bool]) -> Masks:
+def largest(
+    scores: Masks, fits: Callable[[Masks], bool], ranking: dict[str, Any] | None = None
+) -> Masks:
     """The largest circuit of a ranking that fits, of nodes or of edges.
 
     Args:
       scores: float by granularity or by kind of reader; higher is kept longer.
       fits: whether a circuit is small enough; true of every circuit within one of which it is.
 
+      ranking: what the circuit says of a ranking of all nodes together; None if it is none.
+
     Returns:
       Bool arrays of the same kinds; of nodes, the smallest if none fits.
     """
-    of_edges = set(scores) == set(READERS)
-    return (strongest_edges if of_edges else strongest_nodes)(scores, fits)
+    if set(scores) == set(READERS):
+        return strongest_edges(scores, fits)
+    return (strongest_nodes if ranking is None else largest_above)(scores, fits)
 
 
 def of_size(
@@ -131,21 +138,24 @@ def of_size(
     keep: float | None = None,
     edges: int | None = None,
     heads: int | None = None,
+    ranking: dict[str, Any] | None = None,
 ) -> Masks:
     """The largest circuit of a ranking that is no larger than asked for.
 
     Args:
       scores: float by granularity or by kind of reader; higher is kept longer.
       graph: of the model; wanted where `edges` is asked of nodes.
-      keep: share of the edges, or of the heads and of the MLP hidden neurons.
+      keep: share of the edges; of the heads and of the MLP hidden neurons; or of the prunable
+        parameters, where nodes are ranked together.
       edges: number of edges.
       heads: number of heads.
+      ranking: what the circuit says of a ranking of all nodes together; None if it is none.
 
     Returns:
       Bool arrays of the same kinds.
 
     Raises:
-      MgnpError: if the size is out of range.
+      MgnpError: if the size is out of range, or the circuit does not say what it takes to tell.
     """
     if keep is not None:
         check_size(keep, None)
@@ -158,14 +168,20 @@ def of_size(
         if most is not None:
             return strongest_edges(scores, lambda masks: edge_count(masks) <= most)
         return strongest_edges(scores, lambda masks: heads_used(masks) <= (heads or 0))
-    if keep is not None:
+    if keep is not None and ranking is None:
         return strongest(scores, keep)
-    if heads is not None:
+    if heads is not None and ranking is None:
         return strongest(scores, min(heads / np.size(scores[ATTENTION_HEADS]), 1.0))
-    assert edges is not None
+    if heads is not None:
+        return largest(scores, lambda masks: masks[ATTENTION_HEADS].sum() <= heads, ranking)
     if graph is None or (graph.layers, graph.heads) != np.shape(scores[ATTENTION_HEADS]):
-        raise MgnpError("the circuit does not say of what model it is; pass keep or heads")
-    return strongest_nodes(scores, lambda masks: edge_count(edges_between(graph, masks)) <= edges)
+        raise MgnpError("the circuit does not say of what model it is; pass heads")
+    if keep is not None:
+        share = share_of(ranking or {}, graph.kv_heads)
+        return largest(scores, lambda masks: share(masks) <= keep, ranking)
+    most = edges or 0
+    fits = lambda masks: edge_count(edges_between(graph, masks)) <= most  # noqa: E731
+    return largest(scores, fits, ranking)
 
 
 def as_many(scores: Masks, like: Masks) -> Masks:

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mgnp_jax.masks.edges import edge_count, existing
-from mgnp_jax.masks.granularities import (
-    ATTENTION_BLOCKS,
-    ATTENTION_HEADS,
-    ATTENTION_NEURONS,
-    GRANULARITIES,
-    MLP_BLOCKS,
-    MLP_HIDDEN,
-    MLP_OUTPUT,
-    as_bool,
-    full_masks,
-)
+from mgnp_jax.masks.granularities import GRANULARITIES, as_bool, full_masks
 from mgnp_jax.masks.levels import check_masks, level_of
+from mgnp_jax.masks.parameters import parameters_kept, share_kept
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks
 
@@ -76,25 +66,14 @@ def _share(active: int, total: int) -> dict[str, Any]:
     }
 
 
-def _groups(model_config: ModelConfig, per_head: np.ndarray) -> np.ndarray:
-    """[L, H, ...] bool → [L, KV, ...]: kept if any query head of the group keeps it."""
-    rest = per_head.shape[2:]
-    grouped = per_head.reshape(model_config.layers, model_config.kv_heads, -1, *rest)
-    return np.asarray(grouped.any(axis=2))
-
-
-def prunable_share(model_config: ModelConfig, masks: Mapping[str, Any]) -> float:
+def prunable_share(model_config: ModelConfig, masks: Masks) -> float:
     """Parameters within kept nodes over those of all nodes; embeddings do not count.
 
     Args:
       model_config: the model's shape.
       masks: binary gates by granularity, consistent with the hierarchy.
     """
-    kept = {name: np.asarray(mask, bool) for name, mask in masks.items()}
-    everything = {name: np.ones_like(mask) for name, mask in kept.items()}
-    outside = model_config.family.costs(model_config).outside
-    active, total = (count_parameters(model_config, part) for part in (kept, everything))
-    return (active - outside) / (total - outside)
+    return share_kept(model_config.family.costs(model_config), model_config.kv_heads, masks)
 
 
 def count_parameters(model_config: ModelConfig, kept: dict[str, np.ndarray]) -> int:
@@ -107,18 +86,4 @@ def count_parameters(model_config: ModelConfig, kept: dict[str, np.ndarray]) -> 
     Returns:
       The count; with every node kept, the number of parameters of the model.
     """
-    cost = model_config.family.costs(model_config)
-    heads, neurons = kept[ATTENTION_HEADS], kept[ATTENTION_NEURONS]
-    hidden, output = kept[MLP_HIDDEN].sum(-1), kept[MLP_OUTPUT].sum(-1)
-    return int(
-        cost.outside
-        + cost.query * heads.sum()
-        + cost.key * _groups(model_config, heads).sum()
-        + cost.value * _groups(model_config, neurons).sum()
-        + cost.z_row * neurons.sum()
-        + cost.attn_block * kept[ATTENTION_BLOCKS].sum()
-        + cost.hidden_in * hidden.sum()
-        + cost.hidden_row * (hidden * output).sum()
-        + cost.output * output.sum()
-        + cost.mlp_block * kept[MLP_BLOCKS].sum()
-    )
+    return parameters_kept(model_config.family.costs(model_config), model_config.kv_heads, kept)

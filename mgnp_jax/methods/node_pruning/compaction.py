@@ -20,13 +20,16 @@ from mgnp_jax.passes.compaction import what_stays
 from mgnp_jax.types import Masks
 
 
-def still_open(log_alpha: Masks, noise: float, closed_below: float) -> dict[str, np.ndarray]:
+def still_open(
+    log_alpha: Masks, noise: float, closed_below: float, shift: float = 0.0
+) -> dict[str, np.ndarray]:
     """Which nodes are drawn open often enough to count, hierarchy included.
 
     Args:
       log_alpha: [L, …] by granularity.
       noise: scale of the gates' noise.
       closed_below: least chance of being drawn open of a node that still counts.
+      shift: added to log-alpha where a gate is most likely to be open.
 
     Returns:
       [L, …] bool by granularity.
@@ -34,14 +37,14 @@ def still_open(log_alpha: Masks, noise: float, closed_below: float) -> dict[str,
     # Without noise a gate is either open or not.
     scale = max(noise, 1e-3)
     chance = {
-        name: np.exp(-np.logaddexp(0.0, (THRESHOLD - leaf.astype(np.float64)) / scale))
+        name: np.exp(-np.logaddexp(0.0, (THRESHOLD - shift - leaf.astype(np.float64)) / scale))
         for name, leaf in jax.device_get(log_alpha).items()
     }
     acting = chance_of_acting(chance)
     return what_stays({name: leaf >= closed_below for name, leaf in acting.items()})
 
 
-def closed(log_alpha: Masks, left: Masks) -> Masks:
+def closed(log_alpha: Masks, left: Masks, shift: float = 0.0) -> Masks:
     """Log-alpha whose own gate is closed wherever the node is.
 
     A node may be closed for good by its block alone. The block may open again for the
@@ -50,9 +53,10 @@ def closed(log_alpha: Masks, left: Masks) -> Masks:
     Args:
       log_alpha: [L, …] by granularity.
       left: [L, …] bool by granularity; False where closed for good.
+      shift: added to log-alpha where a gate is most likely to be open.
     """
     return {
-        name: jnp.where(left[name], leaf, jnp.minimum(leaf, THRESHOLD - 1))
+        name: jnp.where(left[name], leaf, jnp.minimum(leaf, THRESHOLD - 1 - shift))
         if name in left
         else leaf
         for name, leaf in log_alpha.items()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import tyro
 
 from mgnp_jax.masks.granularities import EMBEDDING, GRANULARITIES
-from mgnp_jax.methods.node_pruning.prices import Penalties, TargetConfig
+from mgnp_jax.methods.node_pruning.prices import Nesting, Penalties, TargetConfig
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.settings import Execution, that_count_alone
 from mgnp_jax.passes.spans import Sizes
@@ -84,6 +84,12 @@ class Settings:
     on validation prompts within 10 %."""
     max_kl: float | None = None
     """The same for KL(full ‖ circuit) in nats, which is not exceeded if it can be."""
+    nested: bool = False
+    """One run for every size: each prompt of a step has a price of its own, and what is learned is
+    up to which price each node is worth keeping. `penalty` is then the price whose circuit is
+    kept; `keep` and `max_kl` are read off the ranking instead, exactly."""
+    nesting: Nesting = Nesting()
+    """Which prices."""
     target: TargetConfig = TargetConfig()
     """How they are met."""
     penalties: Penalties = Penalties()
@@ -211,6 +217,16 @@ def _check_together(config: Settings) -> None:
             "penalty must be greater than 0 with keep or max_kl, got 0: it is where the scale "
             "of prices starts, and what follows multiplies it"
         )
+    if config.nested and config.draws != "prompt":
+        raise MgnpError(
+            "draws must be prompt with nested, got batch: each prompt has a price of its own"
+        )
+    if config.nested and config.penalty == 0:
+        raise MgnpError(
+            "penalty must be greater than 0 with nested, got 0: the circuit of that price is kept"
+        )
+    if config.nested and config.train_embedding:
+        raise MgnpError("train_embedding does not go with nested: the embedding has no price")
     if config.batch_size % config.execution.parts:
         raise MgnpError(
             "devices times accumulate must divide batch_size, got "

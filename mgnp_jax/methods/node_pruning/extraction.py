@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.granularities import gate_count
+from mgnp_jax.masks.ranking import RANKING, together
 from mgnp_jax.methods.node_pruning import compaction as closing
+from mgnp_jax.methods.node_pruning.nested import log_price_of
 from mgnp_jax.methods.node_pruning.numbers import check_measured
 from mgnp_jax.methods.node_pruning.state import Best, LoopState
 from mgnp_jax.methods.node_pruning.target import target_of
 from mgnp_jax.methods.node_pruning.validation import measured, validated, why_this_one
 from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.methods.training.work import Work
+from mgnp_jax.metrics.sizes import prunable_share
+from mgnp_jax.types import Masks, Record
 
 
 def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
@@ -27,12 +32,22 @@ def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
     target = target_of(work.config)
     if target is None or state.best is None:
         return state
-    log_alpha, masks, metrics = target.settle(
-        state.best.log_alpha,
-        work.config.granularities,
-        lambda new, old: closing.hold(new, old, state.left),
-        lambda masks: measured(work.validation, masks, work.at_once),
-    )
+    log_alpha = state.best.log_alpha
+
+    def measure(masks: Masks) -> Record:
+        return measured(work.validation, masks, work.at_once)
+
+    if work.config.nested:
+        scores = log_price_of(work.config, log_alpha)
+        share = functools.partial(prunable_share, work.model.config)
+        masks, metrics = target.read_off(scores, share, measure)
+    else:
+        log_alpha, masks, metrics = target.settle(
+            log_alpha,
+            work.config.granularities,
+            lambda new, old: closing.hold(new, old, state.left),
+            measure,
+        )
     record = validated(work.config, state.done, masks, metrics, state.controller)
     on_record({"step": state.done, "validation": record})
     check_measured(record)
@@ -65,7 +80,12 @@ def extracted(work: Work, state: LoopState, *, interrupted: bool) -> Circuit:
         "validation": record,
         "note": why_this_one(config, record),
     }
+    scores = None
+    if config.nested:
+        scores = log_price_of(config, state.best.log_alpha)
+        metadata[RANKING] = together(work.model.config)
     return Circuit(
+        scores=scores,
         masks=state.best.masks,
         log_alpha=state.best.log_alpha,
         metadata=metadata,

@@ -18,6 +18,7 @@ def sample_masks(
     config: Settings,
     noise: jax.Array | float,
     prompts: int,
+    shift: jax.Array | None = None,
 ) -> Masks:
     """Draws every gate once for each prompt, or once for the batch.
 
@@ -30,6 +31,7 @@ def sample_masks(
       config: how gates are drawn, and which; the others are open.
       noise: [] scale of the logistic noise.
       prompts: B.
+      shift: [B] taken from log-alpha for each prompt; None for nothing.
 
     Returns:
       Gates [L, B, …] by granularity; [B] for the embedding.
@@ -48,22 +50,34 @@ def sample_masks(
         draw = draw_of(config.gates, name)
         if config.draws == "batch":
             return spread(draw(key, leaf, noise))
-        return draw(key, spread(leaf), noise)
+        own = spread(leaf)
+        if shift is not None:
+            own = own - shift.reshape(1, prompts, *[1] * (leaf.ndim - 1))
+        return draw(key, own, noise)
 
     return {name: each(k, name) for k, name in zip(keys, sorted(log_alpha))}
 
 
-def expected_open(log_alpha: Masks, trained: Sequence[str]) -> dict[str, jax.Array]:
+def expected_open(
+    log_alpha: Masks, trained: Sequence[str], shift: jax.Array | None = None
+) -> dict[str, jax.Array]:
     """Expected fraction of open gates of each granularity (appendix C's normalised L0).
 
     Args:
       log_alpha: float arrays by granularity.
       trained: names of the gates that are drawn; the others are open.
+      shift: [B] taken from log-alpha for each prompt, over whose prompts the fraction is the mean;
+        None for nothing.
 
     Returns:
       [] fractions by granularity.
     """
+
+    def each(leaf: jax.Array) -> jax.Array:
+        if shift is not None:
+            leaf = leaf[None] - shift.reshape(-1, *[1] * leaf.ndim)
+        return open_probability(leaf).mean()
+
     return {
-        name: open_probability(leaf).mean() if name in trained else jnp.ones(())
-        for name, leaf in log_alpha.items()
+        name: each(leaf) if name in trained else jnp.ones(()) for name, leaf in log_alpha.items()
     }

@@ -6,12 +6,13 @@ import functools
 
 import jax
 
-from mgnp_jax.masks.circuit import Circuit, binarise
+from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.methods.node_pruning import compaction as closing
 from mgnp_jax.methods.node_pruning import schedule
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.controller import next_controller
 from mgnp_jax.methods.node_pruning.extraction import extracted, settled
+from mgnp_jax.methods.node_pruning.nested import circuit_of
 from mgnp_jax.methods.node_pruning.numbers import check_measured, check_numbers
 from mgnp_jax.methods.node_pruning.state import (
     Best,
@@ -147,18 +148,19 @@ def _step(
 def _validate(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
     """Measures the binary circuit, corrects the controller, keeps the best."""
     config, done, log_alpha = work.config, state.done, state.trained.log_alpha
-    masks = binarise(log_alpha)
+    masks = circuit_of(config, log_alpha)
     metrics = measured(work.validation, masks, work.at_once)
     record = validated(config, done, masks, metrics, state.controller)
     on_record({"step": done, "validation": record})
     check_measured(record)
     target, best = target_of(config), state.best
     # With a target, prices of earlier steps were not yet those that meet it.
-    latest = target is not None or config.choose == "last"
+    # And no circuit of one price says which ranking is best.
+    latest = target is not None or config.choose == "last" or config.nested
     if best is None or latest or record["objective"] < best.record["objective"]:
         best = Best(log_alpha=log_alpha, masks=masks, record=record)
     controller = state.controller
-    if done < config.steps:
+    if done < config.steps and not config.nested:
         part = done / config.steps
         controller = next_controller(config, target, controller, metrics, part)
         controller = work.sharding.replicate(controller)
@@ -171,7 +173,9 @@ def _compact(work: Work, state: LoopState, on_record: OnRecord) -> tuple[Work, L
     if not execution.compact or execution.lockstep or state.done == config.steps:
         return work, state
     noise = float(schedule.noise_scale(config, state.trained.step))
-    left = closing.still_open(state.trained.log_alpha, noise, config.closed_below)
+    # What no price of the range would keep.
+    shift = config.nesting.widest_shift if config.nested else 0.0
+    left = closing.still_open(state.trained.log_alpha, noise, config.closed_below, shift)
     left = closing.only(left, state.left)
     plan = plan_for(work.model.config, left, execution.max_segments)
     to_come = (config.steps - state.done) * work.sizes.tokens * work.sharding.count
@@ -182,7 +186,7 @@ def _compact(work: Work, state: LoopState, on_record: OnRecord) -> tuple[Work, L
     assert work.compaction is not None
     left, trained = work.compaction.open, state.trained
     trained = trained.replace(  # type: ignore[attr-defined]
-        log_alpha=closing.closed(trained.log_alpha, left)
+        log_alpha=closing.closed(trained.log_alpha, left, shift)
     )
     cost = plan.cost / full_cost(work.model.config)
     told = f"closed nodes left out: a token costs {100 * cost:.0f}% of the whole model"

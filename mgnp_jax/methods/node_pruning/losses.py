@@ -49,7 +49,26 @@ def score_size(runs: CachedRuns) -> jax.Array:
     return jnp.maximum(jnp.abs(score(target, logits.astype(_fine(logits)))).mean(), 1e-6)
 
 
-def mean_kl(config: Settings, runs: CachedRuns, base: jax.Array, logits: jax.Array) -> jax.Array:
+def mean_of(values: jax.Array, weight: jax.Array | None) -> jax.Array:
+    """Mean over prompts.
+
+    Args:
+      values: [B].
+      weight: [B] of each; None for 1.
+
+    Returns:
+      [].
+    """
+    return values.mean() if weight is None else (weight * values).mean()
+
+
+def mean_kl(
+    config: Settings,
+    runs: CachedRuns,
+    base: jax.Array,
+    logits: jax.Array,
+    weight: jax.Array | None = None,
+) -> jax.Array:
     """KL(full ‖ circuit) over the vocabulary, or over the tokens that are asked for.
 
     Args:
@@ -57,13 +76,14 @@ def mean_kl(config: Settings, runs: CachedRuns, base: jax.Array, logits: jax.Arr
       runs: the prompts.
       base: [B, V] of the full model.
       logits: [B, V] of the circuit.
+      weight: [B] of each prompt; None for 1.
 
     Returns:
       [] mean over prompts, in nats.
     """
     if config.kl_over is None:
-        return kl_divergence(base, logits).mean()
-    return kl_over(runs.targets.kl_over[config.kl_over], base, logits).mean()
+        return mean_of(kl_divergence(base, logits), weight)
+    return mean_of(kl_over(runs.targets.kl_over[config.kl_over], base, logits), weight)
 
 
 def faithfulness(
@@ -72,6 +92,7 @@ def faithfulness(
     runs: CachedRuns,
     size: jax.Array,
     correction: jax.Array | float = 0.0,
+    weight: jax.Array | None = None,
 ) -> Terms:
     """The two terms that say how far the circuit is from the full model.
 
@@ -81,6 +102,7 @@ def faithfulness(
       runs: the prompts, with the full model's logits.
       size: [] of the full model's score, as `score_size` of the whole batch.
       correction: [] by what part of itself the score that is aimed at exceeds the full model's.
+      weight: [B] of each prompt; None for 1.
 
     Returns:
       `kl`, mean in nats; `score_gap`, mean |circuit − full model| of the task's score over
@@ -91,11 +113,14 @@ def faithfulness(
     # At least float32 from here on, whatever the model ran in.
     base, logits = (x.astype(_fine(x)) for x in (runs.base_logits, logits))
     target = runs.targets.scores["score"]
-    gap = jnp.abs(score(target, logits) - (1 + correction) * score(target, base)).mean() / size
-    return {"kl": mean_kl(config, runs, base, logits), "score_gap": gap}
+    off = jnp.abs(score(target, logits) - (1 + correction) * score(target, base))
+    kl = mean_kl(config, runs, base, logits, weight)
+    return {"kl": kl, "score_gap": mean_of(off, weight) / size}
 
 
-def softened_kl(logits: jax.Array, base: jax.Array, temperature: float) -> jax.Array:
+def softened_kl(
+    logits: jax.Array, base: jax.Array, temperature: float, weight: jax.Array | None = None
+) -> jax.Array:
     """KL(full ‖ circuit) of answers softened by a temperature, times its square.
 
     A few tokens have nearly all of the probability; softened, the others count as well. Meant
@@ -108,12 +133,13 @@ def softened_kl(logits: jax.Array, base: jax.Array, temperature: float) -> jax.A
       logits: [B, V] of the circuit.
       base: [B, V] of the full model.
       temperature: divides all logits; at least 1.
+      weight: [B] of each prompt; None for 1.
 
     Returns:
       [] mean over prompts, in nats times the temperature's square.
     """
     base, logits = (x.astype(_fine(x)) / temperature for x in (base, logits))
-    return temperature**2 * kl_divergence(base, logits).mean()
+    return temperature**2 * mean_of(kl_divergence(base, logits), weight)
 
 
 def matched(
@@ -122,6 +148,7 @@ def matched(
     runs: CachedRuns,
     size: jax.Array,
     correction: jax.Array,
+    weight: jax.Array | None = None,
 ) -> tuple[jax.Array, Terms]:
     """KL, softened KL, and the score's distance from the full model's, either way.
 
@@ -131,14 +158,18 @@ def matched(
       runs: the prompts, with the full model's logits.
       size: [] of the full model's score.
       correction: [] of the score that is aimed at.
+      weight: [B] of each prompt in the loss; None for 1.
 
     Returns:
       The loss without the penalty, and its terms.
     """
     terms = faithfulness(config, logits, runs, size, correction)
-    loss = unfaithfulness(config, terms)
+    paid = terms
+    if weight is not None:
+        paid = faithfulness(config, logits, runs, size, correction, weight)
+    loss = unfaithfulness(config, paid)
     if config.softened_weight:
-        softened = softened_kl(logits, runs.base_logits, config.temperature)
+        softened = softened_kl(logits, runs.base_logits, config.temperature, weight)
         terms["softened_kl"] = softened
         loss += config.kl_weight * config.softened_weight * softened
     return loss, terms
@@ -150,6 +181,7 @@ def hinge(
     runs: CachedRuns,
     size: jax.Array,
     correction: jax.Array,
+    weight: jax.Array | None = None,
 ) -> tuple[jax.Array, Terms]:
     """The published loss: KL, and by how much the score falls short of a margin.
 
@@ -159,14 +191,16 @@ def hinge(
       runs: the prompts, with the full model's logits.
       size: unused: the margin is in the score's own unit.
       correction: unused: no score is aimed at.
+      weight: [B] of each prompt; None for 1.
 
     Returns:
       The loss without the penalty, and its terms.
     """
     del size, correction
     base, logits = (x.astype(_fine(x)) for x in (runs.base_logits, logits))
-    kl = mean_kl(config, runs, base, logits)
-    short = jax.nn.relu(config.margin - score(runs.targets.scores["score"], logits)).mean()
+    kl = mean_kl(config, runs, base, logits, weight)
+    short = jax.nn.relu(config.margin - score(runs.targets.scores["score"], logits))
+    short = mean_of(short, weight)
     return config.kl_weight * kl + config.score_weight * short, {"kl": kl, "hinge": short}
 
 

@@ -14,6 +14,7 @@ from mgnp_jax.methods.node_pruning import losses, schedule
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.controller import Controller
 from mgnp_jax.methods.node_pruning.gates import expected_open, sample_masks
+from mgnp_jax.methods.node_pruning.nested import draw_prices
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns, masked_logits
 from mgnp_jax.passes.compaction import Compaction
@@ -51,22 +52,30 @@ def objective(
     count = math.prod(runs.base_logits.shape[:-1])
     parts = [log_alpha] if compaction is None else compaction.masks(log_alpha)
     keys = [key] if compaction is None else jax.random.split(key, len(parts))
-    masks = [sample_masks(k, part, config, noise, count) for k, part in zip(keys, parts)]
+    shift = weight = None
+    if config.nested:
+        shift, weight = draw_prices(jax.random.fold_in(key, len(parts)), config.nesting, count)
+    masks = [sample_masks(k, part, config, noise, count, shift) for k, part in zip(keys, parts)]
     size = losses.score_size(runs)
 
-    def unfaithful(masks: Any, runs: CachedRuns) -> tuple[jax.Array, losses.Terms]:
+    def unfaithful(
+        masks: Any, runs: CachedRuns, weight: jax.Array | None
+    ) -> tuple[jax.Array, losses.Terms]:
         logits, runs = _run(config, model_config, params, masks, runs, compaction)
         loss = losses.LOSSES[config.loss]
-        return loss(config, logits, runs, size, controller.score_correction)
+        return loss(config, logits, runs, size, controller.score_correction, weight)
 
     if config.execution.accumulate > 1:
-        loss, terms = _one_after_another(unfaithful, config.execution.accumulate, masks, runs)
+        parts = config.execution.accumulate
+        loss, terms = _one_after_another(unfaithful, parts, masks, runs, weight)
     else:
-        loss, terms = unfaithful(masks, runs)
-    kept = expected_open(log_alpha, config.trained)
+        loss, terms = unfaithful(masks, runs, weight)
+    kept = expected_open(log_alpha, config.trained, shift)
     sizes = {name: leaf.size for name, leaf in log_alpha.items()}
     terms["penalty"] = losses.penalty(kept, sizes, config.penalties)
-    loss += schedule.penalty_scale(config, step) * controller.price * terms["penalty"]
+    # With a price a prompt, that of the controller is not one of training's.
+    price = 1.0 if config.nested else controller.price
+    loss += schedule.penalty_scale(config, step) * price * terms["penalty"]
     return loss, {"loss": loss, **terms, "kept": kept}
 
 
@@ -111,7 +120,11 @@ def _split(masks: list[Masks], count: int) -> tuple[list[Masks], Any]:
 
 
 def _one_after_another(
-    unfaithful: Callable[..., Any], count: int, masks: list[Masks], runs: CachedRuns
+    unfaithful: Callable[..., Any],
+    count: int,
+    masks: list[Masks],
+    runs: CachedRuns,
+    weight: jax.Array | None,
 ) -> tuple[jax.Array, losses.Terms]:
     """Means over the parts of a batch, of which one at a time is in memory.
 
@@ -122,7 +135,12 @@ def _one_after_another(
     first = jax.tree.map(jnp.moveaxis, each, axes, jax.tree.map(lambda _: 0, axes))
     gradient = jax.value_and_grad(unfaithful, has_aux=True)
     (values, terms), slopes = jax.lax.map(
-        lambda part: gradient(*part), (jax.lax.stop_gradient(first), runs)
+        lambda part: gradient(*part),
+        (
+            jax.lax.stop_gradient(first),
+            runs,
+            None if weight is None else weight.reshape(count, -1),
+        ),
     )
     moved = jax.tree.map(
         lambda slope, gate: (slope * (gate - jax.lax.stop_gradient(gate))).sum(), slopes, first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from mgnp_jax.types import MgnpError
 
@@ -36,6 +37,33 @@ class Penalties:
         for name, value in dataclasses.asdict(self).items():
             if value < 0:
                 raise MgnpError(f"penalties.{name} must not be negative, got {value}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Nesting:
+    """Prices of a run that ranks every node by the price up to which it is worth keeping."""
+
+    least: float = 0.125
+    """Lowest price that a prompt may have."""
+    most: float = 8.0
+    """Highest."""
+    slope: float = 1.5
+    """By how much log-alpha falls with the logarithm of the price."""
+
+    def __post_init__(self) -> None:
+        """Refuses prices that are none."""
+        if not 0 < self.least < self.most < math.inf:
+            raise MgnpError(
+                "nesting.least must be greater than 0 and less than nesting.most, got "
+                f"{self.least} and {self.most}"
+            )
+        if not 0 < self.slope < math.inf:
+            raise MgnpError(f"nesting.slope must be a number greater than 0, got {self.slope}")
+
+    @property
+    def widest_shift(self) -> float:
+        """What is added to log-alpha at the lowest price."""
+        return -self.slope * math.log(self.least)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from mgnp_jax.masks.circuit import binarise
 from mgnp_jax.masks.granularities import GRANULARITIES, NEURONS
+from mgnp_jax.masks.ranking import above, distinct, largest_above
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.prices import TargetConfig
 from mgnp_jax.types import Masks, Record
@@ -77,6 +78,53 @@ class Target:
         farthest = self.config.farthest
         missed = min(max(self.excess(value) + ahead, -farthest), farthest)
         return jnp.asarray(np.asarray(price) * np.float32(math.exp(self.config.gain * missed)))
+
+    def read_off(
+        self,
+        scores: Masks,
+        share: Callable[[Masks], float],
+        measure: Callable[[Masks], Record],
+    ) -> tuple[Masks, Record]:
+        """The circuit of a ranking that has the figure.
+
+        Args:
+          scores: of all nodes together, see `masks.ranking`.
+          share: of the prunable parameters, of a circuit.
+          measure: metrics of a binary circuit on validation prompts, with `prunable_kept`.
+
+        Returns:
+          The largest circuit of at most the size, or one of the smallest of at most the KL; and
+          its metrics, with what was asked for and reached under `target`.
+        """
+        if self.name == "keep":
+            masks = largest_above(scores, lambda each: share(each) <= self.wanted)
+            metrics = measure(masks)
+        else:
+            masks, metrics = self._good_enough(scores, measure)
+        told = {self.name: self.wanted, "reached": self.value(metrics)}
+        return masks, metrics | {"target": told}
+
+    def _good_enough(
+        self, scores: Masks, measure: Callable[[Masks], Record]
+    ) -> tuple[Masks, Record]:
+        """Bisects the ranking for the KL; all of it is kept where no less is good enough."""
+        numbers = distinct(scores)
+        least, most = 0, len(numbers) - 1
+        found = None
+        for _ in range(self.config.tries):
+            middle = (least + most + 1) // 2
+            masks = above(scores, float(numbers[middle]))
+            metrics = measure(masks)
+            if metrics["kl"] <= self.wanted:
+                found, least = (masks, metrics), middle
+            else:
+                most = middle - 1
+            if self.met(metrics["kl"]) or least >= most:
+                break
+        if found is None:
+            masks = above(scores, float(numbers[0]))
+            found = masks, measure(masks)
+        return found
 
     def settle(
         self,

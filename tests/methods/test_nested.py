@@ -1,0 +1,206 @@
+"""One run, every size: prices, rankings, and the circuits that are read off them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mgnp_jax as mg
+from mgnp_jax.masks.edge_graph import edges_between
+from mgnp_jax.masks.edges import Graph, edge_count
+from mgnp_jax.masks.hierarchy import apply_hierarchy
+from mgnp_jax.masks.ranking import above, all_the_way, distinct
+from mgnp_jax.methods.node_pruning.controller import first_controller
+from mgnp_jax.methods.node_pruning.nested import draw_prices
+from mgnp_jax.methods.node_pruning.objective import objective
+from mgnp_jax.methods.node_pruning.prices import Nesting
+from mgnp_jax.metrics.scores import kl_divergence
+from mgnp_jax.metrics.sizes import prunable_share
+from mgnp_jax.passes.cached_runs import masked_logits, plain_runs
+from mgnp_jax.runs.states import States
+from tests import tiny
+
+CONFIG = mg.DiscoverConfig(
+    steps=16, batch_size=4, validate_every=8, log_every=4, learning_rate=0.5, nested=True
+)
+
+
+def find(config: mg.DiscoverConfig = CONFIG, family: str = "gpt2", **others: Any) -> mg.Circuit:
+    model = tiny.model(family)
+    return mg.discover(jax.random.key(0), model, tiny.data(model.config), config, **others)
+
+
+def scores_of(circuit: mg.Circuit) -> mg.Masks:
+    assert circuit.scores is not None
+    return circuit.scores
+
+
+def test_each_part_of_the_range_has_one_price() -> None:
+    nesting = Nesting(least=0.5, most=8.0, slope=3.0)
+    shift, weight = draw_prices(jax.random.key(0), nesting, 6)
+    logs = np.sort(np.asarray(shift)) / 3.0
+    edges = np.linspace(math.log(0.5), math.log(8.0), 7)
+    assert (edges[:-1] <= logs + 1e-6).all() and (logs <= edges[1:] + 1e-6).all()
+    np.testing.assert_allclose(weight, np.exp(-np.asarray(shift) / 3.0), rtol=1e-5)
+    assert (np.diff(np.asarray(shift)) < 0).any(), "which prompt has which is drawn, too"
+
+
+def test_at_a_price_of_one_the_objective_is_that_of_a_single_run(tiny_model: mg.Model) -> None:
+    streams = plain_runs(tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config))
+    log_alpha = mg.full_masks(tiny_model.config, 0.5)
+    one = Nesting(least=1 - 1e-7, most=1 + 1e-7)
+
+    def run(config: mg.DiscoverConfig) -> Any:
+        def loss(log_alpha: mg.Masks) -> jax.Array:
+            rest = (config, tiny_model.config, tiny_model.params, streams, jnp.int32(9))
+            return objective(log_alpha, jax.random.key(1), *rest, first_controller(config))[0]
+
+        return jax.value_and_grad(loss)(log_alpha)
+
+    nested = run(dataclasses.replace(CONFIG, nesting=one))
+    single = run(dataclasses.replace(CONFIG, nested=False))
+    chex.assert_trees_all_close(nested, single, rtol=1e-4, atol=1e-6)
+
+
+def test_what_a_prompt_loses_counts_over_its_price(tiny_model: mg.Model) -> None:
+    streams = plain_runs(tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config))
+    # So far open, and closed so far, that no price of the range changes a gate.
+    log_alpha = {
+        name: jnp.broadcast_to(
+            jnp.where(jnp.arange(leaf.shape[-1]) % 2 > 0, 90.0, -90.0), leaf.shape
+        )
+        for name, leaf in mg.full_masks(tiny_model.config).items()
+    }
+    config = dataclasses.replace(CONFIG, softened_weight=0.0, score_weight=0.0, kl_weight=1.0)
+    free = {f.name: 0.0 for f in dataclasses.fields(config.penalties)}
+    config = dataclasses.replace(config, penalties=type(config.penalties)(**free))
+    rest = (config, tiny_model.config, tiny_model.params, streams, jnp.int32(9))
+    key = jax.random.key(1)
+    loss, terms = objective(log_alpha, key, *rest, first_controller(config))
+    prices = draw_prices(jax.random.fold_in(key, 1), config.nesting, 6)
+    masks = jax.tree.map(lambda leaf: (leaf > 0).astype(jnp.float32), log_alpha)
+    rows = masked_logits(tiny_model.config, tiny_model.params, masks, streams)
+    kl = kl_divergence(streams.base_logits, rows)
+    assert float(loss) == pytest.approx(float((kl * prices.weight).mean()), rel=1e-4)
+    assert float(terms["kl"]) == pytest.approx(float(kl.mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_cut_of_a_ranking_is_a_circuit_within_the_larger_ones(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shapes = mg.full_masks(tiny.GPT2)
+    own = {name: rng.normal(size=x.shape).astype(np.float32) for name, x in shapes.items()}
+    ranking = all_the_way(own)
+    larger = above(ranking, -np.inf)
+    for cut in distinct(ranking)[:: 40 + seed]:
+        masks = above(ranking, float(cut))
+        chex.assert_trees_all_equal(apply_hierarchy(masks), masks)
+        chex.assert_trees_all_equal(apply_hierarchy(above(own, float(cut))), masks)
+        for name, mask in masks.items():
+            assert not (mask & ~larger[name]).any()
+        larger = masks
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_any_size_is_read_off_one_run_exactly(family: str, tmp_path: Path) -> None:
+    model = tiny.model(family)
+    find(family=family).save(tmp_path / "saved")
+    circuit = mg.load_circuit(tmp_path / "saved")
+    scores = scores_of(circuit)
+    numbers = distinct(scores)
+    sizes: dict[str, Any] = {
+        "keep": lambda masks: prunable_share(model.config, masks),
+        "heads": lambda masks: int(masks["attention_heads"].sum()),
+        "edges": lambda masks: edge_count(edges_between(Graph.of(model.config), masks)),
+    }
+    for name, asked in (("keep", 0.2), ("keep", 0.6), ("heads", 3), ("edges", 20)):
+        found = circuit.at(**{name: asked})
+        size = sizes[name]
+        assert size(found.masks) <= asked
+        # The next node would be too much.
+        least = min(float(np.min(s[m])) for s, m in zip(*_aligned(scores, found.masks)) if m.any())
+        below = numbers[numbers < least]
+        assert not len(below) or size(above(scores, float(below[-1]))) > asked
+        assert "figures" not in found.metadata and found.metadata["at"] == {name: asked}
+
+
+def _aligned(scores: mg.Masks, masks: mg.Masks) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    names = sorted(masks)
+    return [np.asarray(scores[n]) for n in names], [np.asarray(masks[n]) for n in names]
+
+
+def test_what_is_kept_is_the_circuit_of_the_price_asked_for() -> None:
+    for price in (0.25, 1.0, 4.0):
+        circuit = find(dataclasses.replace(CONFIG, penalty=price))
+        expected = above(scores_of(circuit), math.log(price) + 1e-6)
+        chex.assert_trees_all_equal(circuit.masks, expected)
+
+
+def test_a_size_or_quality_asked_for_is_read_off() -> None:
+    keep = find(dataclasses.replace(CONFIG, keep=0.3))
+    assert keep.metadata["validation"]["target"]["reached"] <= 0.3
+    chex.assert_trees_all_equal(keep.masks, keep.at(keep=0.3).masks)
+    free = find()
+    wanted = 0.5 * keep.metadata["validation"]["kl"]
+    good = find(dataclasses.replace(CONFIG, max_kl=wanted))
+    assert good.metadata["validation"]["target"]["reached"] <= wanted
+    # The same training, whatever is asked for.
+    chex.assert_trees_all_equal(keep.log_alpha, free.log_alpha)
+    chex.assert_trees_all_equal(good.log_alpha, free.log_alpha)
+
+
+def test_parts_of_a_batch_one_after_another_give_the_same() -> None:
+    one = dataclasses.replace(CONFIG, steps=1, gates="soft")
+    whole = find(one)
+    parts = find(dataclasses.replace(one, execution=mg.Execution(accumulate=2)))
+    assert whole.log_alpha is not None
+    chex.assert_trees_all_close(whole.log_alpha, parts.log_alpha, atol=1e-5)
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_ranking(tmp_path: Path) -> None:
+    expected = find()
+
+    class Enough(Exception):
+        pass
+
+    def stop(record: dict[str, Any]) -> None:
+        if record.get("step") == 9:
+            raise Enough
+
+    with contextlib.closing(States(tmp_path, every=0.0)) as states:
+        with pytest.raises(Enough):
+            find(on_record=stop, saves=states)
+    with contextlib.closing(States(tmp_path, every=1e6)) as states:
+        found = find(saves=states)
+    chex.assert_trees_all_equal(found.scores, expected.scores)
+    chex.assert_trees_all_equal(found.masks, expected.masks)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"draws": "batch"}, "draws must be prompt with nested, got batch"),
+        ({"train_embedding": True}, "train_embedding does not go with nested"),
+        ({"penalty": 0.0}, "penalty must be greater than 0 with nested, got 0"),
+    ],
+)
+def test_what_does_not_go_with_a_price_a_prompt_is_refused(
+    change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(mg.MgnpError, match=message):
+        dataclasses.replace(CONFIG, **change)
+
+
+@pytest.mark.parametrize("nesting", [{"least": 0.0}, {"least": 9.0}, {"slope": 0.0}])
+def test_prices_that_are_none_are_refused(nesting: dict[str, float]) -> None:
+    with pytest.raises(mg.MgnpError, match="nesting"):
+        Nesting(**nesting)
