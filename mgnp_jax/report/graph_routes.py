@@ -50,7 +50,8 @@ def routed(
             some.sort()
             for (*_, index), x in zip(some, _side_by_side([s[0] for s in some], gap)):
                 (x0, y0), (x1, y1) = points[index][-1], edges[index][1]
-                aside = abs((x1 - x0) / (y1 - y0)) * reach
+                slants = (x - x0) / (height - y0), (x1 - x) / (y1 - height)
+                aside = max(map(abs, slants)) * reach
                 clear = gap[0] <= x - aside and x + aside <= gap[1]
                 # Upright beside a box that a slanted curve would touch.
                 points[index] += [(x, height + by) for by in ((0.0,) if clear else (-reach, reach))]
