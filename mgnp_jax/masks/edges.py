@@ -151,7 +151,7 @@ def edge_count(masks: Mapping[str, Any]) -> int:
     return sum(int(np.asarray(mask, bool).sum()) for mask in masks.values())
 
 
-def writer_names(model_config: ModelConfig) -> list[str]:
+def writer_names(model_config: ModelConfig | Graph) -> list[str]:
     """The writers as the field names them: `input`, `a0.h0`, …, `m0`, ….
 
     Args:

@@ -41,7 +41,7 @@ class Level(NamedTuple):
     complement: Callable[[ModelConfig, Masks], Masks]
     random: Callable[[jax.Array, ModelConfig, Masks], Masks]
     nodes: Callable[[ModelConfig, Masks], Masks]
-    edges: Callable[[ModelConfig, Masks], Masks]
+    edges: Callable[[ModelConfig | edges.Graph, Masks], Masks]
     closed_because: str
     check_acting: Callable[[Masks, str, int], None]
 

@@ -12,7 +12,10 @@ from typing import Any
 from mgnp_jax.checkpoint import writing
 from mgnp_jax.files import write_whole
 from mgnp_jax.masks.circuit import Circuit
+from mgnp_jax.masks.edges import Graph, edge_count
+from mgnp_jax.masks.levels import EDGE, level_of
 from mgnp_jax.report.figures import heads_figure, neurons_figure
+from mgnp_jax.report.graph_figure import MOST_EDGES, graph_figure
 from mgnp_jax.report.tables import (
     Table,
     controls_table,
@@ -121,14 +124,29 @@ def write(folder: Path, circuit: Circuit, nodes: Masks, results: Mapping[str, An
     title = f"{results['task']} on {results['model']}"
     save_picture(heads_figure(nodes, f"Heads kept: {title}"), folder / "heads.png")
     save_picture(neurons_figure(nodes, f"Neurons kept: {title}"), folder / "neurons.png")
-    write_whole(folder / "README.md", _page(folder, nodes, results))
+    drawn = _save_graph(folder / "graph.png", circuit, f"Edges kept: {title}")
+    write_whole(folder / "README.md", _page(folder, nodes, results, drawn))
     # Last, so that a folder with results is a whole one.
     text = json.dumps(plain_json(results), indent=2, allow_nan=False)
     write_whole(folder / "results.json", text + "\n")
 
 
-def _page(folder: Path, nodes: Masks, results: Mapping[str, Any]) -> str:
+def _save_graph(file: Path, circuit: Circuit, title: str) -> bool:
+    """Draws the circuit's edges, or those between its nodes if they are few; False if it cannot."""
+    graph, level = Graph.said(circuit.metadata.get("graph")), level_of(circuit.masks)
+    edges = level.edges(graph, circuit.masks) if graph is not None else {}
+    count = edge_count(edges)
+    if graph is None or not count or (level is not EDGE and count > MOST_EDGES):
+        file.unlink(missing_ok=True)
+        return False
+    ranked = circuit.scores is not None and level is level_of(circuit.scores) is EDGE
+    save_picture(graph_figure(graph, edges, title, circuit.scores if ranked else None), file)
+    return True
+
+
+def _page(folder: Path, nodes: Masks, results: Mapping[str, Any], drawn: bool) -> str:
     """What the run's README.md says."""
+    graph = "\n| `graph.png` | which kept node reads what which other writes |" if drawn else ""
     title = markdown(f"{results['task']} on {results['model']}")
     warned = "".join(f"**Warning:** {markdown(text)}\n\n" for text in results["warnings"])
     tables = "\n\n".join(table.markdown() for table in tables_of(results, nodes))
@@ -147,7 +165,7 @@ masks on the held-out test split; layers and heads are counted from 0.
 | `results.json` | every figure of this page, and more |
 | `metrics.jsonl` | what the method said on its way (loss terms, validations), one JSON a line |
 | `config.json` | everything that was set |
-| `heads.png`, `neurons.png` | what is kept, as pictures |
+| `heads.png`, `neurons.png` | what is kept, as pictures |{graph}
 
 Measure it again in a new process: {again}
 """
