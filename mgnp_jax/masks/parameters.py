@@ -17,7 +17,6 @@ from mgnp_jax.masks.granularities import (
     TABLE,
 )
 from mgnp_jax.models.block import NodeCosts
-from mgnp_jax.types import Masks
 
 
 def parameters_kept(costs: NodeCosts, kv_heads: int, kept: Mapping[str, Any]) -> int:
@@ -45,7 +44,7 @@ def parameters_kept(costs: NodeCosts, kv_heads: int, kept: Mapping[str, Any]) ->
     )
 
 
-def share_kept(costs: NodeCosts, kv_heads: int, masks: Masks) -> float:
+def share_kept(costs: NodeCosts, kv_heads: int, masks: Mapping[str, Any]) -> float:
     """Parameters within kept nodes over those of all nodes.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ RANKING = "ranking"
 """Entry of a circuit's metadata where its scores rank nodes of all granularities together."""
 
 
-def all_the_way(own: dict[str, Any]) -> dict[str, np.ndarray]:
+def all_the_way(own: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Numbers of which any cut is a circuit: that of a node and of all that it needs.
 
     A node counts no longer than what contains it, and no longer than something of each kind that
@@ -37,7 +37,7 @@ def all_the_way(own: dict[str, Any]) -> dict[str, np.ndarray]:
     return downwards(tree, np.minimum)
 
 
-def distinct(scores: Masks) -> np.ndarray:
+def distinct(scores: Mapping[str, Any]) -> np.ndarray:
     """The numbers that nodes have, each once, the lowest first.
 
     Args:
@@ -46,7 +46,7 @@ def distinct(scores: Masks) -> np.ndarray:
     return np.unique(np.concatenate([np.ravel(scores[name]) for name in TABLE]))
 
 
-def above(scores: Masks, least: float) -> Masks:
+def above(scores: Mapping[str, Any], least: float) -> Masks:
     """The circuit of the nodes with at least some number.
 
     Args:
@@ -101,11 +101,13 @@ def share_of(ranking: dict[str, Any], kv_heads: int) -> Callable[[Masks], float]
     Raises:
       MgnpError: if it is not what `together` says.
     """
-    costs = ranking.get("parameters")
-    whole = isinstance(costs, dict) and set(costs) == set(NodeCosts._fields)
-    if not whole or not all(isinstance(c, int) and c >= 0 for c in costs.values()):
+    said = ranking.get("parameters")
+    counts: dict[str, Any] = said if isinstance(said, dict) else {}
+    whole = all(isinstance(count, int) and count >= 0 for count in counts.values())
+    if set(counts) != set(NodeCosts._fields) or not whole:
         raise MgnpError(
             f"the circuit's metadata {RANKING} must have parameters, with a count for each of "
             f"{', '.join(NodeCosts._fields)}; find the circuit again, or pass heads or edges"
         )
-    return lambda masks: share_kept(NodeCosts(**costs), kv_heads, masks)
+    costs = NodeCosts(**counts)
+    return lambda masks: share_kept(costs, kv_heads, masks)

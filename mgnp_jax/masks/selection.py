@@ -173,7 +173,7 @@ def of_size(
     if heads is not None and ranking is None:
         return strongest(scores, min(heads / np.size(scores[ATTENTION_HEADS]), 1.0))
     if heads is not None:
-        return largest(scores, lambda masks: masks[ATTENTION_HEADS].sum() <= heads, ranking)
+        return largest(scores, lambda masks: int(masks[ATTENTION_HEADS].sum()) <= heads, ranking)
     if graph is None or (graph.layers, graph.heads) != np.shape(scores[ATTENTION_HEADS]):
         raise MgnpError("the circuit does not say of what model it is; pass heads")
     if keep is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def _share(active: int, total: int) -> dict[str, Any]:
     }
 
 
-def prunable_share(model_config: ModelConfig, masks: Masks) -> float:
+def prunable_share(model_config: ModelConfig, masks: Mapping[str, Any]) -> float:
     """Parameters within kept nodes over those of all nodes; embeddings do not count.
 
     Args:

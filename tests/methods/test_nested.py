@@ -122,7 +122,8 @@ def test_any_size_is_read_off_one_run_exactly(family: str, tmp_path: Path) -> No
         "heads": lambda masks: int(masks["attention_heads"].sum()),
         "edges": lambda masks: edge_count(edges_between(Graph.of(model.config), masks)),
     }
-    for name, asked in (("keep", 0.2), ("keep", 0.6), ("heads", 3), ("edges", 20)):
+    asked_for: list[tuple[str, Any]] = [("keep", 0.2), ("keep", 0.6), ("heads", 3), ("edges", 20)]
+    for name, asked in asked_for:
         found = circuit.at(**{name: asked})
         size = sizes[name]
         assert size(found.masks) <= asked
