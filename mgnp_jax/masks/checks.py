@@ -24,7 +24,7 @@ METADATA: dict[str, Any] = {
     "test_prompts": int,
     **dict.fromkeys(("data", "figures", "training", "environment", "validation"), {}),
     "graph": {**dict.fromkeys(("layers", "heads", "kv_heads"), int), "parallel": bool},
-    "ranking": {"together": bool, "parameters": {}},
+    "ranking": {"parameters": {}},
     "warnings": list,
 }
 """Types of what the commands read of a circuit's metadata, where it is there and not null."""

@@ -44,8 +44,8 @@ class Circuit:
       masks: bool arrays by granularity, consistent with the hierarchy, or by kind of reader, see
         `masks.edges`; True is kept.
       metadata: JSON dict: method and its config, model, task, prompts, figures.
-      log_alpha: float32 arrays by granularity, from which the masks were taken; None where the
-        method trains no gates.
+      log_alpha: float32 arrays by granularity, from which the masks were taken, at a price of 1
+        where there is one for each size; None where the method trains no gates.
       scores: float32 arrays by granularity, where the method ranks nodes; higher is kept longer.
       ablation_values: constants that pruned nodes are given; None for the corrupted run's values.
     """

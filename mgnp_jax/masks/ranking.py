@@ -9,11 +9,14 @@ import jax
 import numpy as np
 
 from mgnp_jax.masks.granularities import TABLE
-from mgnp_jax.masks.hierarchy import downwards, upwards
+from mgnp_jax.masks.hierarchy import consistent, downwards, upwards
 from mgnp_jax.masks.parameters import share_kept
 from mgnp_jax.models.block import NodeCosts
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks, MgnpError
+
+MOST = 2**40
+"""Of parameters that any kind of node can have."""
 
 RANKING = "ranking"
 """Entry of a circuit's metadata where its scores rank nodes of all granularities together."""
@@ -56,7 +59,8 @@ def above(scores: Mapping[str, Any], least: float) -> Masks:
     Returns:
       Bool arrays by granularity, consistent with the hierarchy.
     """
-    return jax.device_put({name: np.asarray(scores[name]) >= least for name in TABLE})
+    # Scores from elsewhere may be any numbers.
+    return jax.device_put(consistent({n: np.asarray(scores[n]) >= least for n in TABLE}))
 
 
 def largest_above(scores: Masks, fits: Callable[[Masks], bool]) -> Masks:
@@ -88,7 +92,7 @@ def together(model_config: ModelConfig) -> dict[str, Any]:
       JSON, for the entry `RANKING` of its metadata.
     """
     costs = model_config.family.costs(model_config)._asdict()
-    return {"together": True, "parameters": costs}
+    return {"parameters": costs}
 
 
 def share_of(ranking: dict[str, Any], kv_heads: int) -> Callable[[Masks], float]:
@@ -103,10 +107,11 @@ def share_of(ranking: dict[str, Any], kv_heads: int) -> Callable[[Masks], float]
     """
     said = ranking.get("parameters")
     counts: dict[str, Any] = said if isinstance(said, dict) else {}
-    whole = all(isinstance(count, int) and count >= 0 for count in counts.values())
-    if set(counts) != set(NodeCosts._fields) or not whole:
+    whole = all(type(count) is int and 0 <= count < MOST for count in counts.values())
+    some = whole and sum(counts.values()) > counts.get("outside", 0)
+    if set(counts) != set(NodeCosts._fields) or not some:
         raise MgnpError(
-            f"the circuit's metadata {RANKING} must have parameters, with a count for each of "
+            f"the circuit's metadata {RANKING} must have parameters, with a number for each of "
             f"{', '.join(NodeCosts._fields)}; find the circuit again, or pass heads or edges"
         )
     costs = NodeCosts(**counts)

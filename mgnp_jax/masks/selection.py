@@ -120,7 +120,6 @@ def largest(
     Args:
       scores: float by granularity or by kind of reader; higher is kept longer.
       fits: whether a circuit is small enough; true of every circuit within one of which it is.
-
       ranking: what the circuit says of a ranking of all nodes together; None if it is none.
 
     Returns:
@@ -152,7 +151,7 @@ def of_size(
       ranking: what the circuit says of a ranking of all nodes together; None if it is none.
 
     Returns:
-      Bool arrays of the same kinds.
+      Bool arrays of the same kinds; of nodes, the smallest if none is as small.
 
     Raises:
       MgnpError: if the size is out of range, or the circuit does not say what it takes to tell.
@@ -170,18 +169,18 @@ def of_size(
         return strongest_edges(scores, lambda masks: heads_used(masks) <= (heads or 0))
     if keep is not None and ranking is None:
         return strongest(scores, keep)
-    if heads is not None and ranking is None:
-        return strongest(scores, min(heads / np.size(scores[ATTENTION_HEADS]), 1.0))
     if heads is not None:
+        if ranking is None:
+            return strongest(scores, min(heads / np.size(scores[ATTENTION_HEADS]), 1.0))
         return largest(scores, lambda masks: int(masks[ATTENTION_HEADS].sum()) <= heads, ranking)
     if graph is None or (graph.layers, graph.heads) != np.shape(scores[ATTENTION_HEADS]):
-        raise MgnpError("the circuit does not say of what model it is; pass heads")
+        others = "heads" if ranking else "keep or heads"
+        raise MgnpError(f"the circuit does not say of what model it is; pass {others}")
+    known, most = graph, edges or 0
     if keep is not None:
-        share = share_of(ranking or {}, graph.kv_heads)
+        share = share_of(ranking or {}, known.kv_heads)
         return largest(scores, lambda masks: share(masks) <= keep, ranking)
-    most = edges or 0
-    fits = lambda masks: edge_count(edges_between(graph, masks)) <= most  # noqa: E731
-    return largest(scores, fits, ranking)
+    return largest(scores, lambda masks: edge_count(edges_between(known, masks)) <= most, ranking)
 
 
 def as_many(scores: Masks, like: Masks) -> Masks:

@@ -47,18 +47,30 @@ class Sizing(NamedTuple):
         Raises:
           MgnpError: if a score is not a number.
         """
-        none = {name: int(np.isnan(np.asarray(leaf)).sum()) for name, leaf in scores.items()}
-        if any(none.values()):
-            told = ", ".join(f"{count:,} of {name}" for name, count in none.items() if count)
-            raise MgnpError(
-                f"scores are not numbers ({told}); look for prompts on which the model itself "
-                "gives none, and leave them out, or check the checkpoint"
-            )
+        check_scores(scores)
         if level_of(scores) is EDGE:
             return of_size(scores, None, edges=max(self.edges, 1))
         if self.like is None:
             return of_size(scores, None, keep=self.keep)
         return as_many(scores, level_of(self.like).nodes(self.model_config, self.like))
+
+
+def check_scores(scores: Masks) -> None:
+    """Refuses scores that are not numbers.
+
+    Args:
+      scores: float by granularity or by kind of reader.
+
+    Raises:
+      MgnpError: saying how many of what.
+    """
+    none = {name: int(np.isnan(np.asarray(leaf)).sum()) for name, leaf in scores.items()}
+    if any(none.values()):
+        told = ", ".join(f"{count:,} of {name}" for name, count in none.items() if count)
+        raise MgnpError(
+            f"scores are not numbers ({told}); look for prompts on which the model itself "
+            "gives none, and leave them out, or check the checkpoint"
+        )
 
 
 def sizing(model_config: ModelConfig, keep: float, like: Path | None) -> Sizing:

@@ -13,6 +13,7 @@ from mgnp_jax.masks.edges import Graph, edge_shapes
 from mgnp_jax.masks.levels import check_masks, level_of
 from mgnp_jax.masks.mib.files import contents_of, export_mib
 from mgnp_jax.masks.mib.layout import graph_edges
+from mgnp_jax.masks.ranking import RANKING
 from mgnp_jax.masks.selection import of_size
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.report.text import markdown
@@ -71,13 +72,15 @@ def export_mib_submission(
 def _largest(circuit: Circuit, model_config: ModelConfig, limit: int) -> tuple[Circuit, int]:
     """The largest circuit that has no more edges in a file, and how many it has there."""
     assert circuit.scores is not None
+    graph = Graph.of(model_config)
 
     def of(count: int) -> tuple[Circuit, int]:
         if not count:
             shapes = edge_shapes(model_config).items()
             masks = jax.device_put({name: np.zeros(shape, bool) for name, shape in shapes})
         else:
-            masks = of_size(circuit.scores or {}, Graph.of(model_config), edges=count)
+            ranking = circuit.metadata.get(RANKING)
+            masks = of_size(circuit.scores or {}, graph, edges=count, ranking=ranking)
             masks = level_of(masks).edges(model_config, masks)
         found = Circuit(masks=masks, metadata={})
         return found, int(contents_of(found, model_config).edges.sum())

@@ -154,6 +154,11 @@ def check_sweep(points: int, config: Method) -> None:
         raise MgnpError(f"--sweep goes through values of --penalty, which {config.name} lacks")
     if settings.get("keep") or settings.get("max_kl"):
         raise MgnpError("--sweep goes through prices; leave out --keep and --max-kl")
+    if settings.get("nested"):
+        raise MgnpError(
+            "--sweep is a run for each price, and with --nested one run has them all: leave out "
+            "--sweep and take sizes from its circuit, such as circuit.at(keep=0.1)"
+        )
     if settings["penalty"] == 0:
         raise MgnpError("--sweep multiplies --penalty, which must be greater than 0, got 0")
 

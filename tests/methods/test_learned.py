@@ -16,6 +16,7 @@ import pytest
 import mgnp_jax as mg
 from mgnp_jax.masks.edges import READERS, edge_count, existing
 from mgnp_jax.masks.granularities import ATTENTION_HEADS, MLP_HIDDEN
+from mgnp_jax.masks.hard_concrete import THRESHOLD
 from mgnp_jax.masks.levels import level_of
 from mgnp_jax.methods.learned.config import Fixed, Learned
 from mgnp_jax.methods.learned.edge_pruning import LINEAR, SQUARED, EdgePruningConfig
@@ -177,6 +178,10 @@ def test_a_hybrid_keeps_what_is_worth_its_price(nodes: Path) -> None:
     dear = {**SHORT, "steps": 30, "learning_rate": 0.5, "warmup": 0.0}
     found = discover(HybridConfig(**dear, within=nodes, price=10.0))
     assert edge_count(found.masks) < 0.2 * between
+    some = discover(HybridConfig(**dear, within=nodes, price=0.05))
+    assert some.scores is not None
+    for name, mask in some.masks.items():
+        assert (np.asarray(some.scores[name])[np.asarray(mask)] > THRESHOLD).all()
     assert found.metadata["validation"]["kept"]["logits_edges"] < 1
     with pytest.raises(mg.MgnpError, match="price must be a number from 0 on, got -1"):
         HybridConfig(within=nodes, price=-1.0)

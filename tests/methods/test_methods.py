@@ -103,6 +103,8 @@ def test_a_flag_of_another_method_is_refused(capsys: pytest.CaptureFixture[str])
 def test_a_sweep_needs_a_price(capsys: pytest.CaptureFixture[str]) -> None:
     assert call_here("experiments.run", "--task", "ioi", "--method", "random", "--sweep", 3) == 2
     assert "--penalty, which random lacks" in capsys.readouterr().err
+    assert call_here("experiments.run", "--task", "ioi", "--nested", "--sweep", 3) == 2
+    assert "with --nested one run has them all" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("config", [RandomConfig, MagnitudeConfig])

@@ -16,11 +16,14 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.masks.edge_graph import edges_between
-from mgnp_jax.masks.edges import Graph, edge_count
+from mgnp_jax.masks.edges import Graph, edge_count, existing
+from mgnp_jax.masks.hard_concrete import THRESHOLD
 from mgnp_jax.masks.hierarchy import apply_hierarchy
+from mgnp_jax.masks.levels import level_of
 from mgnp_jax.masks.ranking import above, all_the_way, distinct
+from mgnp_jax.methods.node_pruning.compaction import closed, still_open
 from mgnp_jax.methods.node_pruning.controller import first_controller
-from mgnp_jax.methods.node_pruning.nested import draw_prices
+from mgnp_jax.methods.node_pruning.nested import PRICES, draw_prices, log_price_of
 from mgnp_jax.methods.node_pruning.objective import objective
 from mgnp_jax.methods.node_pruning.prices import Nesting
 from mgnp_jax.metrics.scores import kl_divergence
@@ -86,7 +89,7 @@ def test_what_a_prompt_loses_counts_over_its_price(tiny_model: mg.Model) -> None
     rest = (config, tiny_model.config, tiny_model.params, streams, jnp.int32(9))
     key = jax.random.key(1)
     loss, terms = objective(log_alpha, key, *rest, first_controller(config))
-    prices = draw_prices(jax.random.fold_in(key, 1), config.nesting, 6)
+    prices = draw_prices(jax.random.fold_in(key, PRICES), config.nesting, 6)
     masks = jax.tree.map(lambda leaf: (leaf > 0).astype(jnp.float32), log_alpha)
     rows = masked_logits(tiny_model.config, tiny_model.params, masks, streams)
     kl = kl_divergence(streams.base_logits, rows)
@@ -142,6 +145,9 @@ def _aligned(scores: mg.Masks, masks: mg.Masks) -> tuple[list[np.ndarray], list[
 def test_what_is_kept_is_the_circuit_of_the_price_asked_for() -> None:
     for price in (0.25, 1.0, 4.0):
         circuit = find(dataclasses.replace(CONFIG, penalty=price))
+        assert (
+            f"the circuit of price {price:g} by the ranking of step 16" in circuit.metadata["note"]
+        )
         expected = above(scores_of(circuit), math.log(price) + 1e-6)
         chex.assert_trees_all_equal(circuit.masks, expected)
 
@@ -153,18 +159,43 @@ def test_a_size_or_quality_asked_for_is_read_off() -> None:
     free = find()
     wanted = 0.5 * keep.metadata["validation"]["kl"]
     good = find(dataclasses.replace(CONFIG, max_kl=wanted))
-    assert good.metadata["validation"]["target"]["reached"] <= wanted
+    assert 0 < good.metadata["validation"]["target"]["reached"] <= wanted
+    lowest = good.metadata["validation"]["price"]
+    chex.assert_trees_all_equal(good.masks, above(scores_of(good), math.log(lowest) - 1e-5))
     # The same training, whatever is asked for.
     chex.assert_trees_all_equal(keep.log_alpha, free.log_alpha)
     chex.assert_trees_all_equal(good.log_alpha, free.log_alpha)
 
 
-def test_parts_of_a_batch_one_after_another_give_the_same() -> None:
-    one = dataclasses.replace(CONFIG, steps=1, gates="soft")
-    whole = find(one)
-    parts = find(dataclasses.replace(one, execution=mg.Execution(accumulate=2)))
-    assert whole.log_alpha is not None
-    chex.assert_trees_all_close(whole.log_alpha, parts.log_alpha, atol=1e-5)
+def test_what_is_left_out_is_what_no_price_of_the_range_would_keep() -> None:
+    nesting = Nesting(least=0.25, most=4.0, slope=2.0)
+    own = {name: np.array(leaf) for name, leaf in mg.full_masks(tiny.GPT2, 9.0).items()}
+    # Closed at a price of 1 but open at the lowest one; and closed at that, too.
+    lowest = THRESHOLD - nesting.widest_shift
+    own["mlp_hidden"][0, :2] = THRESHOLD - 2.0, lowest - 8.0
+    log_alpha = jax.device_put(own)
+    left = still_open(log_alpha, 0.5, 0.02, nesting.widest_shift)
+    assert left["mlp_hidden"][0].tolist()[:2] == [True, False]
+    assert not still_open(log_alpha, 0.5, 0.02)["mlp_hidden"][0, 0]
+    own["mlp_hidden"][0, 1] = 9.0
+    held = closed(jax.device_put(own), left, nesting.widest_shift)
+    scores = log_price_of(dataclasses.replace(CONFIG, nesting=nesting), held)
+    assert scores["mlp_hidden"][0, 1] < math.log(nesting.least) < scores["mlp_hidden"][0, 2]
+
+
+def test_parts_of_a_batch_pay_what_the_whole_does() -> None:
+    model = tiny.model("gpt2")
+    one = dataclasses.replace(CONFIG, steps=1, gates="soft", adam_eps=1e3)
+    start = mg.full_masks(model.config, one.initial_log_alpha)
+    # With so large an eps Adam's step is the gradient itself.
+    whole, parts = (
+        tiny.log_alpha(find(dataclasses.replace(one, execution=mg.Execution(**each))))
+        for each in ({}, {"accumulate": 2})
+    )
+    for name, leaf in whole.items():
+        moved, other = leaf - start[name], parts[name] - start[name]
+        assert float(jnp.abs(moved).max()) > 0
+        np.testing.assert_allclose(other, moved, rtol=1e-2, atol=1e-6)
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_ranking(tmp_path: Path) -> None:
@@ -191,7 +222,10 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_ranking(tmp_path: Path) -> N
     [
         ({"draws": "batch"}, "draws must be prompt with nested, got batch"),
         ({"train_embedding": True}, "train_embedding does not go with nested"),
-        ({"penalty": 0.0}, "penalty must be greater than 0 with nested, got 0"),
+        (
+            {"penalty": 0.1},
+            "penalty must lie within the prices of a nested run, 0.125 to 8 .* got 0.1",
+        ),
     ],
 )
 def test_what_does_not_go_with_a_price_a_prompt_is_refused(
@@ -199,6 +233,35 @@ def test_what_does_not_go_with_a_price_a_prompt_is_refused(
 ) -> None:
     with pytest.raises(mg.MgnpError, match=message):
         dataclasses.replace(CONFIG, **change)
+
+
+def test_strangers_rankings_are_refused_or_made_circuits() -> None:
+    circuit = find()
+    free = dict.fromkeys(circuit.metadata["ranking"]["parameters"], 0)
+    for parameters in (None, {}, free, free | {"query": 10**30}, free | {"query": True}):
+        metadata = {**circuit.metadata, "ranking": {"parameters": parameters}}
+        with pytest.raises(mg.MgnpError, match="ranking must have parameters, with a number"):
+            dataclasses.replace(circuit, metadata=metadata).at(keep=0.5)
+    rng = np.random.default_rng(0)
+    any_numbers = {
+        name: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32)
+        for name, leaf in circuit.masks.items()
+    }
+    found = dataclasses.replace(circuit, scores=any_numbers).at(heads=3).masks
+    chex.assert_trees_all_equal(apply_hierarchy(found), found)
+
+
+def test_a_submission_has_the_edges_of_its_sizes(tmp_path: Path) -> None:
+    circuit, model = find(), tiny.model("gpt2")
+    mg.export_mib_submission(circuit, model.config, tmp_path / "sent")
+    for file in (tmp_path / "sent").rglob("50-percent.json"):
+        found = mg.import_mib(file, model.config)
+        total = edge_count(existing(model.config))
+        part = circuit.at(edges=total // 2).masks
+        kept = edge_count(edges_between(Graph.of(model.config), part))
+        assert edge_count(level_of(found.masks).edges(model.config, found.masks)) == kept
+        return
+    raise AssertionError("no such file")
 
 
 @pytest.mark.parametrize("nesting", [{"least": 0.0}, {"least": 9.0}, {"slope": 0.0}])

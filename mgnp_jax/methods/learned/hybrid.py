@@ -23,7 +23,7 @@ from mgnp_jax.methods.learned.edge_gates import (
     mean_over,
     ranked_edges,
 )
-from mgnp_jax.methods.sizing import Sizing
+from mgnp_jax.methods.sizing import Sizing, check_scores
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks, MgnpError
 
@@ -94,11 +94,15 @@ class HybridConfig(OfEdges):
         return size
 
     def chosen(self, size: Sizing, scores: Masks) -> Masks:
-        """As many edges as are open, and no more than the size, see `Learned.chosen`."""
+        """What is open and leads somewhere, no more than the size, see `Learned.chosen`."""
         if self.like is not None:
             return super().chosen(size, scores)
-        open_ones = edge_count({name: np.asarray(s) > THRESHOLD for name, s in scores.items()})
-        return of_size(scores, None, edges=max(min(open_ones, size.edges), 1))
+        check_scores(scores)
+        ranked = {name: np.asarray(leaf) for name, leaf in scores.items()}
+        left = {name: np.where(leaf > THRESHOLD, leaf, -np.inf) for name, leaf in ranked.items()}
+        masks = of_size(jax.device_put(left), None, edges=max(size.edges, 1))
+        # Where no open edge leads anywhere, the first of all that do.
+        return masks if edge_count(masks) else of_size(scores, None, edges=1)
 
     def may_be_kept(self, model_config: ModelConfig) -> Masks:
         """The edges between the circuit's nodes, see `OfEdges.may_be_kept`."""

@@ -87,9 +87,10 @@ class Settings:
     nested: bool = False
     """One run for every size: each prompt of a step has a price of its own, and what is learned is
     up to which price each node is worth keeping. `penalty` is then the price whose circuit is
-    kept; `keep` and `max_kl` are read off the ranking instead, exactly."""
+    kept; `keep` is read off the ranking instead, exactly, and `max_kl` within 10 %. The last
+    ranking counts, whatever `choose` says, and no score but the full model's is aimed at."""
     nesting: Nesting = Nesting()
-    """Which prices."""
+    """Which prices. Circuits of sizes that none of them leads to are guesses."""
     target: TargetConfig = TargetConfig()
     """How they are met."""
     penalties: Penalties = Penalties()
@@ -132,6 +133,9 @@ class Settings:
             *("penalty", "keep", "max_kl", "target", "score_gain", "score_clip"),
             *("mean_score_weight", "log_every", "validate_every", "validation_prompts"),
         )
+        if self.nested:
+            # The range of prices must go with it.
+            host = tuple(name for name in host if name != "penalty")
         default = type(self)()
         changes = {name: getattr(default, name) for name in host}
         return dataclasses.replace(self, execution=that_count_alone(self.execution), **changes)
@@ -221,9 +225,11 @@ def _check_together(config: Settings) -> None:
         raise MgnpError(
             "draws must be prompt with nested, got batch: each prompt has a price of its own"
         )
-    if config.nested and config.penalty == 0:
+    least, most = config.nesting.least, config.nesting.most
+    if config.nested and not least <= config.penalty <= most:
         raise MgnpError(
-            "penalty must be greater than 0 with nested, got 0: the circuit of that price is kept"
+            f"penalty must lie within the prices of a nested run, {least:g} to {most:g} "
+            f"(nesting.least, nesting.most), got {config.penalty:g}: its circuit is kept"
         )
     if config.nested and config.train_embedding:
         raise MgnpError("train_embedding does not go with nested: the embedding has no price")

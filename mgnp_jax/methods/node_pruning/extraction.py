@@ -10,7 +10,7 @@ from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.granularities import gate_count
 from mgnp_jax.masks.ranking import RANKING, together
 from mgnp_jax.methods.node_pruning import compaction as closing
-from mgnp_jax.methods.node_pruning.nested import log_price_of
+from mgnp_jax.methods.node_pruning.nested import log_price_of, price_of
 from mgnp_jax.methods.node_pruning.numbers import check_measured
 from mgnp_jax.methods.node_pruning.state import Best, LoopState
 from mgnp_jax.methods.node_pruning.target import target_of
@@ -37,8 +37,8 @@ def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
     def measure(masks: Masks) -> Record:
         return measured(work.validation, masks, work.at_once)
 
+    scores = log_price_of(work.config, log_alpha)
     if work.config.nested:
-        scores = log_price_of(work.config, log_alpha)
         share = functools.partial(prunable_share, work.model.config)
         masks, metrics = target.read_off(scores, share, measure)
     else:
@@ -48,7 +48,10 @@ def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
             lambda new, old: closing.hold(new, old, state.left),
             measure,
         )
-    record = validated(work.config, state.done, masks, metrics, state.controller)
+    controller = state.controller
+    if work.config.nested:
+        controller = controller.replace(price=price_of(scores, masks))  # type: ignore[attr-defined]
+    record = validated(work.config, state.done, masks, metrics, controller)
     on_record({"step": state.done, "validation": record})
     check_measured(record)
     best = Best(log_alpha=log_alpha, masks=masks, record=record)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mgnp_jax.masks.circuit import binarise
 from mgnp_jax.masks.hard_concrete import THRESHOLD
@@ -19,6 +20,9 @@ from mgnp_jax.masks.ranking import all_the_way
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.prices import Nesting
 from mgnp_jax.types import Masks
+
+PRICES = 1 << 20
+"""Folded into a step's key; no number that gates' keys are split into."""
 
 
 class Prices(NamedTuple):
@@ -74,3 +78,14 @@ def log_price_of(config: Settings, log_alpha: Masks) -> dict[str, Any]:
     host = jax.device_get(log_alpha)
     own = {name: (leaf - THRESHOLD) / config.nesting.slope for name, leaf in host.items()}
     return all_the_way(own)
+
+
+def price_of(scores: Masks, masks: Masks) -> jax.Array:
+    """The highest price that a circuit is kept at, [] float32.
+
+    Args:
+      scores: the ranking it is of, by `log_price_of`.
+      masks: bool arrays by granularity.
+    """
+    kept = [np.asarray(scores[name])[np.asarray(mask)] for name, mask in masks.items()]
+    return jnp.exp(jnp.float32(min((part.min() for part in kept if part.size), default=np.inf)))

@@ -14,7 +14,7 @@ from mgnp_jax.methods.node_pruning import losses, schedule
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.controller import Controller
 from mgnp_jax.methods.node_pruning.gates import expected_open, sample_masks
-from mgnp_jax.methods.node_pruning.nested import draw_prices
+from mgnp_jax.methods.node_pruning.nested import PRICES, draw_prices
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns, masked_logits
 from mgnp_jax.passes.compaction import Compaction
@@ -54,7 +54,7 @@ def objective(
     keys = [key] if compaction is None else jax.random.split(key, len(parts))
     shift = weight = None
     if config.nested:
-        shift, weight = draw_prices(jax.random.fold_in(key, len(parts)), config.nesting, count)
+        shift, weight = draw_prices(jax.random.fold_in(key, PRICES), config.nesting, count)
     masks = [sample_masks(k, part, config, noise, count, shift) for k, part in zip(keys, parts)]
     size = losses.score_size(runs)
 

@@ -52,13 +52,13 @@ class Nesting:
 
     def __post_init__(self) -> None:
         """Refuses prices that are none."""
-        if not 0 < self.least < self.most < math.inf:
+        if not 1e-6 <= self.least < self.most <= 1e6:
             raise MgnpError(
-                "nesting.least must be greater than 0 and less than nesting.most, got "
-                f"{self.least} and {self.most}"
+                "nesting.least and nesting.most must lie between 1e-6 and 1e6, the first below the "
+                f"second, got {self.least} and {self.most}"
             )
-        if not 0 < self.slope < math.inf:
-            raise MgnpError(f"nesting.slope must be a number greater than 0, got {self.slope}")
+        if not 1e-3 <= self.slope <= 1e3:
+            raise MgnpError(f"nesting.slope must lie between 1e-3 and 1e3, got {self.slope}")
 
     @property
     def widest_shift(self) -> float:

@@ -86,6 +86,8 @@ def why_this_one(config: Settings, record: Record) -> str:
       record: the circuit's validation.
     """
     this = f"Keeping the circuit of step {record['step']}"
+    if config.nested:
+        return _nested(config, record)
     if "target" in record:
         return _what_was_reached(record["target"])
     if config.keep or config.max_kl:
@@ -95,6 +97,16 @@ def why_this_one(config: Settings, record: Record) -> str:
     return (
         f"{this}: of the circuits that were validated it has the least loss plus price, with its "
         "mean score's distance from the model's"
+    )
+
+
+def _nested(config: Settings, record: Record) -> str:
+    others = "circuit.at(keep=…), at(heads=…) or at(edges=…) is that of any other size"
+    if "target" in record:
+        return f"{_what_was_reached(record['target'])}; {others}"
+    return (
+        f"Keeping the circuit of price {config.penalty:g} by the ranking of step {record['step']}; "
+        f"{others}"
     )
 
 
