@@ -104,8 +104,8 @@ def notes_on(results: Sequence[Result], reference: str) -> list[str]:
         )
     if any(result["level"] == NODE.name and result["ranks"] for result in results):
         found.append(
-            "A node without a score of its own has that of what contains it, or the highest in it: "
-            "so MLP neurons of node-patching, and whatever mattr does not rank."
+            "A node without a score of its own has that of what contains it, or the highest in it, "
+            "as MLP neurons where whole MLPs were removed."
         )
     if within := [result["method"] for result in results if _within(result)]:
         found.append(
