@@ -32,6 +32,9 @@ from mgnp_jax.masks.granularities import (
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks
 
+TOLD_BY_EDGES = (ATTENTION_BLOCKS, MLP_BLOCKS, ATTENTION_HEADS)
+"""Granularities whose nodes edges tell apart: neurons go with their head or MLP."""
+
 
 def _of_group(per_group: np.ndarray, heads: int) -> np.ndarray:
     """[L, KV] → [L, H]: of each query head's group."""

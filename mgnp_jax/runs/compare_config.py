@@ -6,14 +6,13 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from mgnp_jax.methods import DEFAULT, METHODS
-from mgnp_jax.methods.protocol import CIRCUITS
 from mgnp_jax.runs.config import RunConfig, check_counts, method_named
-from mgnp_jax.runs.method_settings import configured, settings_of
+from mgnp_jax.runs.method_settings import configured, other_circuit, settings_of
 from mgnp_jax.tasks import check_source
 from mgnp_jax.types import MgnpError
 
@@ -73,7 +72,7 @@ class CompareConfig:
         # Before anything is run: whether there is such a task, and what was set can be.
         runs = [self.run_of(name, self.first_seed, Path()) for name in self.names]
         _check_reference(runs[0])
-        _check_ablations(runs)
+        check_ablations(runs)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -106,9 +105,7 @@ class CompareConfig:
           like: of the reference's, for a method that can be asked for as many nodes or edges, or
             that works within another circuit.
         """
-        fields = {field.name for field in dataclasses.fields(METHODS[method])}  # type: ignore[arg-type]
-        asked = next((name for name in CIRCUITS if name in fields), None)
-        fixed = {} if like is None or asked is None else {asked: like}
+        settings = settings_of(self.settings).get(method, {})
         return RunConfig(
             task=self.task,
             data=self.data,
@@ -118,7 +115,7 @@ class CompareConfig:
             seed=seed,
             out=out,
             test_prompts=self.test_prompts,
-            config=configured(method, settings_of(self.settings).get(method, {}), **fixed),
+            config=configured(method, settings, **other_circuit(method, like)),
         )
 
     def runs_of(self, seed: int, out: Path) -> list[RunConfig]:
@@ -163,8 +160,15 @@ def _check_reference(run: RunConfig) -> None:
         )
 
 
-def _check_ablations(runs: Sequence[RunConfig]) -> None:
-    """Refuses methods whose pruned nodes are given different things: figures of another task."""
+def check_ablations(runs: Sequence[Any]) -> None:
+    """Refuses methods whose pruned nodes are given different things: figures of another task.
+
+    Args:
+      runs: each with a `method` and its `config`.
+
+    Raises:
+      MgnpError: naming them.
+    """
     # A method that cannot be told has the corrupted run's values.
     given = {run.method: getattr(run.config, "ablation", "interchange") for run in runs}
     first, *others = given.items()

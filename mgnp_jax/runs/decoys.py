@@ -23,13 +23,13 @@ from mgnp_jax.masks.granularities import (
 )
 from mgnp_jax.masks.hierarchy import downwards
 from mgnp_jax.masks.levels import EDGE, level_of
-from mgnp_jax.methods import DEFAULT
 from mgnp_jax.methods.discover import discover
+from mgnp_jax.methods.protocol import CIRCUITS
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model, load_model
+from mgnp_jax.report.decoys import decoys_table
 from mgnp_jax.report.progress import TrainingProgress
-from mgnp_jax.report.tables import LABELS, Table
-from mgnp_jax.runs.config import check_counts, checked_method, named_after
+from mgnp_jax.runs.decoy_config import DecoyConfig
 from mgnp_jax.runs.decoy_model import Widened, with_decoys
 from mgnp_jax.runs.folder import at_work
 from mgnp_jax.runs.measuring import evaluate_with_bar
@@ -39,46 +39,8 @@ from mgnp_jax.tasks import load_task
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import Masks, MgnpError, plain_json
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DecoyConfig:
-    """Finds a circuit with and without decoys and compares the two."""
-
-    task: str = "ioi"
-    """Built-in task."""
-    decoy_heads: int = 4
-    """Decoy heads in each layer of gpt2-mini."""
-    decoy_hidden: int = 256
-    """Decoy MLP neurons in each layer."""
-    decoy_layers: int = 2
-    """Decoy layers: after the first layers, one each."""
-    decoy_weight: float = 0.1
-    """Size of a decoy's output weights over that of the other nodes'."""
-    prefix: str | None = None
-    """As for experiments.run."""
-    seed: int = 0
-    """Of prompts, method and decoys."""
-    test_prompts: int | None = 2000
-    """Measure on the first so many test prompts only."""
-    out: Path | None = None
-    """Folder for the two circuits and decoys.json, by default one under runs/; a circuit that is
-    there is not searched again, and a search that was stopped is gone on with."""
-    json: Path | None = None
-    """Where to write the figures, too."""
-    method: str = ""
-    """How circuits are found, by name; decides which further flags there are."""
-    config: Any = DEFAULT()
-    """The method's own."""
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be meant."""
-        check_counts(self.seed, self.test_prompts)
-        if min(self.decoy_heads, self.decoy_hidden, self.decoy_layers, self.decoy_weight) < 0:
-            raise MgnpError(
-                "--decoy-heads, --decoy-hidden, --decoy-layers and --decoy-weight must not be "
-                "negative"
-            )
-        object.__setattr__(self, "method", checked_method(self.method, self.config))
+PARTS = ("without", "with")
+"""Folders of the two circuits."""
 
 
 def nested(ranking: Masks) -> dict[str, np.ndarray]:
@@ -113,10 +75,8 @@ def decoys(config: DecoyConfig, console: Console) -> dict[str, Any]:
     Returns:
       The figures, as in the JSON file.
     """
-    name = f"decoys-{config.task}{named_after(config.method)}-seed{config.seed}"
-    out = config.out or Path("runs") / name
-    with at_work(out) as stop:
-        return _decoys(config, out, stop, console)
+    with at_work(config.folder) as stop:
+        return _decoys(config, config.folder, stop, console)
 
 
 def _decoys(config: DecoyConfig, out: Path, stop: Stop, console: Console) -> dict[str, Any]:
@@ -133,10 +93,13 @@ def _decoys(config: DecoyConfig, out: Path, stop: Stop, console: Console) -> dic
         written=config.decoy_weight,
         seed=config.seed,
     )
+    # First, so that a folder that does not serve is refused before anything is computed.
+    methods = {part: _of_part(config.config, part) for part in PARTS}
     found = []
-    for part, each in (("without", model), ("with", wide.model)):
-        console.print(f"Finding the circuit of {config.task} in {each.name}")
-        circuit = _find(config, each, data, out / part, stop, console)
+    for (part, method), each in zip(methods.items(), (model, wide.model)):
+        told = f"Finding the circuit of {config.task} in {each.name} by {method.name}"
+        console.print(told, highlight=False)
+        circuit = _find(config.seed, method, each, data, out / part, stop, console)
         found.append((circuit, evaluate_with_bar(each, circuit, test, console)))
     (plain, alone), (circuit, beside) = found
     result: dict[str, Any] = {
@@ -144,29 +107,66 @@ def _decoys(config: DecoyConfig, out: Path, stop: Stop, console: Console) -> dic
         "method": config.config.name,
         "settings": plain_json(dataclasses.asdict(config)),
         "seed": config.seed,
-        "kl": {"without": alone["kl"], "with": beside["kl"]},
+        "level": level_of(circuit.masks).name,
+        "ranks": _ranking(circuit) is not None,
+        "seconds": dict(zip(PARTS, (c.metadata["training"]["seconds"] for c, _ in found))),
+        "kl": dict(zip(PARTS, (alone["kl"], beside["kl"]))),
         "granularities": compared(model.config, plain, wide, circuit),
     }
-    console.print(_table(result).rich())
-    text = json.dumps(plain_json(result), indent=2, allow_nan=False)
-    for file in (out / "decoys.json", *filter(None, (config.json,))):
-        write_whole(file, text + "\n")
+    console.print(decoys_table(result).rich())
+    write_figures(config, result)
     console.print(f"Saved to {out} (decoys.json)", highlight=False, markup=False)
     return result
 
 
+def write_figures(config: DecoyConfig, result: Any) -> None:
+    """Writes decoys.json, and the file that was asked for.
+
+    Args:
+      config: says where.
+      result: the figures.
+    """
+    text = json.dumps(plain_json(result), indent=2, allow_nan=False)
+    for file in (config.folder / "decoys.json", *filter(None, (config.json,))):
+        write_whole(file, text + "\n")
+
+
+def _of_part(method: Any, part: str) -> Any:
+    """The method, its other circuits those of another comparison's same model."""
+    folders = {name: getattr(method, name, None) for name in CIRCUITS}
+    own = {name: Path(folder) / part for name, folder in folders.items() if folder is not None}
+    for name, folder in own.items():
+        if not folder.is_dir():
+            raise MgnpError(
+                f"--{name} must be the folder of a comparison with decoys, which holds a circuit "
+                f"of the model {part} decoys, and there is no {folder}; make one by python -m "
+                "experiments.decoys with the same task, seed and decoys"
+            )
+    return dataclasses.replace(method, **own) if own else method
+
+
 def _find(
-    config: DecoyConfig, model: Model, data: TaskData, folder: Path, stop: Stop, console: Console
+    seed: int,
+    method: Any,
+    model: Model,
+    data: TaskData,
+    folder: Path,
+    stop: Stop,
+    console: Console,
 ) -> Circuit:
     """Searches with a bar, or goes on."""
     with (
-        TrainingProgress(getattr(config.config, "steps", None), console) as progress,
+        TrainingProgress(getattr(method, "steps", None), console) as progress,
         contextlib.closing(
             States(folder, stop=stop, say=lambda text: progress({"text": text}))
         ) as states,
     ):
-        key = jax.random.key(config.seed)
-        return discover(key, model, data, config.config, on_record=progress, saves=states)
+        key = jax.random.key(seed)
+        return discover(key, model, data, method, on_record=progress, saves=states)
+
+
+def _ranking(circuit: Circuit) -> Masks | None:
+    return circuit.log_alpha or circuit.scores
 
 
 def compared(
@@ -188,7 +188,7 @@ def compared(
     own = {ATTENTION_HEADS: c.heads, ATTENTION_NEURONS: c.heads, MLP_HIDDEN: c.mlp_width}
     level = level_of(circuit.masks)
     kept, alone = level.nodes(wide.model.config, circuit.masks), level.nodes(c, plain.masks)
-    ranking = circuit.log_alpha or circuit.scores
+    ranking = _ranking(circuit)
     ranks: dict[str, Any] = {}
     if ranking is not None:
         of_edges = level is EDGE
@@ -210,25 +210,3 @@ def compared(
             "auc": area,
         }
     return found
-
-
-def _table(result: dict[str, Any]) -> Table:
-    rows = [
-        (
-            LABELS[name],
-            f"{row['decoys_kept']:,} of {row['decoys']:,}",
-            f"{row['real_kept']:,}",
-            f"{row['kept_without']:,}",
-            "–" if row["auc"] is None else f"{row['auc']:.4f}",
-        )
-        for name, row in result["granularities"].items()
-    ]
-    kl = result["kl"]
-    return Table(
-        title=(
-            f"{result['task']}, {result['method']}, seed {result['seed']}: KL {kl['with']:z.4f}, "
-            f"without {kl['without']:z.4f}"
-        ),
-        columns=("Granularity", "Decoys kept", "Others kept", "Kept without decoys", "AUC"),
-        rows=tuple(rows),
-    )

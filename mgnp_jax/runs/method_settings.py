@@ -7,18 +7,19 @@ import dataclasses
 import io
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import tyro
 
 from mgnp_jax.methods import METHODS
-from mgnp_jax.methods.protocol import Method
+from mgnp_jax.methods.protocol import CIRCUITS, Method
 from mgnp_jax.runs.config import method_named
 from mgnp_jax.types import MgnpError
 
 HOW = "--set wants METHOD.FIELD=VALUE"
 
-Path = tuple[str, ...]
+Names = tuple[str, ...]
 """Names of fields, from a config to one that is in it."""
 
 
@@ -52,12 +53,12 @@ def settings_of(texts: Sequence[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def _fields(kind: type[Any]) -> dict[str, tuple[Path, Any]]:
+def _fields(kind: type[Any]) -> dict[str, tuple[Names, Any]]:
     """Where the fields of a config are and of what type, by the names that flags have."""
     return dict(_walk(kind, (), ()))
 
 
-def _walk(kind: type[Any], path: Path, named: Path) -> Iterator[tuple[str, tuple[Path, Any]]]:
+def _walk(kind: type[Any], path: Names, named: Names) -> Iterator[tuple[str, tuple[Names, Any]]]:
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
         own, *extras = typing.get_args(hints[field.name]) or (hints[field.name],)
@@ -86,11 +87,26 @@ def configured(method: str, settings: Mapping[str, str], **fixed: Any) -> Method
     """
     kind: Any = method_named(method)
     fields = _fields(kind)
-    values: dict[Path, Any] = {(name,): value for name, value in fixed.items()}
+    values: dict[Names, Any] = {(name,): value for name, value in fixed.items()}
     for name, text in settings.items():
         path, hint = fields[name]
         values[path] = _value(f"{method}.{name}", hint, text)
     return _replaced(kind(), values)
+
+
+def other_circuit(method: str, folder: Path | None) -> dict[str, Path]:
+    """The setting by which a method is given another circuit, for `configured`.
+
+    Args:
+      method: its name.
+      folder: of the circuit; None for none.
+
+    Returns:
+      Nothing for a method that takes none.
+    """
+    fields = {field.name for field in dataclasses.fields(METHODS[method])}  # type: ignore[arg-type]
+    asked = [name for name in CIRCUITS if name in fields][:1]
+    return {} if folder is None else dict.fromkeys(asked, folder)
 
 
 def _value(where: str, hint: Any, text: str) -> Any:
@@ -109,10 +125,10 @@ def _value(where: str, hint: Any, text: str) -> Any:
         raise MgnpError(f"--set {where} wants {wanted}, got {text!r}") from None
 
 
-def _replaced(config: Any, values: Mapping[Path, Any]) -> Any:
+def _replaced(config: Any, values: Mapping[Names, Any]) -> Any:
     """The config with values at paths, all at once, so that each is checked beside the others."""
     now = {path[0]: value for path, value in values.items() if len(path) == 1}
-    deeper: dict[str, dict[Path, Any]] = {}
+    deeper: dict[str, dict[Names, Any]] = {}
     for path, value in values.items():
         if len(path) > 1:
             deeper.setdefault(path[0], {})[path[1:]] = value

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
+from mgnp_jax.methods.learned.config import Learned
 from mgnp_jax.passes.sharding import batch_sharding
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,7 @@ def started(devices: int, script: str, *arguments: object) -> subprocess.Popen[s
 
 def results(process: subprocess.Popen[str]) -> list[Any]:
     """What it printed, a line each, once it has ended."""
-    out, errors = process.communicate(timeout=300)
+    out, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     # Gloo says there who is connected.
     return [json.loads(line) for line in out.splitlines() if not line.startswith("[Gloo]")]
@@ -81,6 +82,75 @@ def test_log_alpha_after_twenty_steps_is_that_of_one_device(
     alone, shared = found[family]
     for name, expected in alone.items():
         np.testing.assert_allclose(shared[name], expected, atol=1e-5, err_msg=name)
+
+
+LEARNED = """
+import dataclasses, json, sys
+from pathlib import Path
+import jax
+import mgnp_jax as mg
+from mgnp_jax.passes.sharding import BatchSharding
+from tests import tiny
+
+assert jax.device_count() == 2
+rows, used = BatchSharding.rows, []
+
+def watched(self, *arguments):
+    batch = rows(self, *arguments)
+    used.append(len(jax.device_put(batch.base_logits).sharding.device_set))
+    return batch
+
+BatchSharding.rows = watched
+circuit = Path(sys.argv[1]) / "circuit"
+for name, family, more, execution in (
+    ("edge-pruning", "llama", {}, mg.Execution(devices=2, cache="batch", accumulate=2)),
+    ("ugs", "gpt2", {"draws": 2, "at_once": 1}, mg.Execution(devices=2)),
+    ("mattr", "llama", {"keep": 0.5}, mg.Execution(devices=2)),
+    ("mattr-edges", "gpt2", {}, mg.Execution(devices=2)),
+    ("hybrid", "gpt2", {"within": circuit}, mg.Execution(devices=2)),
+):
+    if name not in sys.argv[2:]:
+        continue
+    model = tiny.model(family)
+    data = tiny.data(model.config)
+    if "within" in more:
+        mg.discover(jax.random.key(1), model, data, mg.METHODS["magnitude"](keep=0.5)).save(circuit)
+    # Adam makes long steps of slopes that are hardly more than rounding, unless told not to.
+    config = mg.METHODS[name](
+        steps=4, batch_size=8, validate_every=4, log_every=4, adam_eps=1e-3, **more
+    )
+    found = []
+    for each in (mg.Execution(), execution):
+        used.clear()
+        config = dataclasses.replace(config, execution=each)
+        scores = mg.discover(jax.random.key(0), model, data, config).scores
+        scores = {kind: leaf.ravel().tolist() for kind, leaf in scores.items()}
+        found.append({"devices": min(used), "scores": scores})
+    print(json.dumps([name, *found]))
+"""
+
+
+BY_PROCESS = (("ugs",), ("edge-pruning", "mattr"), ("mattr-edges", "hybrid"))
+"""The learned methods, by the process that they are tested in."""
+
+
+def test_every_learned_method_is_tested_on_two_devices() -> None:
+    learned = {name for name, kind in mg.METHODS.items() if issubclass(kind, Learned)}
+    assert {name for names in BY_PROCESS for name in names} == learned
+
+
+@pytest.mark.parametrize("names", BY_PROCESS, ids=lambda names: names[0])
+def test_learned_rankings_are_those_of_one_device(names: tuple[str, ...], tmp_path: Path) -> None:
+    found = {name: each for name, *each in results(started(2, LEARNED, tmp_path, *names))}
+    assert set(found) == set(names)
+    for name, (alone, shared) in found.items():
+        assert (alone["devices"], shared["devices"]) == (1, 2), name
+        moved = np.concatenate([*alone["scores"].values()])
+        assert np.ptp(moved[np.isfinite(moved)]) > 0.01, name
+        for kind, expected in alone["scores"].items():
+            np.testing.assert_allclose(
+                shared["scores"][kind], expected, atol=1e-5, err_msg=f"{name}: {kind}"
+            )
 
 
 TOGETHER = """

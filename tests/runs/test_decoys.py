@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import pickle
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,10 +15,23 @@ import pytest
 from rich.console import Console
 
 import mgnp_jax as mg
+from experiments.command import with_method
+from mgnp_jax.masks.levels import level_of
 from mgnp_jax.passes.cached_runs import plain_runs
+from mgnp_jax.runs import decoy_methods as module
+from mgnp_jax.runs.decoy_config import DecoyConfig
+from mgnp_jax.runs.decoy_methods import decoys_by_method
 from mgnp_jax.runs.decoy_model import with_decoys
-from mgnp_jax.runs.decoys import DecoyConfig, auc, compared, decoys
+from mgnp_jax.runs.decoys import auc, compared, decoys
 from tests import tiny
+from tests.experiments.test_commands import call_here
+
+FEW: dict[str, Any] = {"decoy_heads": 1, "decoy_hidden": 8, "decoy_layers": 1, "test_prompts": 8}
+SHORT = (
+    *("node-pruning.steps=2", "node-pruning.batch-size=4", "node-pruning.validation-prompts=8"),
+    *("hybrid.steps=2", "hybrid.batch-size=4", "hybrid.validation-prompts=8"),
+    *("acdc.prompts=2", "acdc.most-tests=2"),
+)
 
 
 def test_decoys_differ_between_the_streams_and_change_no_logit(
@@ -62,10 +77,7 @@ def test_auc_counts_pairs() -> None:
 
 def test_the_comparison_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = DecoyConfig(
-        decoy_heads=1,
-        decoy_hidden=8,
-        decoy_layers=1,
-        test_prompts=8,
+        **FEW,
         out=tmp_path / "out",
         json=tmp_path / "decoys.json",
         config=mg.DiscoverConfig(steps=2, batch_size=4, validation_prompts=8),
@@ -112,3 +124,111 @@ def test_edges_tell_heads_from_decoys(mini: mg.Model) -> None:
     # What a decoy writes reaches no logit, so its edges have no effect.
     assert found["attention_heads"]["auc"] > 0.99 and found["attention_heads"]["decoys_kept"] == 0
     assert found["mlp_hidden"]["auc"] is None
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[DecoyConfig, dict[str, Any], str]:
+    config = DecoyConfig(
+        **FEW,
+        methods="magnitude,random,acdc,hybrid",
+        settings=SHORT,
+        out=tmp_path_factory.mktemp("decoys") / "several",
+    )
+    printed, quiet = io.StringIO(), Console(quiet=True)
+    with pytest.MonkeyPatch.context() as patch:
+        # In place of a process for each: what they compile is shared.
+        patch.setattr(module, "apart", lambda work, own, stop: work(own, quiet))
+        return (
+            config,
+            decoys_by_method(config, Console(file=printed, width=250)),
+            printed.getvalue(),
+        )
+
+
+def test_several_methods_are_in_one_table(
+    several: tuple[DecoyConfig, dict[str, Any], str],
+) -> None:
+    config, found, printed = several
+    results = {result["method"]: result for result in found["methods"]}
+    assert [*results] == ["node-pruning", "magnitude", "random", "acdc", "hybrid"]
+    assert json.loads((config.folder / "decoys.json").read_text()) == found
+    for name, result in results.items():
+        assert json.loads((config.folder / name / "decoys.json").read_text()) == result
+        # What ranks nothing has no figure, and is there nevertheless.
+        areas = {kind: row["auc"] is not None for kind, row in result["granularities"].items()}
+        assert areas["attention_heads"] == result["ranks"] == (name not in ("random", "acdc"))
+        assert areas["mlp_hidden"] == (name in ("node-pruning", "magnitude"))
+        assert result["level"] == ("edge" if name in ("acdc", "hybrid") else "node")
+        assert min(result["seconds"].values()) > 0
+    page = (config.folder / "decoys.md").read_text().replace("\\", "")
+    for text in (printed, page):
+        assert "what ranks nothing (random, acdc)" in text
+        assert "† hybrid: within the circuit of another search" in text
+    area = results["magnitude"]["granularities"]["mlp_hidden"]["auc"]
+    (row,) = [line for line in page.splitlines() if line.startswith("| magnitude | nodes")]
+    assert f"{area:.4f}" in row
+    assert "| acdc | – | – |" in page
+
+
+def test_each_method_is_as_large_as_the_first_in_either_model(
+    several: tuple[DecoyConfig, dict[str, Any], str], mini: mg.Model
+) -> None:
+    config, _, _ = several
+    wide = with_decoys(mini, heads=1, hidden=8, layers=1, written=0.1, seed=0).model
+    for part, model in (("without", mini), ("with", wide)):
+        ours = mg.load_circuit(config.folder / "node-pruning" / part).masks
+        for name in ("magnitude", "random"):
+            found = mg.load_circuit(config.folder / name / part).masks
+            assert {n: int(m.sum()) for n, m in ours.items()} == {
+                n: int(m.sum()) for n, m in found.items()
+            }
+        between = level_of(ours).edges(model.config, ours)
+        hybrid = mg.load_circuit(config.folder / "hybrid" / part).masks
+        assert not any((np.asarray(m) & ~np.asarray(between[n])).any() for n, m in hybrid.items())
+
+
+def test_one_of_several_methods_can_be_sent_to_a_process() -> None:
+    # The command's own class, whose flags depend on the method, cannot.
+    asked = with_method(DecoyConfig, ())(methods="all", settings=SHORT, **FEW)
+    assert asked.names == tuple(mg.METHODS)
+    for name in asked.names:
+        own = asked.of(name, Path("out") / name)
+        assert pickle.loads(pickle.dumps(own)) == own
+        assert (own.method, own.decoy_hidden, own.methods) == (name, 8, None)
+    assert asked.of("acdc", Path("out")).config.most_tests == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"methods": "eap,nonsense"}, "unknown method 'nonsense': wanted one of node-pruning"),
+        ({"methods": "eap", "settings": ("eap.steps=3",)}, "the fields of eap are effect_on, .*"),
+        ({"methods": "eap", "settings": ("eap.keep=3",)}, r"keep must lie in \(0, 1\], got 3.0"),
+        ({"settings": ("eap.keep=0.1",)}, "--set goes with --methods"),
+        ({"methods": "eap", "config": mg.DiscoverConfig(steps=2)}, "goes without --method and its"),
+        ({"methods": "eap", "config": mg.METHODS["nap"]()}, "goes without --method and its"),
+        (
+            {"methods": "eap", "settings": ("node-pruning.ablation=mean",)},
+            "node-pruning has mean, but eap has interchange",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(asked: dict[str, Any], told: str) -> None:
+    with pytest.raises(mg.MgnpError, match=told):
+        DecoyConfig(**asked)
+
+
+def test_another_circuit_must_be_there_for_either_model(
+    several: tuple[DecoyConfig, dict[str, Any], str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    config, found, _ = several
+    few = [w for n, v in FEW.items() for w in (f"--{n.replace('_', '-')}", v)]
+    asked = ("--method", "magnitude", *few, "--out", tmp_path / "out", "--like")
+    assert call_here("experiments.decoys", *asked, config.folder / "node-pruning" / "with") == 2
+    assert "--like must be the folder of a comparison with decoys" in capfd.readouterr().err
+    assert call_here("experiments.decoys", *asked, config.folder / "node-pruning") == 0
+    result = json.loads((tmp_path / "out" / "decoys.json").read_text())
+    (same,) = [each for each in found["methods"] if each["method"] == "magnitude"]
+    assert result["granularities"] == same["granularities"]
