@@ -166,7 +166,7 @@ def _find(
 
 
 def _ranking(circuit: Circuit) -> Masks | None:
-    return circuit.log_alpha or circuit.scores
+    return circuit.scores or circuit.log_alpha
 
 
 def compared(
