@@ -178,7 +178,7 @@ def test_what_is_left_out_is_what_no_price_of_the_range_would_keep() -> None:
     assert left["mlp_hidden"][0].tolist()[:2] == [True, False]
     assert not still_open(log_alpha, 0.5, 0.02)["mlp_hidden"][0, 0]
     own["mlp_hidden"][0, 1] = 9.0
-    held = closed(jax.device_put(own), left, nesting.widest_shift)
+    held = closed(jax.device_put(own), jax.device_put(left), nesting.widest_shift)
     scores = log_price_of(dataclasses.replace(CONFIG, nesting=nesting), held)
     assert scores["mlp_hidden"][0, 1] < math.log(nesting.least) < scores["mlp_hidden"][0, 2]
 
@@ -189,8 +189,8 @@ def test_parts_of_a_batch_pay_what_the_whole_does() -> None:
     start = mg.full_masks(model.config, one.initial_log_alpha)
     # With so large an eps Adam's step is the gradient itself.
     whole, parts = (
-        tiny.log_alpha(find(dataclasses.replace(one, execution=mg.Execution(**each))))
-        for each in ({}, {"accumulate": 2})
+        tiny.log_alpha(find(dataclasses.replace(one, execution=mg.Execution(accumulate=parts))))
+        for parts in (1, 2)
     )
     for name, leaf in whole.items():
         moved, other = leaf - start[name], parts[name] - start[name]
