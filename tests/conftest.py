@@ -7,7 +7,9 @@ import json
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from importlib import resources
+from pathlib import Path
 
 # What one worker or command has compiled, the others need not. JAX reads this when imported.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -41,6 +43,24 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_cpu_use_fusion_emitters=false --xla_cpu_multi_thread_eigen=false"
 ).strip()
+
+
+MOST_MAPS = 20_000
+"""Stretches of memory that a worker may have after a file of tests; Linux ends it at 65,530."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_go() -> Iterator[None]:
+    """Forgets what was compiled where there is much of it: each program has stretches of its own.
+
+    Without this a worker had 47,000 after most files, and one was aborted by the compiler.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > MOST_MAPS:
+        # From the disk they are soon there again.
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(params=["gpt2", "llama"])
