@@ -130,7 +130,7 @@ for name, family, more, execution in (
 """
 
 
-BY_PROCESS = (("ugs",), ("edge-pruning", "mattr"), ("mattr-edges", "hybrid"))
+BY_PROCESS = (("edge-pruning", "mattr"), ("ugs",), ("mattr-edges", "hybrid"))
 """The learned methods, by the process that they are tested in."""
 
 
@@ -139,7 +139,11 @@ def test_every_learned_method_is_tested_on_two_devices() -> None:
     assert {name for names in BY_PROCESS for name in names} == learned
 
 
-@pytest.mark.parametrize("names", BY_PROCESS, ids=lambda names: names[0])
+# Of nodes and of edges by default; the others share their code, and a minute each is long.
+SOMETIMES = [pytest.param(names, marks=pytest.mark.full) for names in BY_PROCESS[1:]]
+
+
+@pytest.mark.parametrize("names", [BY_PROCESS[0], *SOMETIMES], ids=lambda names: names[0])
 def test_learned_rankings_are_those_of_one_device(names: tuple[str, ...], tmp_path: Path) -> None:
     found = {name: each for name, *each in results(started(2, LEARNED, tmp_path, *names))}
     assert set(found) == set(names)
