@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,20 +168,24 @@ def of_size(
         if most is not None:
             return strongest_edges(scores, lambda masks: edge_count(masks) <= most)
         return strongest_edges(scores, lambda masks: heads_used(masks) <= (heads or 0))
-    if keep is not None and ranking is None:
-        return strongest(scores, keep)
+    if ranking is None and edges is None:
+        share = keep if heads is None else heads / np.size(scores[ATTENTION_HEADS])
+        return strongest(scores, min(share or 0.0, 1.0))
     if heads is not None:
-        if ranking is None:
-            return strongest(scores, min(heads / np.size(scores[ATTENTION_HEADS]), 1.0))
-        return largest(scores, lambda masks: int(masks[ATTENTION_HEADS].sum()) <= heads, ranking)
+        return largest_above(scores, lambda masks: int(masks[ATTENTION_HEADS].sum()) <= heads)
     if graph is None or (graph.layers, graph.heads) != np.shape(scores[ATTENTION_HEADS]):
-        others = "heads" if ranking else "keep or heads"
+        others = "keep or heads" if ranking is None else "heads"
         raise MgnpError(f"the circuit does not say of what model it is; pass {others}")
-    known, most = graph, edges or 0
-    if keep is not None:
-        share = share_of(ranking or {}, known.kv_heads)
-        return largest(scores, lambda masks: share(masks) <= keep, ranking)
-    return largest(scores, lambda masks: edge_count(edges_between(known, masks)) <= most, ranking)
+    if ranking is not None and keep is not None:
+        part = share_of(ranking, graph.kv_heads)
+        return largest_above(scores, lambda masks: part(masks) <= keep)
+    assert edges is not None
+    fits = functools.partial(_has_at_most, edges, graph)
+    return largest(scores, fits, ranking)
+
+
+def _has_at_most(edges: int, graph: Graph, masks: Masks) -> bool:
+    return edge_count(edges_between(graph, masks)) <= edges
 
 
 def as_many(scores: Masks, like: Masks) -> Masks:

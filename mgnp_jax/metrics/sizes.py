@@ -46,7 +46,10 @@ def circuit_sizes(model_config: ModelConfig, masks: Masks) -> dict[str, Any]:
     edges = edge_count(level.edges(model_config, masks))
     all_edges = edge_count(existing(model_config))
     sizes = {name: _share(kept[name].sum(), kept[name].size) for name in GRANULARITIES}
-    active, total = count_parameters(model_config, kept), count_parameters(model_config, everything)
+    costs = model_config.family.costs(model_config)
+    active, total = (
+        parameters_kept(costs, model_config.kv_heads, part) for part in (kept, everything)
+    )
     return {
         "sizes": sizes,
         "parameters": {
@@ -75,16 +78,3 @@ def prunable_share(model_config: ModelConfig, masks: Mapping[str, Any]) -> float
       masks: binary gates by granularity, consistent with the hierarchy.
     """
     return share_kept(model_config.family.costs(model_config), model_config.kv_heads, masks)
-
-
-def count_parameters(model_config: ModelConfig, kept: dict[str, np.ndarray]) -> int:
-    """Parameters within kept nodes, embeddings and final norm always counted.
-
-    Args:
-      model_config: the model's shape.
-      kept: consistent bool masks by granularity.
-
-    Returns:
-      The count; with every node kept, the number of parameters of the model.
-    """
-    return parameters_kept(model_config.family.costs(model_config), model_config.kv_heads, kept)

@@ -131,15 +131,11 @@ def test_any_size_is_read_off_one_run_exactly(family: str, tmp_path: Path) -> No
         size = sizes[name]
         assert size(found.masks) <= asked
         # The next node would be too much.
-        least = min(float(np.min(s[m])) for s, m in zip(*_aligned(scores, found.masks)) if m.any())
+        kept = [np.asarray(scores[n])[np.asarray(m)] for n, m in found.masks.items()]
+        least = float(np.concatenate(kept).min())
         below = numbers[numbers < least]
         assert not len(below) or size(above(scores, float(below[-1]))) > asked
         assert "figures" not in found.metadata and found.metadata["at"] == {name: asked}
-
-
-def _aligned(scores: mg.Masks, masks: mg.Masks) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    names = sorted(masks)
-    return [np.asarray(scores[n]) for n in names], [np.asarray(masks[n]) for n in names]
 
 
 def test_what_is_kept_is_the_circuit_of_the_price_asked_for() -> None:

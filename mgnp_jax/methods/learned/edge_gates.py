@@ -58,6 +58,25 @@ def each_edge(
     return {name: draw(k, s) for k, (name, s) in zip(keys, edge_shapes(model_config).items())}
 
 
+def key_each(key: jax.Array, gates: Masks) -> dict[str, jax.Array]:
+    """A key for each kind of edges.
+
+    Args:
+      key: [] typed key; consumed.
+      gates: arrays by kind of reader.
+    """
+    return dict(zip(sorted(gates), jax.random.split(key, len(gates))))
+
+
+def count_of(there: Masks) -> jax.Array:
+    """How many edges may be kept, [].
+
+    Args:
+      there: bool by kind of reader.
+    """
+    return jnp.asarray(sum(mask.sum() for mask in there.values()))
+
+
 def mean_over(there: Masks, values: Masks) -> jax.Array:
     """Mean over the edges that may be kept, [].
 
@@ -66,7 +85,7 @@ def mean_over(there: Masks, values: Masks) -> jax.Array:
       values: float of the same kinds.
     """
     total = sum((values[name] * mask).sum() for name, mask in there.items())
-    return jnp.asarray(total) / sum(mask.sum() for mask in there.values())
+    return jnp.asarray(total) / count_of(there)
 
 
 def ranked_edges(there: Masks, values: Masks) -> Masks:

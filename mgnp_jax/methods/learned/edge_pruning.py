@@ -15,6 +15,7 @@ from mgnp_jax.methods.learned.config import Fixed, Run
 from mgnp_jax.methods.learned.edge_gates import (
     OfEdges,
     each_edge,
+    key_each,
     mean_over,
     ranked_edges,
 )
@@ -90,7 +91,7 @@ class EdgePruningConfig(OfEdges):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Badness, and the Lagrangian of how far the size is from that aimed at by now."""
         log_alpha, multipliers = moved["log_alpha"], moved["multipliers"]
-        keys = dict(zip(sorted(log_alpha), jax.random.split(key, len(log_alpha))))
+        keys = key_each(key, log_alpha)
         gates = {n: soft_gates(keys[n], leaf) * fixed.there[n] for n, leaf in log_alpha.items()}
         chance = {name: open_probability(leaf) for name, leaf in log_alpha.items()}
         kept = mean_over(fixed.there, chance) * fixed.before

@@ -18,12 +18,15 @@ from mgnp_jax.masks.selection import of_size
 from mgnp_jax.methods.learned.config import Fixed, Run
 from mgnp_jax.methods.learned.edge_gates import (
     OfEdges,
+    count_of,
     each_edge,
     edges_within,
+    key_each,
     mean_over,
     ranked_edges,
 )
 from mgnp_jax.methods.sizing import Sizing, check_scores
+from mgnp_jax.methods.training.schedules import falling, rising
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks, MgnpError
 
@@ -117,16 +120,15 @@ class HybridConfig(OfEdges):
 
     def optimiser(self) -> optax.GradientTransformation:
         """Adam with a cosine step size."""
-        falling = optax.cosine_decay_schedule(self.learning_rate, self.steps, self.final_rate)
-        return optax.adam(falling, eps=self.adam_eps)
+        rate = optax.cosine_decay_schedule(self.learning_rate, self.steps, self.final_rate)
+        return optax.adam(rate, eps=self.adam_eps)
 
     def loss(
         self, moved: Masks, fixed: Fixed, key: jax.Array, step: jax.Array, run: Run
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Badness of one draw, and the price of what is expected to be open."""
-        part = step.astype(jnp.float32) / self.steps
-        noise = jnp.maximum(self.noise_floor, 1.0 - part)
-        keys = dict(zip(sorted(moved), jax.random.split(key, len(moved))))
+        noise = falling(step, self.steps, self.noise_floor)
+        keys = key_each(key, moved)
         gates = {
             name: second_order_gates(keys[name], leaf, noise) * fixed.there[name]
             for name, leaf in moved.items()
@@ -134,9 +136,8 @@ class HybridConfig(OfEdges):
         bad = run(gates)
         chance = {name: open_probability(leaf) for name, leaf in moved.items()}
         likely = mean_over(fixed.there, chance)
-        count = sum(mask.sum() for mask in fixed.there.values())
-        scale = jnp.minimum(part / max(self.warmup, 1e-9), 1.0)
-        loss = bad + scale * self.price * likely * count
+        price = rising(step, self.steps, self.warmup) * self.price
+        loss = bad + price * likely * count_of(fixed.there)
         return loss, {**self.told(bad), "edges_open": likely * fixed.before}
 
     def scores(self, model_config: ModelConfig, moved: Masks, fixed: Fixed) -> Masks:

@@ -13,7 +13,9 @@ import optax
 from mgnp_jax.methods.learned.config import Fixed, Run
 from mgnp_jax.methods.learned.edge_gates import (
     OfEdges,
+    count_of,
     each_edge,
+    key_each,
     mean_over,
     ranked_edges,
 )
@@ -80,15 +82,14 @@ class UgsConfig(OfEdges):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Mean badness of the draws, and the price of what is likely."""
         del step
-        keys = dict(zip(sorted(moved), jax.random.split(key, len(moved))))
+        keys = key_each(key, moved)
         drawn = {n: partly_open(keys[n], leaf, self.draws) for n, leaf in moved.items()}
         drawn = {name: leaf * fixed.there[name][None] for name, leaf in drawn.items()}
         # Of each draw only its result is kept, and the draw run again for its gradient.
         bad = jax.lax.map(jax.checkpoint(run), drawn, batch_size=min(self.at_once, self.draws))
         chance = {name: jax.nn.sigmoid(leaf) for name, leaf in moved.items()}
         likely = mean_over(fixed.there, chance)
-        count = sum(mask.sum() for mask in fixed.there.values())
-        loss = bad.mean() + self.penalty * likely * count
+        loss = bad.mean() + self.penalty * likely * count_of(fixed.there)
         return loss, {**self.told(bad.mean()), "edges_open": likely * fixed.before}
 
     def scores(self, model_config: ModelConfig, moved: Masks, fixed: Fixed) -> Masks:

@@ -32,15 +32,16 @@ def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
     target = target_of(work.config)
     if target is None or state.best is None:
         return state
-    log_alpha = state.best.log_alpha
+    log_alpha, controller = state.best.log_alpha, state.controller
 
     def measure(masks: Masks) -> Record:
         return measured(work.validation, masks, work.at_once)
 
-    scores = log_price_of(work.config, log_alpha)
     if work.config.nested:
+        scores = log_price_of(work.config, log_alpha)
         share = functools.partial(prunable_share, work.model.config)
         masks, metrics = target.read_off(scores, share, measure)
+        controller = controller.replace(price=price_of(scores, masks))  # type: ignore[attr-defined]
     else:
         log_alpha, masks, metrics = target.settle(
             log_alpha,
@@ -48,9 +49,6 @@ def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
             lambda new, old: closing.hold(new, old, state.left),
             measure,
         )
-    controller = state.controller
-    if work.config.nested:
-        controller = controller.replace(price=price_of(scores, masks))  # type: ignore[attr-defined]
     record = validated(work.config, state.done, masks, metrics, controller)
     on_record({"step": state.done, "validation": record})
     check_measured(record)

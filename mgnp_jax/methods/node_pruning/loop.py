@@ -56,7 +56,8 @@ def find_circuit(
       saves: where the state is put aside between steps, and gone on from; None for nowhere.
 
     Returns:
-      The binary circuit with the least objective on the validation split.
+      The binary circuit with the least objective on the validation split; the last, or of the size
+      that was asked for, where settings say so.
 
     Raises:
       MgnpError: for a loss, gradient or score that is not a number.

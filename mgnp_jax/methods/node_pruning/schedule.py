@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from mgnp_jax.methods.node_pruning.config import Settings
+from mgnp_jax.methods.training.schedules import falling, rising
 
 
 def optimiser(config: Settings) -> optax.GradientTransformation:
@@ -35,8 +36,7 @@ def penalty_scale(config: Settings, step: jax.Array) -> jax.Array:
     Returns:
       [] float32.
     """
-    over = max(1.0, config.warmup * config.steps)
-    return jnp.minimum(1.0, step.astype(jnp.float32) / over)
+    return rising(step, config.steps, config.warmup)
 
 
 def noise_scale(config: Settings, step: jax.Array) -> jax.Array:
@@ -53,5 +53,4 @@ def noise_scale(config: Settings, step: jax.Array) -> jax.Array:
     """
     if config.gates == "soft":
         return jnp.ones((), jnp.float32)
-    falling = 1.0 - step.astype(jnp.float32) / config.steps
-    return jnp.maximum(jnp.float32(config.noise_floor), falling)
+    return falling(step, config.steps, config.noise_floor)
