@@ -125,18 +125,28 @@ def after_one_step(family: str) -> mg.Circuit:
     return find(tiny.model(family), ONE_STEP)
 
 
+WAYS: dict[str, dict[str, Any]] = {
+    "batch": {"cache": "batch"},
+    "host": {"cache": "dataset", "cache_on": "host", "share_prefix": False},
+    "off": {"cache": "off", "remat": True},
+    "parts": {"accumulate": 2},
+    "parts-off": {"accumulate": 4, "cache": "off"},
+}
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("family", "change"),
     [
-        {"cache": "batch"},
-        {"cache": "dataset", "cache_on": "host", "share_prefix": False},
-        {"cache": "off", "remat": True},
-        {"accumulate": 2},
-        {"accumulate": 4, "cache": "off"},
+        *(pytest.param("gpt2", change, id=f"gpt2-{name}") for name, change in WAYS.items()),
+        # A family's steps are the same in all of them; one that has all differences is enough.
+        pytest.param("llama", WAYS["parts-off"], id="llama-parts-off"),
+        *(
+            pytest.param("llama", change, id=f"llama-{name}", marks=pytest.mark.full)
+            for name, change in WAYS.items()
+            if name != "parts-off"
+        ),
     ],
-    ids=["batch", "host", "off", "parts", "parts-off"],
 )
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_every_way_of_computing_gives_the_same_circuit(family: str, change: dict[str, Any]) -> None:
     kept = after_one_step(family)
     other = find(
@@ -163,7 +173,14 @@ def test_bfloat16_trains_float32_log_alpha_on_half_the_weights() -> None:
     assert figures["kl"] == pytest.approx(circuit.metadata["validation"]["kl"], abs=0.1)
 
 
-@pytest.mark.parametrize("gates", get_args(GateKind))
+@pytest.mark.parametrize(
+    "gates",
+    # The default is made of two of the others, each of which has tests of its slope.
+    [
+        pytest.param(kind, marks=() if kind in ("mixed", "soft") else pytest.mark.full)
+        for kind in get_args(GateKind)
+    ],
+)
 def test_penalty_closes_gates_that_do_nothing(gates: str) -> None:
     model = tiny.model("gpt2")
     # The last MLP's hidden neuron 3 writes nothing, so nothing depends on it.

@@ -41,12 +41,18 @@ SHORT: dict[str, list[object]] = {
     "mattr-edges": ["--steps", 2, "--validation-prompts", 8],
 }
 
+OFTEN = ("node-pruning", "eap", "nap-ig", "acdc", "hybrid", "mattr", "magnitude", "random")
+"""One of every kind; the others differ from one of these by what `find` does, tested by itself."""
+
 
 def find(model: mg.Model, config: Any, seed: int = 0, data: Any = None) -> mg.Circuit:
     return mg.discover(jax.random.key(seed), model, data or tiny.data(model.config), config)
 
 
-@pytest.mark.parametrize("name", mg.METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in OFTEN else pytest.mark.full) for name in mg.METHODS],
+)
 def test_every_method_runs_through_the_same_commands(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
