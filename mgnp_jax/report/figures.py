@@ -13,6 +13,9 @@ from mgnp_jax.report.text import pictured
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LEAST_KL = 1e-3
+"""Nats below which an axis of KL is linear, as it has a zero."""
+
 INK, PALE = "#1f4e79", "#eef2f6"
 
 
@@ -88,6 +91,9 @@ def trade_off(
     above, below = figure.subplots(2, 1, sharex=True)
     above.plot(kept, kl, "o-")
     above.set(ylabel="KL(model ‖ circuit), nats", title=pictured(title))
+    # Nine tenths of what there is to see lies below a tenth of the parameters.
+    above.set_xscale("log")
+    above.set_yscale("symlog", linthresh=LEAST_KL)
     above.set_ylim(bottom=0)
     below.axhline(1, color="0.7", linewidth=1)
     below.plot(kept, score, "o-")

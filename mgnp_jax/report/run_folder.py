@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mgnp_jax.checkpoint import writing
-from mgnp_jax.files import write_whole
+from mgnp_jax.files import write_csv, write_whole
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.edges import Graph, edge_count
 from mgnp_jax.masks.levels import EDGE, level_of
-from mgnp_jax.report.figures import heads_figure, neurons_figure
+from mgnp_jax.report.figures import heads_figure, neurons_figure, trade_off
 from mgnp_jax.report.graph_figure import MOST_EDGES, graph_figure
 from mgnp_jax.report.tables import (
     Table,
     controls_table,
+    curve_table,
     faithfulness_table,
     layer_table,
     size_table,
@@ -93,12 +95,10 @@ def tables_of(results: Mapping[str, Any], nodes: Masks) -> list[Table]:
       results: as in results.json.
       nodes: of the circuit, by granularity.
     """
-    return [
-        size_table(results),
-        faithfulness_table(results),
-        controls_table(results),
-        layer_table(nodes),
-    ]
+    found = [size_table(results), faithfulness_table(results), controls_table(results)]
+    if "curve" in results:
+        found.append(curve_table(results["curve"], results["controls"]["circuit"]["prompts"]))
+    return [*found, layer_table(nodes)]
 
 
 def _left_out(results: Mapping[str, Any]) -> str:
@@ -124,11 +124,26 @@ def write(folder: Path, circuit: Circuit, nodes: Masks, results: Mapping[str, An
     title = f"{results['task']} on {results['model']}"
     save_picture(heads_figure(nodes, f"Heads kept: {title}"), folder / "heads.png")
     save_picture(neurons_figure(nodes, f"Neurons kept: {title}"), folder / "neurons.png")
+    if curve := results.get("curve"):
+        _save_curve(folder, curve, results["base"]["score"], title)
     drawn = _save_graph(folder / "graph.png", circuit, f"Edges kept: {title}")
     write_whole(folder / "README.md", _page(folder, nodes, results, drawn))
     # Last, so that a folder with results is a whole one.
     text = json.dumps(plain_json(results), indent=2, allow_nan=False)
     write_whole(folder / "results.json", text + "\n")
+
+
+def _save_curve(folder: Path, curve: Sequence[Mapping[str, Any]], base: float, title: str) -> None:
+    """Writes what circuits of every size lose, as rows and as a picture."""
+    columns = list(curve[0])
+    write_csv(folder / "curve.csv", columns, [[row[name] for name in columns] for row in curve])
+    figure = trade_off(
+        [100 * row["prunable_kept"] for row in curve],
+        [row["kl"] for row in curve],
+        [row["score"] / (base or math.nan) for row in curve],
+        f"Circuits of every size: {title}",
+    )
+    save_picture(figure, folder / "curve.png")
 
 
 def _save_graph(file: Path, circuit: Circuit, title: str) -> bool:
@@ -147,6 +162,8 @@ def _save_graph(file: Path, circuit: Circuit, title: str) -> bool:
 def _page(folder: Path, nodes: Masks, results: Mapping[str, Any], drawn: bool) -> str:
     """What the run's README.md says."""
     graph = "\n| `graph.png` | which kept node reads what which other writes |" if drawn else ""
+    if "curve" in results:
+        graph += "\n| `curve.csv`, `curve.png` | what circuits of every size lose |"
     title = markdown(f"{results['task']} on {results['model']}")
     warned = "".join(f"**Warning:** {markdown(text)}\n\n" for text in results["warnings"])
     tables = "\n\n".join(table.markdown() for table in tables_of(results, nodes))

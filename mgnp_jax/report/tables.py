@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -140,6 +140,27 @@ def controls_table(results: Mapping[str, Any]) -> Table:
         rows=tuple(
             (label, *(f"{found[name][figure]:z.4f}" for figure in ("score", "accuracy", "kl")))
             for name, label in labels.items()
+        ),
+    )
+
+
+def curve_table(curve: Sequence[Mapping[str, Any]], prompts: int) -> Table:
+    """What circuits of every size lose, all cut from one ranking.
+
+    Args:
+      curve: rows as in results.json, from the smallest circuit.
+      prompts: test prompts that they are measured on.
+    """
+    return Table(
+        title=f"Circuits of every size, on the first {many(prompts, 'test prompt')}",
+        columns=("Parameters kept %", "Edges gone %", "KL, nats", "Score", "Accuracy"),
+        rows=tuple(
+            (
+                f"{100 * row['prunable_kept']:.2f}",
+                f"{row['edge_sparsity']:.2f}",
+                *(f"{row[figure]:z.4f}" for figure in ("kl", "score", "accuracy")),
+            )
+            for row in curve
         ),
     )
 

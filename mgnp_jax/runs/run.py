@@ -16,6 +16,7 @@ from mgnp_jax.files import write_whole
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.granularities import gate_count
 from mgnp_jax.masks.levels import level_of
+from mgnp_jax.masks.ranking import RANKING
 from mgnp_jax.methods.discover import discover
 from mgnp_jax.methods.protocol import Interrupted
 from mgnp_jax.metrics.sanity import check_circuit, check_task
@@ -24,6 +25,7 @@ from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.sharding import batch_sharding
 from mgnp_jax.report import run_folder
 from mgnp_jax.report.progress import TrainingProgress
+from mgnp_jax.runs.beside import curve_of
 from mgnp_jax.runs.config import RunConfig, finished, named_after, settings_text
 from mgnp_jax.runs.folder import (
     RESULTS,
@@ -218,6 +220,9 @@ def _measure_and_save(
     results = run_folder.results_of(circuit, config.seed, sizes, figures)
     some = test.take(slice(config.control_prompts))
     results["controls"] = controls_of(model, circuit, some, config.seed)
+    if RANKING in circuit.metadata:
+        empty = dataclasses.replace(circuit, masks=level.full(model.config, 0.0, circuit.masks))
+        results["curve"] = curve_of(model, circuit, empty, circuit, some)
     more = {"test_prompts": config.test_prompts, "seed": config.seed, "figures": figures}
     metadata = {**circuit.metadata, **more}
     nodes = level.nodes(model.config, circuit.masks)

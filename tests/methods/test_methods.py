@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -19,6 +20,7 @@ from mgnp_jax.masks.hierarchy import apply_hierarchy
 from mgnp_jax.methods.magnitude import MagnitudeConfig, magnitudes
 from mgnp_jax.methods.node_pruning.published import PublishedConfig, once_each
 from mgnp_jax.methods.random_nodes import RandomConfig
+from mgnp_jax.metrics.curves import KEEPS
 from mgnp_jax.runs.config import RunConfig, finished
 from mgnp_jax.runs.run import ensured, run
 from mgnp_jax.runs.stopping import Stopped
@@ -41,8 +43,10 @@ SHORT: dict[str, list[object]] = {
     "mattr-edges": ["--steps", 2, "--validation-prompts", 8],
 }
 
-OFTEN = ("node-pruning", "eap", "nap-ig", "acdc", "hybrid", "mattr", "magnitude", "random")
-"""One of every kind; the others differ from one of these by what `find` does, tested by itself."""
+OFTEN = ("eap", "nap-ig", "acdc", "hybrid", "mattr", "magnitude", "random")
+"""One of every kind; the others differ from one of these by what `find` does, tested by itself.
+
+Node pruning goes through all commands in other tests."""
 
 
 def find(model: mg.Model, config: Any, seed: int = 0, data: Any = None) -> mg.Circuit:
@@ -104,6 +108,25 @@ def test_an_unknown_method_is_refused_with_the_known_ones(
 def test_a_flag_of_another_method_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert call_here("experiments.run", "--task", "ioi", "--method", "random", "--steps", 3) == 2
     assert "--steps" in capsys.readouterr().err
+
+
+def test_a_nested_run_leaves_the_circuits_of_every_size(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    few = ("--steps", 2, "--validation-prompts", 8, "--test-prompts", 8, "--control-prompts", 4)
+    assert call_here("experiments.run", "--task", "ioi", "--nested", "--out", out, *few) == 0
+    curve = json.loads((out / "results.json").read_text())["curve"]
+    assert [row["keep"] for row in curve] == list(KEEPS)
+    circuit, model = mg.load_circuit(out), mg.load_model("gpt2-mini")
+    test = mg.load_task("ioi", model.tokenizer).test.take(slice(4))
+    for row in curve[-3:]:
+        figures = mg.evaluate(model, circuit.at(keep=row["keep"]), test)
+        np.testing.assert_allclose(row["kl"], figures["kl"], rtol=1e-5, atol=1e-6)
+    assert curve[-1]["kl"] == pytest.approx(0.0, abs=1e-6)
+    with (out / "curve.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == len(KEEPS)
+    told = (out / "README.md").read_text()
+    assert "curve.png" in told and "Circuits of every size, on the first 4 test prompts" in told
+    assert (out / "curve.png").stat().st_size > 1000
 
 
 def test_a_sweep_needs_a_price(capsys: pytest.CaptureFixture[str]) -> None:
