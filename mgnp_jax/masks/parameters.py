@@ -19,6 +19,38 @@ from mgnp_jax.masks.granularities import (
 from mgnp_jax.models.block import NodeCosts
 
 
+def expected_parameters(costs: NodeCosts, kv_heads: int, chance: Mapping[str, Any]) -> Any:
+    """Parameters within open nodes and outside of all nodes, in expectation.
+
+    Gates are taken to be independent. What is empty counts: a head without neurons its queries.
+
+    Args:
+      costs: of the model's family and shape.
+      kv_heads: KV.
+      chance: [..., L, …] float by granularity, of each gate's own being open, in [0, 1]; binary
+        masks are chances, too.
+
+    Returns:
+      [...].
+    """
+    heads, hidden = chance[ATTENTION_HEADS], chance[MLP_HIDDEN].sum(-1)
+    neurons, output = heads[..., None] * chance[ATTENTION_NEURONS], chance[MLP_OUTPUT].sum(-1)
+    attention = (
+        costs.query * heads.sum(-1)
+        + costs.key * _any_of_group(kv_heads, heads[..., None]).sum((-1, -2))
+        + costs.value * _any_of_group(kv_heads, neurons).sum((-1, -2))
+        + costs.z_row * neurons.sum((-1, -2))
+        + costs.attn_block
+    )
+    mlp = (
+        (costs.hidden_in + costs.hidden_row * output) * hidden
+        + costs.output * output
+        + costs.mlp_block
+    )
+    blocks = chance[ATTENTION_BLOCKS] * attention + chance[MLP_BLOCKS] * mlp
+    return costs.outside + blocks.sum(-1)
+
+
 def parameters_kept(costs: NodeCosts, kv_heads: int, kept: Mapping[str, Any]) -> int:
     """Parameters within kept nodes, and those outside of all nodes.
 
@@ -27,21 +59,9 @@ def parameters_kept(costs: NodeCosts, kv_heads: int, kept: Mapping[str, Any]) ->
       kv_heads: KV.
       kept: bool arrays by granularity, consistent with the hierarchy.
     """
-    masks = {name: np.asarray(kept[name], bool) for name in TABLE}
-    heads, neurons = masks[ATTENTION_HEADS], masks[ATTENTION_NEURONS]
-    hidden, output = masks[MLP_HIDDEN].sum(-1), masks[MLP_OUTPUT].sum(-1)
-    return int(
-        costs.outside
-        + costs.query * heads.sum()
-        + costs.key * _groups(kv_heads, heads).sum()
-        + costs.value * _groups(kv_heads, neurons).sum()
-        + costs.z_row * neurons.sum()
-        + costs.attn_block * masks[ATTENTION_BLOCKS].sum()
-        + costs.hidden_in * hidden.sum()
-        + costs.hidden_row * (hidden * output).sum()
-        + costs.output * output.sum()
-        + costs.mlp_block * masks[MLP_BLOCKS].sum()
-    )
+    # Whole numbers up to 2^53 are exact.
+    chance = {name: np.asarray(kept[name], np.float64) for name in TABLE}
+    return int(expected_parameters(costs, kv_heads, chance))
 
 
 def share_kept(costs: NodeCosts, kv_heads: int, masks: Mapping[str, Any]) -> float:
@@ -57,7 +77,8 @@ def share_kept(costs: NodeCosts, kv_heads: int, masks: Mapping[str, Any]) -> flo
     return (active - costs.outside) / (total - costs.outside)
 
 
-def _groups(kv_heads: int, per_head: np.ndarray) -> np.ndarray:
-    """[L, H, ...] bool → [L, KV, ...]: kept if any query head of the group keeps it."""
-    grouped = per_head.reshape(len(per_head), kv_heads, -1, *per_head.shape[2:])
-    return np.asarray(grouped.any(axis=2))
+def _any_of_group(kv_heads: int, neurons: Any) -> Any:
+    """[..., H, E] → [..., KV, E]: chance that any query head of the group has it open."""
+    *before, heads, width = neurons.shape
+    grouped = neurons.reshape(*before, kv_heads, heads // kv_heads, width)
+    return 1 - (1 - grouped).prod(-2)

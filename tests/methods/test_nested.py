@@ -23,7 +23,13 @@ from mgnp_jax.masks.levels import level_of
 from mgnp_jax.masks.ranking import above, all_the_way, distinct
 from mgnp_jax.methods.node_pruning.compaction import closed, still_open
 from mgnp_jax.methods.node_pruning.controller import first_controller
-from mgnp_jax.methods.node_pruning.nested import PRICES, draw_prices, log_price_of
+from mgnp_jax.methods.node_pruning.nested import (
+    PRICES,
+    cost_of,
+    draw_prices,
+    expected_cost,
+    log_price_of,
+)
 from mgnp_jax.methods.node_pruning.objective import objective
 from mgnp_jax.methods.node_pruning.prices import Nesting
 from mgnp_jax.metrics.scores import kl_divergence
@@ -60,7 +66,9 @@ def test_each_part_of_the_range_has_one_price() -> None:
 def test_at_a_price_of_one_the_objective_is_that_of_a_single_run(tiny_model: mg.Model) -> None:
     streams = plain_runs(tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config))
     log_alpha = mg.full_masks(tiny_model.config, 0.5)
-    one = Nesting(least=1 - 1e-7, most=1 + 1e-7)
+    free = {"parameters": 0.0, "head": 0.0, "block": 0.0}
+    one = Nesting(least=1 - 1e-7, most=1 + 1e-7, **free)
+    none = mg.Penalties(**{field.name: 0.0 for field in dataclasses.fields(mg.Penalties)})
 
     def run(config: mg.DiscoverConfig) -> Any:
         def loss(log_alpha: mg.Masks) -> jax.Array:
@@ -70,8 +78,52 @@ def test_at_a_price_of_one_the_objective_is_that_of_a_single_run(tiny_model: mg.
         return jax.value_and_grad(loss)(log_alpha)
 
     nested = run(dataclasses.replace(CONFIG, nesting=one))
-    single = run(dataclasses.replace(CONFIG, nested=False))
+    single = run(dataclasses.replace(CONFIG, nested=False, penalties=none))
     chex.assert_trees_all_close(nested, single, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_circuit_costs_its_parameters_and_something_for_heads_and_blocks(
+    any_family: mg.Model, seed: int
+) -> None:
+    c, rng = any_family.config, np.random.default_rng(seed)
+    shapes = {name: leaf.shape for name, leaf in mg.full_masks(c).items()}
+    drawn = {name: jnp.asarray(rng.random(shape) < 0.7) for name, shape in shapes.items()}
+    masks = apply_hierarchy(drawn)
+    chance = {name: np.asarray(mask, np.float64) for name, mask in masks.items()}
+    sizes = mg.circuit_sizes(c, masks)
+    share, total = sizes["parameters"]["prunable_kept"], mg.circuit_sizes(c, mg.full_masks(c))
+    prunable = total["parameters"]["active"] - c.family.costs(c).outside
+    counts = {name: each["active"] for name, each in sizes["sizes"].items()}
+    blocks = counts["attention_blocks"] + counts["mlp_blocks"]
+    wanted = 2.0 * share * math.sqrt(prunable) + 3.0 * counts["attention_heads"] + 5.0 * blocks
+    found = cost_of(Nesting(parameters=2.0, head=3.0, block=5.0), c, chance)
+    assert float(found) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_what_is_expected_to_be_open_costs_what_draws_cost_on_average() -> None:
+    c = tiny.model("llama").config
+    assert c.kv_heads < c.heads, "keys and values are shared"
+    rng, nesting = np.random.default_rng(0), Nesting(parameters=2.0, head=3.0, block=5.0)
+    log_alpha = {
+        name: jnp.asarray(rng.normal(-1.0, 1.0, leaf.shape), jnp.float32)
+        for name, leaf in mg.full_masks(c).items()
+    }
+    shift = jnp.asarray([-0.5, 0.75])
+    costs = []
+    for one in np.asarray(shift):
+        chance = {
+            name: 1 / (1 + np.exp(THRESHOLD - np.asarray(leaf) + one))
+            for name, leaf in log_alpha.items()
+        }
+        draws = {
+            name: (rng.random((4000, *leaf.shape)) < leaf).astype(np.float64)
+            for name, leaf in chance.items()
+        }
+        costs.append(cost_of(nesting, c, draws))
+    spread = np.sqrt(sum(np.var(part) / len(part) for part in costs)) / len(costs)
+    expected = float(expected_cost(nesting, c, log_alpha, shift))
+    assert abs(expected - np.mean(costs)) < 5 * spread < 0.02 * expected
 
 
 def test_what_a_prompt_loses_counts_over_its_price(tiny_model: mg.Model) -> None:
@@ -84,8 +136,7 @@ def test_what_a_prompt_loses_counts_over_its_price(tiny_model: mg.Model) -> None
         for name, leaf in mg.full_masks(tiny_model.config).items()
     }
     config = dataclasses.replace(CONFIG, softened_weight=0.0, score_weight=0.0, kl_weight=1.0)
-    free = {f.name: 0.0 for f in dataclasses.fields(config.penalties)}
-    config = dataclasses.replace(config, penalties=type(config.penalties)(**free))
+    config = dataclasses.replace(config, nesting=Nesting(parameters=0.0, head=0.0, block=0.0))
     rest = (config, tiny_model.config, tiny_model.params, streams, jnp.int32(9))
     key = jax.random.key(1)
     loss, terms = objective(log_alpha, key, *rest, first_controller(config))
@@ -218,6 +269,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_ranking(tmp_path: Path) -> N
     [
         ({"draws": "batch"}, "draws must be prompt with nested, got batch"),
         ({"train_embedding": True}, "train_embedding does not go with nested"),
+        ({"penalties": mg.Penalties(mlp_hidden=0.1)}, "penalties do not go with nested"),
         (
             {"penalty": 0.1},
             "penalty must lie within the prices of a nested run, 0.125 to 8 .* got 0.1",
@@ -260,7 +312,10 @@ def test_a_submission_has_the_edges_of_its_sizes(tmp_path: Path) -> None:
     raise AssertionError("no such file")
 
 
-@pytest.mark.parametrize("nesting", [{"least": 0.0}, {"least": 9.0}, {"slope": 0.0}])
+@pytest.mark.parametrize(
+    "nesting",
+    [{"least": 0.0}, {"least": 9.0}, {"slope": 0.0}, {"parameters": -1.0}, {"head": math.nan}],
+)
 def test_prices_that_are_none_are_refused(nesting: dict[str, float]) -> None:
     with pytest.raises(mg.MgnpError, match="nesting"):
         Nesting(**nesting)

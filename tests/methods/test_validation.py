@@ -7,6 +7,7 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.methods.node_pruning.validation import binary_objective
+from tests import tiny
 
 
 @pytest.mark.parametrize("score", [3.6, 4.4])
@@ -27,4 +28,6 @@ def test_objective_of_a_binary_circuit_by_hand(score: float) -> None:
     measured = {"kl": 0.1, "score_gap": 0.2, "score": score, "base_score": 4.0}
     # A tenth off, above or below: a circuit that is better than the model is not faithful.
     expected = 2 * 0.1 + 3 * 0.2 + 1.5 * (3 * 0.5 + 0.25) + 4.0 * 0.1
-    assert binary_objective(config, masks, measured, 1.5) == pytest.approx(expected)
+    assert binary_objective(
+        config, tiny.model("gpt2").config, masks, measured, 1.5
+    ) == pytest.approx(expected)

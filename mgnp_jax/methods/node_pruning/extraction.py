@@ -49,7 +49,7 @@ def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
             lambda new, old: closing.hold(new, old, state.left),
             measure,
         )
-    record = validated(work.config, state.done, masks, metrics, controller)
+    record = validated(work.config, work.model.config, state.done, masks, metrics, controller)
     on_record({"step": state.done, "validation": record})
     check_measured(record)
     best = Best(log_alpha=log_alpha, masks=masks, record=record)

@@ -151,7 +151,7 @@ def _validate(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
     config, done, log_alpha = work.config, state.done, state.trained.log_alpha
     masks = circuit_of(config, log_alpha)
     metrics = measured(work.validation, masks, work.at_once)
-    record = validated(config, done, masks, metrics, state.controller)
+    record = validated(config, work.model.config, done, masks, metrics, state.controller)
     on_record({"step": done, "validation": record})
     check_measured(record)
     target, best = target_of(config), state.best

@@ -8,6 +8,7 @@ prompt's circuit loses counts divided by its price: that is equation 7, in units
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from mgnp_jax.masks.circuit import binarise
-from mgnp_jax.masks.hard_concrete import THRESHOLD
+from mgnp_jax.masks.granularities import (
+    ATTENTION_BLOCKS,
+    ATTENTION_HEADS,
+    MLP_BLOCKS,
+    mask_shapes,
+)
+from mgnp_jax.masks.hard_concrete import THRESHOLD, open_probability
+from mgnp_jax.masks.parameters import expected_parameters
 from mgnp_jax.masks.ranking import all_the_way
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.prices import Nesting
+from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks
 
 PRICES = 1 << 20
@@ -50,6 +59,55 @@ def draw_prices(key: jax.Array, nesting: Nesting, prompts: int) -> Prices:
     place = jax.random.permutation(order, prompts) + jax.random.uniform(offset, (prompts,))
     logs = low + (high - low) * place / prompts
     return Prices(shift=nesting.slope * logs, weight=jnp.exp(-logs))
+
+
+def cost_of(nesting: Nesting, model_config: ModelConfig, chance: Mapping[str, Any]) -> Any:
+    """What open nodes cost at price 1: their parameters, and something for each head and block.
+
+    Args:
+      nesting: prices.
+      model_config: the model's shape.
+      chance: [..., L, …] float by granularity, of each gate's own being open; binary masks are
+        chances, too.
+
+    Returns:
+      [...] in the objective's unit.
+    """
+    costs, kv_heads = model_config.family.costs(model_config), model_config.kv_heads
+    outside = costs.outside
+    every = {name: np.ones(shape) for name, shape in mask_shapes(model_config).items()}
+    total = float(expected_parameters(costs, kv_heads, every)) - outside
+    price = nesting.parameters / math.sqrt(total)
+    # The shape alone decides what is outside; without it numbers are smaller, sums finer.
+    open_parameters = expected_parameters(costs._replace(outside=0), kv_heads, chance)
+    attention, mlps = chance[ATTENTION_BLOCKS], chance[MLP_BLOCKS]
+    heads = attention * chance[ATTENTION_HEADS].sum(-1)
+    return (
+        price * open_parameters
+        + nesting.head * heads.sum(-1)
+        + nesting.block * (attention + mlps).sum(-1)
+    )
+
+
+def expected_cost(
+    nesting: Nesting, model_config: ModelConfig, log_alpha: Masks, shift: jax.Array
+) -> jax.Array:
+    """What the nodes that are open cost, over a step's prompts, in expectation.
+
+    Args:
+      nesting: prices.
+      model_config: the model's shape.
+      log_alpha: float arrays by granularity.
+      shift: [B] taken from log-alpha for each prompt.
+
+    Returns:
+      [].
+    """
+    chance = {
+        name: open_probability(leaf[None] - shift.reshape(-1, *[1] * leaf.ndim))
+        for name, leaf in log_alpha.items()
+    }
+    return cost_of(nesting, model_config, chance).mean()
 
 
 def circuit_of(config: Settings, log_alpha: Masks) -> Masks:

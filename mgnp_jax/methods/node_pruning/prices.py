@@ -49,6 +49,13 @@ class Nesting:
     """Highest."""
     slope: float = 1.5
     """By how much log-alpha falls with the logarithm of the price."""
+    parameters: float = 1.2e-3
+    """What all prunable parameters cost at price 1, over the root of how many there are: a larger
+    model can spare more of each. Sizes are told in parameters, so ranks should be."""
+    head: float = 0.005
+    """What a head costs beside its parameters: a person reads heads."""
+    block: float = 0.01
+    """What an attention block or an MLP costs beside its parameters."""
 
     def __post_init__(self) -> None:
         """Refuses prices that are none."""
@@ -59,6 +66,12 @@ class Nesting:
             )
         if not 1e-3 <= self.slope <= 1e3:
             raise MgnpError(f"nesting.slope must lie between 1e-3 and 1e3, got {self.slope}")
+        for name in ("parameters", "head", "block"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise MgnpError(
+                    f"nesting.{name} must not be negative, got {getattr(self, name)}: it would "
+                    "reward keeping everything"
+                )
 
     @property
     def widest_shift(self) -> float:

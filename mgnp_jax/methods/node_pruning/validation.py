@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import jax
+import numpy as np
 
 from mgnp_jax.methods.node_pruning import losses
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.controller import Controller
+from mgnp_jax.methods.node_pruning.nested import cost_of
 from mgnp_jax.metrics.per_prompt import measure
 from mgnp_jax.metrics.sizes import prunable_share
+from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.split_runs import SplitRuns
 from mgnp_jax.types import Masks, Record
 
@@ -25,7 +28,9 @@ def measured(split: SplitRuns, masks: Masks, size: int) -> Record:
     return measure(split, masks, size) | {"prunable_kept": share}
 
 
-def binary_objective(config: Settings, masks: Masks, measured: Record, price: float) -> float:
+def binary_objective(
+    config: Settings, model_config: ModelConfig, masks: Masks, measured: Record, price: float
+) -> float:
     """Equation 7 of a binary circuit on the validation split, and how far its mean score is off.
 
     The circuit with the least is kept. Softened answers have no part in it: a circuit is chosen
@@ -33,30 +38,38 @@ def binary_objective(config: Settings, masks: Masks, measured: Record, price: fl
 
     Args:
       config: loss weights.
+      model_config: the model's shape.
       masks: bool arrays by granularity.
       measured: its metrics.
       price: scale of all prices.
     """
-    terms = {
-        "kl": measured[config.kl_over or "kl"],
-        "score_gap": measured["score_gap"],
-        "penalty": losses.penalty(
+    terms = {"kl": measured[config.kl_over or "kl"], "score_gap": measured["score_gap"]}
+    if config.nested:
+        chance = {name: np.asarray(mask, np.float64) for name, mask in masks.items()}
+        terms["penalty"] = cost_of(config.nesting, model_config, chance)
+    else:
+        terms["penalty"] = losses.penalty(
             {name: mask.mean() for name, mask in masks.items()},
             {name: mask.size for name, mask in masks.items()},
             config.penalties,
-        ),
-    }
+        )
     off = abs(measured["score"] - measured["base_score"]) / max(abs(measured["base_score"]), 1e-6)
     return float(losses.total(config, terms, price)) + config.mean_score_weight * off
 
 
 def validated(
-    config: Settings, step: int, masks: Masks, measured: Record, controller: Controller
+    config: Settings,
+    model_config: ModelConfig,
+    step: int,
+    masks: Masks,
+    measured: Record,
+    controller: Controller,
 ) -> Record:
     """What is recorded of a validation.
 
     Args:
       config: loss weights.
+      model_config: the model's shape.
       step: after how many steps.
       masks: bool arrays by granularity.
       measured: the circuit's metrics.
@@ -67,7 +80,7 @@ def validated(
     return {
         "step": step,
         **measured,
-        "objective": binary_objective(config, counted, measured, price),
+        "objective": binary_objective(config, model_config, counted, measured, price),
         "kept": {name: float(mask.mean()) for name, mask in counted.items()},
         "score_correction": float(controller.score_correction),
         "price": price,
