@@ -1,0 +1,140 @@
+"""Effects of the nodes of a circuit of nodes, chunk by chunk: to first order, then exactly."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mgnp_jax.evidence import addition
+from mgnp_jax.evidence.chunks import Progress, figures
+from mgnp_jax.evidence.lens import logit_lens
+from mgnp_jax.evidence.removal import Nodes, Smaller, first_order, smaller, streams, without
+from mgnp_jax.masks.granularities import NEURONS, mask_shapes
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.hub import Model
+from mgnp_jax.passes.cached_runs import CachedRuns
+from mgnp_jax.passes.embeddings import unembed
+from mgnp_jax.passes.precision import exact
+from mgnp_jax.types import Masks, Params
+
+Sums = dict[str, Any]
+"""What was found, summed over prompts: NumPy arrays by name, nested."""
+
+
+class NodeCircuit:
+    """A circuit of nodes, as evidence is gathered of it."""
+
+    def __init__(self, model: Model, masks: Masks) -> None:
+        """Leaves out of the model what the circuit does not use.
+
+        Args:
+          model: the model.
+          masks: bool arrays by granularity, consistent with the hierarchy.
+        """
+        self.model, self.nodes = model, {n: np.asarray(mask, bool) for n, mask in masks.items()}
+        self._circuit: Smaller = smaller(model, masks)
+
+    def first(self, runs: CachedRuns, weights: np.ndarray) -> Sums:
+        """What one pass says of all nodes.
+
+        Args:
+          runs: B prompts.
+          weights: [B] of them.
+
+        Returns:
+          First-order `removal` and `addition` of neurons [2, …] by granularity, and the `lens`.
+        """
+        c, params = self.model.config, self.model.params
+        small = self._circuit.of(c, runs)
+        removal, _ = first_order(c, params, self._circuit, small, weights)
+        stream = streams(c, params, self._circuit, small)[:, runs.layout.answers]
+        empty = addition.nothing_kept(c, params, self._circuit.masks, runs)
+        _, gradient = addition.empty_figures(c, params, empty, runs)
+        joined = addition.first_order(c, params, empty, gradient * weights[None, :, None])
+        lens = logit_lens(c, params, stream, runs.targets, weights)
+        return {"removal": removal, "addition": joined, "lens": lens}
+
+    def exact(
+        self,
+        runs: CachedRuns,
+        weights: np.ndarray,
+        leaving: Sequence[Nodes],
+        joining: Sequence[Nodes],
+        progress: Progress,
+    ) -> Sums:
+        """Takes nodes out of the circuit, and puts them into the empty one, one by one.
+
+        Args:
+          runs: B prompts.
+          weights: [B] of them.
+          leaving: nodes of the circuit.
+          joining: any nodes.
+          progress: counts passes.
+
+        Returns:
+          `removal` and `addition` [2, …] by granularity; NaN where nothing was tried.
+        """
+        c, params = self.model.config, self.model.params
+        small = self._circuit.of(c, runs)
+        stream = streams(c, params, self._circuit, small)
+        base = _figures_of(c, params, stream[-1], runs)
+        removal, joined = nothing_tried(c), nothing_tried(c)
+        for nodes in leaving:
+            first = np.int32(nodes.layer)
+            found = without(c, params, self._circuit, small, stream, first, nodes.numbers)
+            put(removal, nodes, found, base, weights)
+            progress()
+        empty = addition.nothing_kept(c, params, self._circuit.masks, runs)
+        base, _ = addition.empty_figures(c, params, empty, runs)
+        for nodes in joining:
+            gates = addition.gates_alone(c, nodes)
+            found = addition.alone(c, params, empty, runs, np.int32(nodes.layer), gates)
+            put(joined, nodes, found, base, weights)
+            progress()
+        return {"removal": removal, "addition": joined}
+
+    @property
+    def neurons(self) -> tuple[str, ...]:
+        """Granularities of neurons that can be told apart."""
+        return NEURONS
+
+
+def nothing_tried(model_config: ModelConfig) -> dict[str, np.ndarray]:
+    """[2, …] NaN by granularity.
+
+    Args:
+      model_config: the model's shape.
+    """
+    return {n: np.full((2, *shape), np.nan) for n, shape in mask_shapes(model_config).items()}
+
+
+def put(
+    into: dict[str, np.ndarray], nodes: Nodes, found: Any, base: Any, weights: np.ndarray
+) -> None:
+    """Writes down what nodes change.
+
+    Args:
+      into: [2, …] by granularity.
+      nodes: J of them.
+      found: [J, 2, B] figures with the change.
+      base: [2, B] without it.
+      weights: [B] of the prompts.
+    """
+    change = np.asarray(found, np.float64) - np.asarray(base, np.float64)[None]
+    # A figure of a prompt that only fills up may be anything.
+    summed = np.where(weights > 0, change, 0).sum(-1)
+    for name, place, value in zip(nodes.names, nodes.places, summed):
+        into[name][(slice(None), *place)] = value
+
+
+@functools.partial(jax.jit, static_argnums=0)
+@exact
+def _figures_of(
+    model_config: ModelConfig, params: Params, stream: jax.Array, runs: CachedRuns
+) -> jax.Array:
+    """[2, B] read from the residual stream [K, D] after the last layer."""
+    return figures(unembed(model_config, params, stream[runs.layout.answers]), runs)

@@ -1,0 +1,223 @@
+"""What a circuit of nodes loses with each of its nodes: to first order, and exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mgnp_jax.evidence.chunks import figures
+from mgnp_jax.masks.granularities import GRANULARITIES, NEURONS, by_name, gate_count, mask_shapes
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.hub import Model
+from mgnp_jax.passes.cached_runs import CachedRuns
+from mgnp_jax.passes.circuit_forward import circuit_logits
+from mgnp_jax.passes.circuit_streams import circuit_streams, logits_from
+from mgnp_jax.passes.compaction import (
+    Compaction,
+    compacted,
+    narrow_values,
+    plan_for,
+    what_stays,
+)
+from mgnp_jax.passes.precision import exact
+from mgnp_jax.passes.segment_plan import full_cost
+from mgnp_jax.types import Masks, Params
+
+SEGMENTS = 3
+"""Groups of layers of what is left of the model; each is compiled in every pass."""
+
+WORTH_WHILE = 0.8
+"""Share of the model's multiply-adds below which the circuit is run without the rest."""
+
+
+class Smaller(NamedTuple):
+    """A circuit as it is run.
+
+    Attributes:
+      masks: float32 gates by granularity.
+      compaction: what is left of the model; None for all of it.
+    """
+
+    masks: Masks
+    compaction: Compaction | None
+
+    def of(self, model_config: ModelConfig, runs: CachedRuns) -> CachedRuns:
+        """Prompts with the values of what is left.
+
+        Args:
+          model_config: the model's shape.
+          runs: of the whole model.
+        """
+        if self.compaction is None:
+            return runs
+        corrupted = narrow_values(model_config, self.compaction.segments, runs.corrupted)
+        return dataclasses.replace(runs, corrupted=corrupted)  # type: ignore[type-var]
+
+
+def smaller(model: Model, masks: Masks) -> Smaller:
+    """A circuit without what it does not use of the model, if that is much.
+
+    Args:
+      model: the model.
+      masks: bool arrays by granularity, consistent with the hierarchy.
+    """
+    c = model.config
+    gates = {name: jnp.asarray(mask, jnp.float32) for name, mask in masks.items()}
+    left = what_stays({name: np.asarray(masks[name], bool) for name in NEURONS})
+    chosen = plan_for(c, left, SEGMENTS)
+    if chosen.cost > WORTH_WHILE * full_cost(c):
+        return Smaller(gates, None)
+    return Smaller(gates, compacted(c, model.params, chosen, left))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+@exact
+def first_order(
+    model_config: ModelConfig,
+    params: Params,
+    circuit: Smaller,
+    runs: CachedRuns,
+    weights: jax.Array,
+) -> tuple[Masks, jax.Array]:
+    """What figures change by if nodes leave, by their gradients in the gates.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      circuit: that nodes leave.
+      runs: B prompts, of what is left of the model.
+      weights: [B] of the prompts.
+
+    Returns:
+      [2, …] by granularity, summed over prompts; the circuit's logits [B, V].
+    """
+
+    def summed(masks: Masks) -> tuple[jax.Array, jax.Array]:
+        logits = circuit_logits(model_config, params, masks, runs, circuit.compaction)
+        return (figures(logits, runs) * weights[None]).sum(1), logits
+
+    _, pull, logits = jax.vjp(summed, circuit.masks, has_aux=True)
+    (gradients,) = jax.vmap(pull)(jnp.eye(2, dtype=jnp.float32))
+    return {name: -gradients[name] for name in GRANULARITIES}, logits
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def streams(
+    model_config: ModelConfig, params: Params, circuit: Smaller, runs: CachedRuns
+) -> jax.Array:
+    """[L + 1, K, D] the circuit's residual stream before each layer and after the last.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      circuit: it.
+      runs: prompts of K tokens, of what is left of the model.
+    """
+    return circuit_streams(model_config, params, circuit.masks, runs, circuit.compaction)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+@exact
+def without(
+    model_config: ModelConfig,
+    params: Params,
+    circuit: Smaller,
+    runs: CachedRuns,
+    stream: jax.Array,
+    first: jax.Array,
+    nodes: jax.Array,
+) -> jax.Array:
+    """Figures of the circuit without each of some nodes.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      circuit: it.
+      runs: B prompts of K tokens, of what is left of the model.
+      stream: [L + 1, K, D] as `streams` has it.
+      first: [] int, a layer before which none of the nodes is.
+      nodes: [J] int, as `by_name` counts them.
+
+    Returns:
+      [J, 2, B].
+    """
+    count = gate_count(model_config)
+
+    def one(node: jax.Array) -> jax.Array:
+        row = (jnp.arange(count) != node).astype(jnp.float32)
+        rest = by_name(model_config, GRANULARITIES, row)
+        masks = circuit.masks | {name: circuit.masks[name] * rest[name] for name in rest}
+        logits = logits_from(
+            model_config, params, masks, runs, stream[first], first, circuit.compaction
+        )
+        return figures(logits, runs)
+
+    return jax.vmap(one)(nodes)
+
+
+class Nodes(NamedTuple):
+    """Nodes of one layer that go together.
+
+    Attributes:
+      layer: theirs.
+      names: of their granularities.
+      places: their indices.
+      numbers: [J] int, as `by_name` counts them; the last ones only fill up.
+    """
+
+    layer: int
+    names: tuple[str, ...]
+    places: tuple[tuple[int, ...], ...]
+    numbers: np.ndarray
+
+
+def together(
+    model_config: ModelConfig, chosen: dict[str, np.ndarray], size: int
+) -> Iterator[Nodes]:
+    """Nodes layer by layer, as many at a time as go together.
+
+    Args:
+      model_config: the model's shape.
+      chosen: bool arrays by granularity.
+      size: J.
+    """
+    shapes, offset = mask_shapes(model_config), 0
+    found: dict[int, list[tuple[str, tuple[int, ...], int]]] = {}
+    for name in GRANULARITIES:
+        if name in chosen:
+            for index in map(tuple, np.argwhere(chosen[name]).tolist()):
+                number = offset + int(np.ravel_multi_index(index, shapes[name]))
+                found.setdefault(index[0], []).append((name, index, number))
+        offset += int(np.prod(shapes[name]))
+    for layer, nodes in sorted(found.items()):
+        for start in range(0, len(nodes), size):
+            part = nodes[start : start + size]
+            names, places, numbers = zip(*part)
+            filled = [*numbers, *numbers[:1] * (size - len(part))]
+            yield Nodes(layer, names, places, np.array(filled, np.int32))
+
+
+def strongest(effects: dict[str, np.ndarray], names: Sequence[str], count: int) -> dict:
+    """The nodes of largest effect, whatever its sign.
+
+    Args:
+      effects: float by granularity; NaN for nodes that are not to be chosen.
+      names: granularities to choose from.
+      count: how many at most.
+
+    Returns:
+      Bool arrays by granularity.
+    """
+    sizes = {name: np.nan_to_num(np.abs(effects[name]), nan=-1.0) for name in names}
+    flat = np.concatenate([size.ravel() for size in sizes.values()])
+    chosen = np.zeros(flat.size, bool)
+    chosen[np.argsort(-flat, kind="stable")[:count]] = True
+    chosen &= flat >= 0
+    parts = np.split(chosen, np.cumsum([size.size for size in sizes.values()])[:-1])
+    return {n: part.reshape(effects[n].shape) for n, part in zip(names, parts, strict=True)}
