@@ -56,7 +56,7 @@ def gates_alone(model_config: ModelConfig, nodes: Nodes) -> SiteValues:
     for name, place in zip(nodes.names, nodes.places, strict=True):
         masks = kept_alone(model_config, name, place)
         found.append({n: m[nodes.layer].astype(np.float32) for n, m in masks.items()})
-    found += found[:1] * (len(nodes.numbers) - len(found))
+    found = nodes.filled(found)
     return site_gates({name: np.stack([each[name] for each in found]) for name in found[0]})
 
 

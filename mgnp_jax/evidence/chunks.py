@@ -11,7 +11,7 @@ import numpy as np
 
 from mgnp_jax.metrics.scores import kl_divergence, score
 from mgnp_jax.models.hub import Model
-from mgnp_jax.passes.budget import COMPILING, budget_of, plain_bytes, step_bytes
+from mgnp_jax.passes.budget import COMPILING, PLAIN, budget_of, kept_floats, plain_bytes, step_bytes
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.caching import chunk_rows
 from mgnp_jax.passes.settings import Execution
@@ -22,7 +22,7 @@ from mgnp_jax.types import Batch, Record
 FIGURES = ("score", "kl")
 """What effects are measured on, in the order of `figures`."""
 
-PROMPTS_AT_ONCE = 32
+PROMPTS_AT_ONCE = 64
 """Most prompts of a pass: products of matrices gain nothing from more."""
 
 NODES_AT_ONCE = 16
@@ -64,24 +64,25 @@ class Load(NamedTuple):
 
     Attributes:
       bytes: that a pass may take, weights and programs aside.
-      each: about what one prompt takes of them.
-      prompts: of a pass.
-      nodes: of a pass.
+      prompts: of a pass with its gradient.
+      forward: prompts of a pass without, in which weights are read for as many as can be.
+      nodes: of such a pass.
     """
 
     bytes: int
-    each: int
     prompts: int
+    forward: int
     nodes: int
 
-    def chunks(self, batch: Batch) -> Iterator[Chunk]:
+    def chunks(self, batch: Batch, *, gradient: bool = False) -> Iterator[Chunk]:
         """Cuts prompts into chunks of one size.
 
         Args:
           batch: N prompts.
+          gradient: whether gradients are taken.
         """
         # As even as can be, so that few prompts run twice to fill the last chunk up.
-        count = -(-len(batch) // self.prompts)
+        count = -(-len(batch) // (self.prompts if gradient else self.forward))
         for rows, real in chunk_rows(len(batch), -(-len(batch) // count)):
             weights = (np.arange(len(rows)) < real).astype(np.float32)
             yield Chunk(rows, batch.take(rows), weights, real)
@@ -89,8 +90,8 @@ class Load(NamedTuple):
     def __str__(self) -> str:
         """As a person reads it."""
         return (
-            f"evidence may take {gib(self.bytes)} beside the model; {self.prompts} prompts go "
-            f"together, at {gib(self.each)} each"
+            f"evidence may take {gib(self.bytes)} beside the model; {self.forward} prompts go "
+            f"together, {self.prompts} where gradients are taken"
         )
 
 
@@ -107,13 +108,20 @@ def load_of(model: Model, batch: Batch, spans: Spans, memory_gib: float | None) 
     one = spans.sizes([np.array([row]) for row in range(len(batch))])
     execution = Execution(memory_gib=memory_gib, compact=False)
     budget = budget_of(execution, c, model.params, one, 1, longest)
-    each = step_bytes(c, one, 1) + plain_bytes(c, one, 1, longest)
+    plain = plain_bytes(c, one, 1, longest)
+    # The circuit's stream, values of the whole model and of what is left of it, logits.
+    inner = c.layers * one.tokens * c.width + 2 * kept_floats(c, one.tokens)
+    forward = plain + 4 * (inner + PLAIN * c.vocab_size)
     room = max(budget.total - budget.taken - COMPILING, 0)
-    prompts = int(min(max(room // each, 1), PROMPTS_AT_ONCE, len(batch)))
-    nodes = 1
-    if jax.default_backend() != "cpu":
-        nodes = int(min(max(room // (prompts * each), 1), NODES_AT_ONCE))
-    return Load(bytes=room, each=each, prompts=prompts, nodes=nodes)
+
+    def at_once(each: int, most: int) -> int:
+        return int(min(max(room // each, 1), most))
+
+    most = min(PROMPTS_AT_ONCE, len(batch))
+    prompts = at_once(plain + step_bytes(c, one, 1), most)
+    run = at_once(forward, most)
+    nodes = 1 if jax.default_backend() == "cpu" else at_once(run * forward, NODES_AT_ONCE)
+    return Load(bytes=room, prompts=prompts, forward=run, nodes=nodes)
 
 
 class Progress:

@@ -46,34 +46,28 @@ class Split(NamedTuple):
 
     Attributes:
       batch: N of them.
-      chunks: they, those that go together.
-      sizes: of a chunk's arrays.
+      load: how much goes together.
       constants: that pruned nodes are given; None for the corrupted run's values.
     """
 
     batch: Batch
-    chunks: list[Chunk]
-    sizes: Sizes
+    load: Load
     constants: AblationValues | None
 
+    def chunks(self, *, gradient: bool = False) -> tuple[list[Chunk], Sizes]:
+        """Prompts that go together, and the sizes of their arrays.
 
-def split_of(batch: Batch, load: Load, constants: AblationValues | None) -> Split:
-    """Cuts prompts into chunks.
-
-    Args:
-      batch: N prompts.
-      load: how many go together.
-      constants: that pruned nodes are given; None for the corrupted run's values.
-    """
-    chunks = list(load.chunks(batch))
-    spans = spans_of(batch, share_prefix=constants is None)
-    return Split(batch, chunks, spans.sizes(chunk.rows for chunk in chunks), constants)
+        Args:
+          gradient: whether gradients are taken.
+        """
+        chunks = list(self.load.chunks(self.batch, gradient=gradient))
+        spans = spans_of(self.batch, share_prefix=self.constants is None)
+        return chunks, spans.sizes(chunk.rows for chunk in chunks)
 
 
 def effects_of(
     circuit: NodeCircuit | EdgeCircuit,
     split: Split,
-    load: Load,
     neurons: int,
     progress: Progress,
 ) -> Effects:
@@ -82,18 +76,19 @@ def effects_of(
     Args:
       circuit: of which level it may be.
       split: N prompts.
-      load: how much goes together.
       neurons: how many of the neurons are measured exactly.
       progress: counts passes.
     """
     model, count = circuit.model, len(split.batch)
+    chunks, sizes = split.chunks(gradient=True)
+    progress.total += len(chunks)
     sums: dict[str, Any] = {}
-    for chunk in split.chunks:
+    for chunk in chunks:
         runs, clean = both_runs(
             model.config,
             model.params,
             chunk.batch,
-            split.sizes,
+            sizes,
             ablation_values=split.constants,
         )
         found = {
@@ -108,7 +103,7 @@ def effects_of(
         name: {n: leaf for n, leaf in means["circuit"].get(name, {}).items() if n in NEURONS}
         for name in ("removal", "addition")
     }
-    exact = _exactly(circuit, split, load, roughly["removal"], neurons, progress)
+    exact = _exactly(circuit, split, roughly["removal"], neurons, progress)
     exact = jax.tree.map(lambda leaf: leaf / count, exact)
     lens = {of: _float32(means[of]["lens"]) for of in ("model", "circuit")}
     whole = {n: np.ones(m.shape, bool) if n not in NEURONS else m for n, m in _kept(circuit)}
@@ -127,7 +122,6 @@ def _kept(circuit: NodeCircuit | EdgeCircuit) -> list[tuple[str, np.ndarray]]:
 def _exactly(
     circuit: NodeCircuit | EdgeCircuit,
     split: Split,
-    load: Load,
     roughly: dict[str, np.ndarray],
     neurons: int,
     progress: Progress,
@@ -138,22 +132,22 @@ def _exactly(
     leaving = {name: kept[name] for name in coarse}
     joining = {name: np.ones_like(kept[name]) for name in coarse}
     if roughly and neurons:
-        sizes = {n: np.where(kept[n], roughly[n][0], np.nan) for n in circuit.neurons}
-        chosen = strongest(sizes, circuit.neurons, neurons)
+        sized = {n: np.where(kept[n], roughly[n][0], np.nan) for n in circuit.neurons}
+        chosen = strongest(sized, circuit.neurons, neurons)
         leaving, joining = leaving | chosen, joining | chosen
-    prompts = len(split.chunks[0].rows)
-    room = load.bytes // (4 * PLAIN * prompts * model.config.vocab_size)
+    chunks, sizes = split.chunks()
+    room = split.load.bytes // (4 * PLAIN * len(chunks[0].rows) * model.config.vocab_size)
     alone = int(min(max(room, 1), ALONE_AT_ONCE))
-    out = list(together(model.config, leaving, load.nodes))
-    into = list(together(model.config, joining, alone))
-    progress.total += len(split.chunks) * (len(out) + len(into))
+    out = list(together(leaving, split.load.nodes))
+    into = list(together(joining, alone))
+    progress.total += len(chunks) * (len(out) + len(into))
     sums: dict[str, Any] = {}
-    for chunk in split.chunks:
+    for chunk in chunks:
         runs = plain_runs(
             model.config,
             model.params,
             chunk.batch,
-            split.sizes,
+            sizes,
             ablation_values=split.constants,
         )
         sums = _plus(sums, circuit.exact(runs, chunk.weights, out, into, progress))

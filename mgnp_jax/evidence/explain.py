@@ -14,7 +14,7 @@ from mgnp_jax.evidence.attention import patterns_of, strongest_heads
 from mgnp_jax.evidence.chunks import FIGURES, Load, Progress, load_of
 from mgnp_jax.evidence.config import ExplainConfig
 from mgnp_jax.evidence.edges import strongest_edges
-from mgnp_jax.evidence.effects import Effects, effects_of, split_of
+from mgnp_jax.evidence.effects import Effects, Split, effects_of
 from mgnp_jax.evidence.evidence import Evidence
 from mgnp_jax.evidence.examples import prompt_texts, shown_examples, text_of
 from mgnp_jax.evidence.of_edges import EdgeCircuit
@@ -123,11 +123,10 @@ def _gathered(
     examples, spans = subject.examples, spans_of(batch, share_prefix=constants is None)
     load = load_of(model, batch, spans, config.memory_gib)
     on_record({"passing": True, "text": f"Memory: {load}"})
-    split = split_of(batch, load, constants)
-    # Those of whole prompts, too.
-    progress = Progress(2 * len(split.chunks), on_record)
+    # More are told when it is known how many nodes there are to try.
+    progress = Progress(0, on_record)
     found = (NodeCircuit if level_of(masks) is NODE else EdgeCircuit)(model, masks)
-    effects = effects_of(found, split, load, config.neurons, progress)
+    effects = effects_of(found, Split(batch, load, constants), config.neurons, progress)
     sizes = effects.removal[ATTENTION_HEADS][FIGURES[0]]
     heads = strongest_heads(sizes, config.heads, *examples.clean.shape)
     if isinstance(found, NodeCircuit):
@@ -191,7 +190,7 @@ def _scores(
     """Of model, circuit, and model on corrupted prompts."""
     swapped: Batch = batch.replace(clean=batch.corrupted)  # type: ignore[attr-defined]
     base, other = (
-        cache_logits(model.config, model.params, each, load.prompts) for each in (batch, swapped)
+        cache_logits(model.config, model.params, each, load.forward) for each in (batch, swapped)
     )
     own, kl, right = jax.device_get(_corrupted(batch, base, other))
     names = ("score", "kl", "accuracy")

@@ -99,7 +99,7 @@ class EdgeCircuit:
 
 def _writers(model_config: ModelConfig, nodes: Nodes) -> np.ndarray:
     """[J, W] bool, which writers each node is."""
-    found = np.zeros((len(nodes.numbers), writer_count(model_config)), bool)
+    found = np.zeros((nodes.size, writer_count(model_config)), bool)
     first, heads = first_writer(model_config, nodes.layer), model_config.heads
     for row, name, place in zip(found, nodes.names, nodes.places):
         if name == ATTENTION_HEADS:

@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mgnp_jax.evidence import addition
 from mgnp_jax.evidence.chunks import Progress, figures
 from mgnp_jax.evidence.lens import logit_lens
-from mgnp_jax.evidence.removal import Nodes, Smaller, first_order, smaller, streams, without
+from mgnp_jax.evidence.removal import Nodes, Smaller, first_order, smaller, without
 from mgnp_jax.masks.granularities import NEURONS, mask_shapes
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.embeddings import unembed
+from mgnp_jax.passes.layer_by_layer import apart, changed_from, streams_apart
 from mgnp_jax.passes.precision import exact
 from mgnp_jax.types import Masks, Params
 
@@ -37,6 +39,7 @@ class NodeCircuit:
         """
         self.model, self.nodes = model, {n: np.asarray(mask, bool) for n, mask in masks.items()}
         self._circuit: Smaller = smaller(model, masks)
+        self._apart = apart(model.config, model.params, masks)
 
     def first(self, runs: CachedRuns, weights: np.ndarray) -> Sums:
         """What one pass says of all nodes.
@@ -51,7 +54,8 @@ class NodeCircuit:
         c, params = self.model.config, self.model.params
         small = self._circuit.of(c, runs)
         removal, _ = first_order(c, params, self._circuit, small, weights)
-        stream = streams(c, params, self._circuit, small)[:, runs.layout.answers]
+        streams = streams_apart(c, params, self._apart, self._apart.runs(c, runs))
+        stream = jnp.stack([x[runs.layout.answers] for x in streams])
         empty = addition.nothing_kept(c, params, self._circuit.masks, runs)
         _, gradient = addition.empty_figures(c, params, empty, runs)
         joined = addition.first_order(c, params, empty, gradient * weights[None, :, None])
@@ -79,14 +83,14 @@ class NodeCircuit:
           `removal` and `addition` [2, …] by granularity; NaN where nothing was tried.
         """
         c, params = self.model.config, self.model.params
-        small = self._circuit.of(c, runs)
-        stream = streams(c, params, self._circuit, small)
-        base = _figures_of(c, params, stream[-1], runs)
+        small = self._apart.runs(c, runs)
+        streams = streams_apart(c, params, self._apart, small)
+        base = _figures_of(c, params, streams[-1][None], runs)[0]
         removal, joined = nothing_tried(c), nothing_tried(c)
         for nodes in leaving:
-            first = np.int32(nodes.layer)
-            found = without(c, params, self._circuit, small, stream, first, nodes.numbers)
-            put(removal, nodes, found, base, weights)
+            masks = without(self._apart.masks, nodes)
+            last = changed_from(c, self._apart, small, streams, nodes.layer, masks)
+            put(removal, nodes, _figures_of(c, params, last, runs), base, weights)
             progress()
         empty = addition.nothing_kept(c, params, self._circuit.masks, runs)
         base, _ = addition.empty_figures(c, params, empty, runs)
@@ -134,7 +138,11 @@ def put(
 @functools.partial(jax.jit, static_argnums=0)
 @exact
 def _figures_of(
-    model_config: ModelConfig, params: Params, stream: jax.Array, runs: CachedRuns
+    model_config: ModelConfig, params: Params, streams: jax.Array, runs: CachedRuns
 ) -> jax.Array:
-    """[2, B] read from the residual stream [K, D] after the last layer."""
-    return figures(unembed(model_config, params, stream[runs.layout.answers]), runs)
+    """[J, 2, B] read from residual streams [J, K, D] after the last layer."""
+
+    def one(stream: jax.Array) -> jax.Array:
+        return figures(unembed(model_config, params, stream[runs.layout.answers]), runs)
+
+    return jax.vmap(one)(streams)

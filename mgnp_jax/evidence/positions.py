@@ -13,8 +13,8 @@ from mgnp_jax.metrics.scores import score
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
-from mgnp_jax.passes.circuit_streams import logits_by_token
 from mgnp_jax.passes.precision import exact
+from mgnp_jax.passes.token_gates import logits_by_token
 from mgnp_jax.types import AblationValues, Batch, Masks, Params
 
 

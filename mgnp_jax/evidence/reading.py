@@ -121,6 +121,7 @@ def read_whole(
     spans, chunks = spans_of(batch, share_prefix=False), list(load.chunks(batch))
     sizes = spans.sizes(chunk.rows for chunk in chunks)
     sizes = sizes._replace(positions=batch.clean.shape[1])
+    progress.total += len(chunks)
     attends = np.zeros((c.layers, len(kinds), c.heads))
     normed = np.zeros((len(places), c.width))
     activations = np.full((len(places), *batch.clean.shape), np.nan, np.float32)

@@ -1,23 +1,22 @@
-"""What a circuit of nodes loses with each of its nodes: to first order, and exactly."""
+"""What a circuit of nodes loses with each of its nodes: to first order; and which nodes to try."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mgnp_jax.evidence.chunks import figures
-from mgnp_jax.masks.granularities import GRANULARITIES, NEURONS, by_name, gate_count, mask_shapes
+from mgnp_jax.masks.granularities import GRANULARITIES, NEURONS
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.circuit_forward import circuit_logits
-from mgnp_jax.passes.circuit_streams import circuit_streams, logits_from
 from mgnp_jax.passes.compaction import (
     Compaction,
     compacted,
@@ -107,60 +106,6 @@ def first_order(
     return {name: -gradients[name] for name in GRANULARITIES}, logits
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def streams(
-    model_config: ModelConfig, params: Params, circuit: Smaller, runs: CachedRuns
-) -> jax.Array:
-    """[L + 1, K, D] the circuit's residual stream before each layer and after the last.
-
-    Args:
-      model_config: the model's shape.
-      params: its weights.
-      circuit: it.
-      runs: prompts of K tokens, of what is left of the model.
-    """
-    return circuit_streams(model_config, params, circuit.masks, runs, circuit.compaction)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-@exact
-def without(
-    model_config: ModelConfig,
-    params: Params,
-    circuit: Smaller,
-    runs: CachedRuns,
-    stream: jax.Array,
-    first: jax.Array,
-    nodes: jax.Array,
-) -> jax.Array:
-    """Figures of the circuit without each of some nodes.
-
-    Args:
-      model_config: the model's shape.
-      params: its weights.
-      circuit: it.
-      runs: B prompts of K tokens, of what is left of the model.
-      stream: [L + 1, K, D] as `streams` has it.
-      first: [] int, a layer before which none of the nodes is.
-      nodes: [J] int, as `by_name` counts them.
-
-    Returns:
-      [J, 2, B].
-    """
-    count = gate_count(model_config)
-
-    def one(node: jax.Array) -> jax.Array:
-        row = (jnp.arange(count) != node).astype(jnp.float32)
-        rest = by_name(model_config, GRANULARITIES, row)
-        masks = circuit.masks | {name: circuit.masks[name] * rest[name] for name in rest}
-        logits = logits_from(
-            model_config, params, masks, runs, stream[first], first, circuit.compaction
-        )
-        return figures(logits, runs)
-
-    return jax.vmap(one)(nodes)
-
-
 class Nodes(NamedTuple):
     """Nodes of one layer that go together.
 
@@ -168,39 +113,53 @@ class Nodes(NamedTuple):
       layer: theirs.
       names: of their granularities.
       places: their indices.
-      numbers: [J] int, as `by_name` counts them; the last ones only fill up.
+      size: J, as many or more; the others only fill up.
     """
 
     layer: int
     names: tuple[str, ...]
     places: tuple[tuple[int, ...], ...]
-    numbers: np.ndarray
+    size: int
+
+    def filled(self, each: list[Any]) -> list[Any]:
+        """One thing for each of J nodes.
+
+        Args:
+          each: for each that there is.
+        """
+        return each + each[:1] * (self.size - len(each))
 
 
-def together(
-    model_config: ModelConfig, chosen: dict[str, np.ndarray], size: int
-) -> Iterator[Nodes]:
+def without(masks: dict[str, np.ndarray], nodes: Nodes) -> list[dict[str, np.ndarray]]:
+    """Gates of a circuit without each of some nodes.
+
+    Args:
+      masks: of the circuit, NumPy.
+      nodes: J of them.
+    """
+    found = []
+    for name, place in zip(nodes.names, nodes.places, strict=True):
+        closed = masks[name].copy()
+        closed[place] = 0
+        found.append({**masks, name: closed})
+    return nodes.filled(found)
+
+
+def together(chosen: dict[str, np.ndarray], size: int) -> Iterator[Nodes]:
     """Nodes layer by layer, as many at a time as go together.
 
     Args:
-      model_config: the model's shape.
       chosen: bool arrays by granularity.
       size: J.
     """
-    shapes, offset = mask_shapes(model_config), 0
-    found: dict[int, list[tuple[str, tuple[int, ...], int]]] = {}
+    found: dict[int, list[tuple[str, tuple[int, ...]]]] = {}
     for name in GRANULARITIES:
-        if name in chosen:
-            for index in map(tuple, np.argwhere(chosen[name]).tolist()):
-                number = offset + int(np.ravel_multi_index(index, shapes[name]))
-                found.setdefault(index[0], []).append((name, index, number))
-        offset += int(np.prod(shapes[name]))
+        for place in map(tuple, np.argwhere(chosen.get(name, False)).tolist()):
+            found.setdefault(place[0], []).append((name, place))
     for layer, nodes in sorted(found.items()):
         for start in range(0, len(nodes), size):
-            part = nodes[start : start + size]
-            names, places, numbers = zip(*part)
-            filled = [*numbers, *numbers[:1] * (size - len(part))]
-            yield Nodes(layer, names, places, np.array(filled, np.int32))
+            names, places = zip(*nodes[start : start + size])
+            yield Nodes(layer, names, places, size)
 
 
 def strongest(effects: dict[str, np.ndarray], names: Sequence[str], count: int) -> dict:

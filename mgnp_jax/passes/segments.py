@@ -70,12 +70,17 @@ def stacks(
         gates, shape = site_gates(masks[i]), model_config
         if segments is not None:
             gates = segments[i].closed_where_filled(gates)
-            shape = _narrowed(model_config, gates)
+            shape = narrowed_shape(model_config, gates)
         yield Stack(shape, (weights, gates, corrupted.values[i], corrupted.prefix[i]))
 
 
-def _narrowed(model_config: ModelConfig, gates: SiteValues) -> ModelConfig:
-    """The shape of a segment's layers, in which each head has its key and value to itself."""
+def narrowed_shape(model_config: ModelConfig, gates: SiteValues) -> ModelConfig:
+    """The shape of layers of which nodes are left, in which each head has its key and value.
+
+    Args:
+      model_config: the whole model's.
+      gates: of what is left.
+    """
     # A layer of which nothing is left is not run, but has a shape.
     heads, hidden = max(gates.attn_z.shape[-2], 1), max(gates.mlp_hidden.shape[-1], 1)
     return dataclasses.replace(model_config, heads=heads, kv_heads=heads, mlp_width=hidden)
