@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from mgnp_jax.evidence.chunks import FIGURES as NAMES
+from mgnp_jax.evidence.chunks import Load
 from mgnp_jax.masks.edges import reader_names, writer_names
 from mgnp_jax.masks.levels import level_of
 from mgnp_jax.metrics.figures import FIGURES
 from mgnp_jax.models.hub import Model
-from mgnp_jax.passes.effects import EDGES, Path, effects
+from mgnp_jax.passes.effects import CHUNK_BYTES, EDGES, Path, effects
 from mgnp_jax.types import Batch, Masks, Record
 
 AT_CLEAN = Path("inputs", (1.0,), 1)
@@ -21,7 +22,12 @@ AT_CLEAN = Path("inputs", (1.0,), 1)
 
 
 def strongest_edges(
-    model: Model, masks: Masks, batch: Batch, most: int, on_record: Callable[[Record], None]
+    model: Model,
+    masks: Masks,
+    batch: Batch,
+    most: int,
+    load: Load,
+    on_record: Callable[[Record], None],
 ) -> list[list[Any]]:
     """Edges between kept nodes, by first-order effects on the score in the full model.
 
@@ -30,6 +36,7 @@ def strongest_edges(
       masks: bool, of the circuit.
       batch: N prompts.
       most: how many at most.
+      load: how much goes together.
       on_record: told how far it is.
 
     Returns:
@@ -38,7 +45,8 @@ def strongest_edges(
     c = model.config
     # No point of the path is random, so the key decides nothing.
     key = jax.random.key(0)
-    found = effects(key, model, batch, EDGES, FIGURES[NAMES[0]], AT_CLEAN, on_record)
+    room, figure = max(min(load.bytes, CHUNK_BYTES), 1), FIGURES[NAMES[0]]
+    found = effects(key, model, batch, EDGES, figure, AT_CLEAN, on_record, room)
     kept = level_of(masks).edges(c, masks)
     writers, readers = writer_names(c), reader_names(c)
     rows = []

@@ -7,18 +7,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mgnp_jax.evidence.chunks import FIGURES, Chunk, Load, Progress
+from mgnp_jax.evidence.chunks import FIGURES, Chunk, Load, Progress, figures
 from mgnp_jax.evidence.of_edges import EdgeCircuit
 from mgnp_jax.evidence.of_nodes import NodeCircuit
 from mgnp_jax.evidence.reading import read_clean
 from mgnp_jax.evidence.removal import strongest, together
 from mgnp_jax.masks.granularities import GRANULARITIES, NEURONS
+from mgnp_jax.metrics.evaluate import check_logits
+from mgnp_jax.metrics.scores import answered_rightly
 from mgnp_jax.passes.budget import PLAIN
-from mgnp_jax.passes.cached_runs import both_runs, plain_runs
+from mgnp_jax.passes.cached_runs import CachedRuns, both_runs, plain_runs
+from mgnp_jax.passes.caching import cache_logits
 from mgnp_jax.passes.spans import Sizes, spans_of
 from mgnp_jax.types import AblationValues, Batch
 
-ALONE_AT_ONCE = 8
+ALONE_AT_ONCE = 16
 """Most nodes that are kept alone in one pass, whose cost is the unembedding."""
 
 Found = dict[str, dict[str, np.ndarray]]
@@ -33,12 +36,14 @@ class Effects(NamedTuple):
       addition: see `Evidence`.
       lens: of `model` and `circuit`, see `Evidence`.
       direct: mean over prompts, see `writes.direct`.
+      scores: see `Evidence`.
     """
 
     removal: Found
     addition: Found
     lens: dict[str, dict[str, np.ndarray]]
     direct: dict[str, np.ndarray]
+    scores: dict[str, dict[str, float]]
 
 
 class Split(NamedTuple):
@@ -66,10 +71,7 @@ class Split(NamedTuple):
 
 
 def effects_of(
-    circuit: NodeCircuit | EdgeCircuit,
-    split: Split,
-    neurons: int,
-    progress: Progress,
+    circuit: NodeCircuit | EdgeCircuit, split: Split, neurons: int, progress: Progress
 ) -> Effects:
     """Effects of leaving the circuit and of joining the empty one.
 
@@ -79,79 +81,94 @@ def effects_of(
       neurons: how many of the neurons are measured exactly.
       progress: counts passes.
     """
-    model, count = circuit.model, len(split.batch)
+    kept = {name: circuit.nodes[name] for name in GRANULARITIES}
+    coarse = [name for name in GRANULARITIES if name not in NEURONS]
+    leaving = {name: kept[name] for name in coarse}
+    joining = {name: np.ones_like(kept[name]) for name in coarse}
+    removal: dict[str, np.ndarray] = {}
+    if isinstance(circuit, NodeCircuit):
+        removal = _to_first_order(circuit, split, progress)
+        sized = {name: np.where(kept[name], removal[name][0], np.nan) for name in NEURONS}
+        chosen = strongest(sized, NEURONS, neurons)
+        leaving, joining = leaving | chosen, joining | chosen
+    means = _exactly(circuit, split, leaving, joining, progress)
+    found = means["circuit"]
+    wanted = {name: kept[name] | (name in coarse) for name in GRANULARITIES}
+    return Effects(
+        removal=_joined(found["removal"], removal, kept),
+        addition=_joined(found["addition"], found["joining"], wanted),
+        lens={of: _float32(means[of]["lens"]) for of in ("model", "circuit")},
+        direct=_float32(means["model"]["direct"]),
+        scores=jax.tree.map(float, means["scores"]),
+    )
+
+
+def _to_first_order(
+    circuit: NodeCircuit, split: Split, progress: Progress
+) -> dict[str, np.ndarray]:
+    """What neurons that leave change, [2, …] by granularity."""
+    model = circuit.model
     chunks, sizes = split.chunks(gradient=True)
     progress.total += len(chunks)
     sums: dict[str, Any] = {}
     for chunk in chunks:
-        runs, clean = both_runs(
-            model.config,
-            model.params,
-            chunk.batch,
-            sizes,
-            ablation_values=split.constants,
+        runs = plain_runs(
+            *(model.config, model.params, chunk.batch, sizes), ablation_values=split.constants
         )
-        found = {
-            "model": read_clean(model, runs, clean, chunk.weights),
-            "circuit": circuit.first(runs, chunk.weights),
-        }
-        sums = _plus(sums, jax.device_get(found))
-        del runs, clean
+        sums = _plus(sums, circuit.leaving(runs, chunk.weights))
         progress()
-    means = jax.tree.map(lambda leaf: leaf / count, sums)
-    roughly = {
-        name: {n: leaf for n, leaf in means["circuit"].get(name, {}).items() if n in NEURONS}
-        for name in ("removal", "addition")
-    }
-    exact = _exactly(circuit, split, roughly["removal"], neurons, progress)
-    exact = jax.tree.map(lambda leaf: leaf / count, exact)
-    lens = {of: _float32(means[of]["lens"]) for of in ("model", "circuit")}
-    whole = {n: np.ones(m.shape, bool) if n not in NEURONS else m for n, m in _kept(circuit)}
-    return Effects(
-        removal=_joined(exact["removal"], roughly["removal"], dict(_kept(circuit))),
-        addition=_joined(exact["addition"], roughly["addition"], whole),
-        lens=lens,
-        direct=_float32(means["model"]["direct"]),
-    )
-
-
-def _kept(circuit: NodeCircuit | EdgeCircuit) -> list[tuple[str, np.ndarray]]:
-    return [(name, circuit.nodes[name]) for name in GRANULARITIES]
+    return {name: sums[name] / len(split.batch) for name in NEURONS}
 
 
 def _exactly(
     circuit: NodeCircuit | EdgeCircuit,
     split: Split,
-    roughly: dict[str, np.ndarray],
-    neurons: int,
+    leaving: dict[str, np.ndarray],
+    joining: dict[str, np.ndarray],
     progress: Progress,
 ) -> dict[str, Any]:
-    """Sums of exact effects [2, …]; NaN where nothing was tried."""
-    model, kept = circuit.model, dict(_kept(circuit))
-    coarse = [name for name in GRANULARITIES if name not in NEURONS]
-    leaving = {name: kept[name] for name in coarse}
-    joining = {name: np.ones_like(kept[name]) for name in coarse}
-    if roughly and neurons:
-        sized = {n: np.where(kept[n], roughly[n][0], np.nan) for n in circuit.neurons}
-        chosen = strongest(sized, circuit.neurons, neurons)
-        leaving, joining = leaving | chosen, joining | chosen
+    """Means over prompts of what the clean run and passes on the circuit say."""
+    model = circuit.model
     chunks, sizes = split.chunks()
     room = split.load.bytes // (4 * PLAIN * len(chunks[0].rows) * model.config.vocab_size)
-    alone = int(min(max(room, 1), ALONE_AT_ONCE))
-    out = list(together(leaving, split.load.nodes))
-    into = list(together(joining, alone))
+    # All heads and blocks of a layer, where there is room.
+    alone = int(min(max(room, 1), ALONE_AT_ONCE, model.config.heads + 2))
+    out, into = list(together(leaving, split.load.nodes)), list(together(joining, alone))
     progress.total += len(chunks) * (len(out) + len(into))
     sums: dict[str, Any] = {}
     for chunk in chunks:
-        runs = plain_runs(
-            model.config,
-            model.params,
-            chunk.batch,
-            sizes,
-            ablation_values=split.constants,
+        runs, clean = both_runs(
+            *(model.config, model.params, chunk.batch, sizes), ablation_values=split.constants
         )
-        sums = _plus(sums, circuit.exact(runs, chunk.weights, out, into, progress))
-    return sums
+        read = jax.device_get(read_clean(model, runs, clean, chunk.weights))
+        del clean
+        found = circuit.exact(runs, chunk.weights, out, into, progress)
+        scores = _scores(circuit, chunk, runs, found.pop("logits"))
+        sums = _plus(sums, {"model": read, "circuit": found, "scores": scores})
+    return jax.tree.map(lambda leaf: leaf / len(split.batch), sums)
+
+
+def _scores(
+    circuit: NodeCircuit | EdgeCircuit, chunk: Chunk, runs: CachedRuns, logits: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Sums of score, KL and accuracy of model, circuit, and model on corrupted prompts."""
+    model = circuit.model
+    swapped: Batch = chunk.batch.replace(clean=chunk.batch.corrupted)  # type: ignore[attr-defined]
+    other = cache_logits(model.config, model.params, swapped, len(swapped))
+    by_name = {"model": runs.base_logits, "circuit": logits, "corrupted": other}
+    found = {}
+    for name, each in by_name.items():
+        (score, kl), right = jax.device_get(_outcome(each, runs))
+        check_logits(model, kl, chunk.rows)
+        sums = [(value * chunk.weights).sum() for value in (score, kl, right)]
+        found[name] = dict(zip((*FIGURES, "accuracy"), sums, strict=True))
+    return found
+
+
+@jax.jit
+def _outcome(logits: jax.Array, runs: CachedRuns) -> tuple[jax.Array, jax.Array]:
+    """Figures [2, B], and whether prompts are answered rightly [B]."""
+    return figures(logits, runs), answered_rightly(runs.targets.answers, logits)
 
 
 def _joined(

@@ -157,7 +157,8 @@ def _without_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any
         arrays[path] = value
         return {ARRAY: path}
     if isinstance(value, dict):
-        return {key: _without_arrays(each, f"{path}/{key}", arrays) for key, each in value.items()}
+        inside = f"{path}/" if path else ""
+        return {k: _without_arrays(each, f"{inside}{k}", arrays) for k, each in value.items()}
     return value
 
 

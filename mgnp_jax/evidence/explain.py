@@ -26,8 +26,7 @@ from mgnp_jax.evidence.writes import towards_and_away
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.granularities import ATTENTION_HEADS, GRANULARITIES, MLP_HIDDEN
 from mgnp_jax.masks.levels import NODE, check_masks, level_of
-from mgnp_jax.metrics.evaluate import evaluate
-from mgnp_jax.metrics.scores import answered_rightly, kl_divergence, score
+from mgnp_jax.metrics.evaluate import checked
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.cached_runs import plain_runs
@@ -96,17 +95,15 @@ def explain(
     started, config = time.perf_counter(), config or ExplainConfig()
     check_edges(model.config, "what heads do alone is not defined; measure it with evaluate")
     batch = batch.take(slice(config.prompts))
-    measured = evaluate(model, circuit, batch)
-    if not isinstance(circuit, Circuit):
-        circuit = Circuit(masks=circuit, metadata={})
-    given, metadata, constants = circuit.masks, circuit.metadata, circuit.ablation_values
-    masks = level_of(given).consistent(jax.tree.map(lambda m: np.asarray(m, bool), given))
+    found, constants = checked(model, {"circuit": circuit}, batch, stacklevel=2)
+    masks = level_of(found["circuit"]).consistent(found["circuit"])
     subject = Subject(model, masks, constants, batch, config)
+    metadata = circuit.metadata if isinstance(circuit, Circuit) else {}
     return Evidence(
         task=str(metadata.get("task") or ""),
         model=model.name,
         prompts_used=len(batch),
-        **_gathered(subject, measured, on_record),
+        **_gathered(subject, on_record),
         driver_prompts=prompt_texts(model.tokenizer, batch),
         votes=_votes(model.config, masks, others),
         seconds=time.perf_counter() - started,
@@ -115,9 +112,7 @@ def explain(
     )
 
 
-def _gathered(
-    subject: Subject, measured: Record, on_record: Callable[[Record], None]
-) -> dict[str, Any]:
+def _gathered(subject: Subject, on_record: Callable[[Record], None]) -> dict[str, Any]:
     """Everything that takes passes, by field."""
     model, masks, constants, batch, config = subject
     examples, spans = subject.examples, spans_of(batch, share_prefix=constants is None)
@@ -135,14 +130,14 @@ def _gathered(
         positions = nowhere(model.config, examples)
     patterns = patterns_of(model, masks, constants, examples, heads)
     return {
-        "scores": _scores(model, batch, measured, load),
+        "scores": effects.scores,
         "removal": effects.removal,
         "addition": effects.addition,
         "positions": positions,
         "examples": _examples(subject),
         "patterns": {"heads": heads.tolist(), **patterns},
         **_read(subject, found, effects, load, progress),
-        "edges": strongest_edges(model, masks, batch, config.edges, on_record),
+        "edges": strongest_edges(model, masks, batch, config.edges, load, on_record),
         "lens": effects.lens,
     }
 
@@ -159,7 +154,11 @@ def _read(
     c, text = model.config, text_of(model.tokenizer)
     kept, direct = circuit.nodes[MLP_HIDDEN], effects.direct
     # Edges tell neurons of an MLP not apart; those that write most to the answer are shown.
-    sizes = effects.removal[MLP_HIDDEN][FIGURES[0]] if circuit.neurons else direct["hidden"]
+    sizes = (
+        effects.removal[MLP_HIDDEN][FIGURES[0]]
+        if isinstance(circuit, NodeCircuit)
+        else direct["hidden"]
+    )
     sizes = {MLP_HIDDEN: np.where(kept, sizes, np.nan)}
     chosen = strongest(sizes, (MLP_HIDDEN,), config.neurons)[MLP_HIDDEN]
     neurons = Neurons(*np.nonzero(chosen))
@@ -182,31 +181,6 @@ def _read(
         },
         "drivers": drivers_of(neurons, whole.activations, config.drivers),
     }
-
-
-def _scores(
-    model: Model, batch: Batch, measured: Record, load: Load
-) -> dict[str, dict[str, float]]:
-    """Of model, circuit, and model on corrupted prompts."""
-    swapped: Batch = batch.replace(clean=batch.corrupted)  # type: ignore[attr-defined]
-    base, other = (
-        cache_logits(model.config, model.params, each, load.forward) for each in (batch, swapped)
-    )
-    own, kl, right = jax.device_get(_corrupted(batch, base, other))
-    names = ("score", "kl", "accuracy")
-    return {
-        "model": dict(zip(names, (measured["base_score"], 0.0, measured["base_accuracy"]))),
-        "circuit": {name: measured[name] for name in names},
-        "corrupted": dict(zip(names, (float(np.mean(x, dtype=float)) for x in (own, kl, right)))),
-    }
-
-
-@jax.jit
-def _corrupted(batch: Batch, base: jax.Array, other: jax.Array) -> tuple[jax.Array, ...]:
-    """[N] each: score, KL to the model on clean prompts, whether they are answered rightly."""
-    target = batch.targets.scores["score"]
-    right = answered_rightly(batch.targets.answers, other)
-    return score(target, other), kl_divergence(base, other), right
 
 
 def _examples(subject: Subject) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import numpy as np
 from mgnp_jax.evidence import addition
 from mgnp_jax.evidence.chunks import Progress, figures
 from mgnp_jax.evidence.lens import logit_lens
-from mgnp_jax.evidence.of_nodes import Sums, nothing_tried, put
+from mgnp_jax.evidence.of_nodes import Sums, figures_of, nothing_tried, put
 from mgnp_jax.evidence.removal import Nodes
 from mgnp_jax.masks.edge_graph import nodes_within
 from mgnp_jax.masks.edges import LOGITS_EDGES, first_writer, writer_count
@@ -30,8 +30,6 @@ from mgnp_jax.types import Masks, Params
 class EdgeCircuit:
     """A circuit of edges, as evidence is gathered of it; of its neurons nothing can be said."""
 
-    neurons: tuple[str, ...] = ()
-
     def __init__(self, model: Model, masks: Masks) -> None:
         """Looks which nodes it goes through.
 
@@ -42,18 +40,6 @@ class EdgeCircuit:
         whole = nodes_within(model.config, masks)
         self.model, self.nodes = model, {n: np.asarray(mask, bool) for n, mask in whole.items()}
         self._masks = {name: jnp.asarray(mask, jnp.float32) for name, mask in masks.items()}
-
-    def first(self, runs: CachedRuns, weights: np.ndarray) -> Sums:
-        """The `lens`: what is written so far along kept edges to the logits.
-
-        Args:
-          runs: B prompts.
-          weights: [B] of them.
-        """
-        c, params = self.model.config, self.model.params
-        whole = whole_run(c, params, runs, self._masks)
-        streams = _read_after_layers(c, self._masks, runs, whole)
-        return {"lens": logit_lens(c, params, streams, runs.targets, weights)}
 
     def exact(
         self,
@@ -73,11 +59,14 @@ class EdgeCircuit:
           progress: counts passes.
 
         Returns:
-          `removal` and `addition` [2, …] by granularity; NaN where nothing was tried.
+          `removal` and `addition` [2, …] by granularity, NaN where nothing was tried; `joining`,
+          which is empty; the `lens`: what is written so far along kept edges to the logits; and,
+          no sum, the circuit's `logits` [B, V].
         """
         c, params = self.model.config, self.model.params
         whole = whole_run(c, params, runs, self._masks)
-        base = _circuit_figures(c, params, self._masks, runs)
+        logits = _logits_of(c, params, self._masks, runs)
+        base = figures_of(logits, runs)
         removal, joined = nothing_tried(c), nothing_tried(c)
         for nodes in leaving:
             writers = _writers(c, nodes)
@@ -94,7 +83,10 @@ class EdgeCircuit:
             found = addition.alone(c, params, empty, runs, np.int32(nodes.layer), gates)
             put(joined, nodes, found, base, weights)
             progress()
-        return {"removal": removal, "addition": joined}
+        streams = _read_after_layers(c, self._masks, runs, whole)
+        lens = logit_lens(c, params, streams, runs.targets, weights)
+        found = {"removal": removal, "addition": joined, "joining": {}, "lens": lens}
+        return jax.device_get({**found, "logits": logits})
 
 
 def _writers(model_config: ModelConfig, nodes: Nodes) -> np.ndarray:
@@ -113,11 +105,11 @@ def _writers(model_config: ModelConfig, nodes: Nodes) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _circuit_figures(
+def _logits_of(
     model_config: ModelConfig, params: Params, masks: Masks, runs: CachedRuns
 ) -> jax.Array:
-    """[2, B] of the circuit."""
-    return figures(edge_logits(model_config, params, masks, runs), runs)
+    """[B, V] of the circuit."""
+    return edge_logits(model_config, params, masks, runs)
 
 
 @functools.partial(jax.jit, static_argnums=0)

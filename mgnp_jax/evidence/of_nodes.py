@@ -14,7 +14,7 @@ from mgnp_jax.evidence import addition
 from mgnp_jax.evidence.chunks import Progress, figures
 from mgnp_jax.evidence.lens import logit_lens
 from mgnp_jax.evidence.removal import Nodes, Smaller, first_order, smaller, without
-from mgnp_jax.masks.granularities import NEURONS, mask_shapes
+from mgnp_jax.masks.granularities import mask_shapes
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.cached_runs import CachedRuns
@@ -41,26 +41,18 @@ class NodeCircuit:
         self._circuit: Smaller = smaller(model, masks)
         self._apart = apart(model.config, model.params, masks)
 
-    def first(self, runs: CachedRuns, weights: np.ndarray) -> Sums:
-        """What one pass says of all nodes.
+    def leaving(self, runs: CachedRuns, weights: np.ndarray) -> Sums:
+        """What nodes that leave change to first order, in one pass for all.
 
         Args:
           runs: B prompts.
           weights: [B] of them.
 
         Returns:
-          First-order `removal` and `addition` of neurons [2, …] by granularity, and the `lens`.
+          [2, …] by granularity.
         """
-        c, params = self.model.config, self.model.params
-        small = self._circuit.of(c, runs)
-        removal, _ = first_order(c, params, self._circuit, small, weights)
-        streams = streams_apart(c, params, self._apart, self._apart.runs(c, runs))
-        stream = jnp.stack([x[runs.layout.answers] for x in streams])
-        empty = addition.nothing_kept(c, params, self._circuit.masks, runs)
-        _, gradient = addition.empty_figures(c, params, empty, runs)
-        joined = addition.first_order(c, params, empty, gradient * weights[None, :, None])
-        lens = logit_lens(c, params, stream, runs.targets, weights)
-        return {"removal": removal, "addition": joined, "lens": lens}
+        c, small = self.model.config, self._circuit.of(self.model.config, runs)
+        return jax.device_get(first_order(c, self.model.params, self._circuit, small, weights))
 
     def exact(
         self,
@@ -80,31 +72,43 @@ class NodeCircuit:
           progress: counts passes.
 
         Returns:
-          `removal` and `addition` [2, …] by granularity; NaN where nothing was tried.
+          `removal` and `addition` [2, …] by granularity, NaN where nothing was tried; `joining`,
+          neurons to first order; the circuit's `lens`; and, no sum, its `logits` [B, V].
         """
         c, params = self.model.config, self.model.params
         small = self._apart.runs(c, runs)
         streams = streams_apart(c, params, self._apart, small)
-        base = _figures_of(c, params, streams[-1][None], runs)[0]
+        logits = _logits_of(c, params, streams[-1], runs)
+        base = figures_of(logits, runs)
         removal, joined = nothing_tried(c), nothing_tried(c)
         for nodes in leaving:
             masks = without(self._apart.masks, nodes)
             last = changed_from(c, self._apart, small, streams, nodes.layer, masks)
             put(removal, nodes, _figures_of(c, params, last, runs), base, weights)
             progress()
+        stream = jnp.stack([x[runs.layout.answers] for x in streams])
+        lens = logit_lens(c, params, stream, runs.targets, weights)
         empty = addition.nothing_kept(c, params, self._circuit.masks, runs)
-        base, _ = addition.empty_figures(c, params, empty, runs)
+        base, gradient = addition.empty_figures(c, params, empty, runs)
+        roughly = addition.first_order(c, params, empty, gradient * weights[None, :, None])
         for nodes in joining:
             gates = addition.gates_alone(c, nodes)
             found = addition.alone(c, params, empty, runs, np.int32(nodes.layer), gates)
             put(joined, nodes, found, base, weights)
             progress()
-        return {"removal": removal, "addition": joined}
+        found = {"removal": removal, "addition": joined, "joining": roughly, "lens": lens}
+        return jax.device_get({**found, "logits": logits})
 
-    @property
-    def neurons(self) -> tuple[str, ...]:
-        """Granularities of neurons that can be told apart."""
-        return NEURONS
+
+@jax.jit
+def figures_of(logits: jax.Array, runs: CachedRuns) -> jax.Array:
+    """`figures`, compiled.
+
+    Args:
+      logits: [B, V] of a circuit.
+      runs: of the prompts.
+    """
+    return figures(logits, runs)
 
 
 def nothing_tried(model_config: ModelConfig) -> dict[str, np.ndarray]:
@@ -146,3 +150,11 @@ def _figures_of(
         return figures(unembed(model_config, params, stream[runs.layout.answers]), runs)
 
     return jax.vmap(one)(streams)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits_of(
+    model_config: ModelConfig, params: Params, stream: jax.Array, runs: CachedRuns
+) -> jax.Array:
+    """[B, V] read from the residual stream [K, D] after the last layer."""
+    return unembed(model_config, params, stream[runs.layout.answers])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -17,18 +16,13 @@ from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.circuit_forward import circuit_logits
-from mgnp_jax.passes.compaction import (
-    Compaction,
-    compacted,
-    narrow_values,
-    plan_for,
-    what_stays,
-)
+from mgnp_jax.passes.compaction import Compaction, compacted, plan_for, what_stays
+from mgnp_jax.passes.layer_by_layer import narrowed_runs
 from mgnp_jax.passes.precision import exact
 from mgnp_jax.passes.segment_plan import full_cost
 from mgnp_jax.types import Masks, Params
 
-SEGMENTS = 3
+SEGMENTS = 2
 """Groups of layers of what is left of the model; each is compiled in every pass."""
 
 WORTH_WHILE = 0.8
@@ -55,8 +49,7 @@ class Smaller(NamedTuple):
         """
         if self.compaction is None:
             return runs
-        corrupted = narrow_values(model_config, self.compaction.segments, runs.corrupted)
-        return dataclasses.replace(runs, corrupted=corrupted)  # type: ignore[type-var]
+        return narrowed_runs(model_config, self.compaction, runs)
 
 
 def smaller(model: Model, masks: Masks) -> Smaller:
@@ -83,7 +76,7 @@ def first_order(
     circuit: Smaller,
     runs: CachedRuns,
     weights: jax.Array,
-) -> tuple[Masks, jax.Array]:
+) -> Masks:
     """What figures change by if nodes leave, by their gradients in the gates.
 
     Args:
@@ -94,16 +87,16 @@ def first_order(
       weights: [B] of the prompts.
 
     Returns:
-      [2, …] by granularity, summed over prompts; the circuit's logits [B, V].
+      [2, …] by granularity, summed over prompts.
     """
 
-    def summed(masks: Masks) -> tuple[jax.Array, jax.Array]:
+    def summed(masks: Masks) -> jax.Array:
         logits = circuit_logits(model_config, params, masks, runs, circuit.compaction)
-        return (figures(logits, runs) * weights[None]).sum(1), logits
+        return (figures(logits, runs) * weights[None]).sum(1)
 
-    _, pull, logits = jax.vjp(summed, circuit.masks, has_aux=True)
+    _, pull = jax.vjp(summed, circuit.masks)
     (gradients,) = jax.vmap(pull)(jnp.eye(2, dtype=jnp.float32))
-    return {name: -gradients[name] for name in GRANULARITIES}, logits
+    return {name: -gradients[name] for name in GRANULARITIES}
 
 
 class Nodes(NamedTuple):

@@ -99,6 +99,7 @@ def effects(
     figure: Figure,
     path: Path,
     on_record: Callable[[Record], None],
+    most_bytes: int = CHUNK_BYTES,
 ) -> dict[str, np.ndarray]:
     """First-order effects of keeping each edge or node instead of corrupting it.
 
@@ -110,13 +111,14 @@ def effects(
       figure: that is affected.
       path: where gradients are taken; they are averaged.
       on_record: told how far it is.
+      most_bytes: about the most that a pass takes; for one prompt, if that takes more.
 
     Returns:
       Float64 by name, mean over prompts, summed over positions; above zero raises the figure.
     """
     model_config, params = model.config, model.params
     spans = spans_of(batch)
-    size = _at_once(model_config, kind, spans)
+    size = _at_once(model_config, kind, spans, most_bytes)
     chunks = list(chunk_rows(len(batch), size))
     sizes = spans.sizes(rows for rows, _ in chunks)
     total: dict[str, np.ndarray] = {}
@@ -140,11 +142,11 @@ def effects(
     return {name: leaf / (len(batch) * path.steps) for name, leaf in total.items()}
 
 
-def _at_once(model_config: ModelConfig, kind: Kind, spans: Spans) -> int:
+def _at_once(model_config: ModelConfig, kind: Kind, spans: Spans, most_bytes: int) -> int:
     """How many prompts go together; the same whatever memory there is, as sums round by it."""
     longest = int((spans.lengths - spans.starts).max())
     each = 4 * longest * kind.floats(model_config)
-    return int(min(max(CHUNK_BYTES // each, 1), AT_ONCE, len(spans.lengths)))
+    return int(min(max(most_bytes // each, 1), AT_ONCE, len(spans.lengths)))
 
 
 def _along_inputs(

@@ -74,8 +74,22 @@ class Apart(NamedTuple):
           model_config: the model's shape.
           runs: of the whole model.
         """
-        corrupted = narrow_values(model_config, self.left.segments, runs.corrupted)
-        return dataclasses.replace(runs, corrupted=corrupted)  # type: ignore[type-var]
+        return narrowed_runs(model_config, self.left, runs)
+
+
+def narrowed_runs(model_config: ModelConfig, left: Compaction, runs: CachedRuns) -> CachedRuns:
+    """Prompts with the values of what is left of the model.
+
+    Args:
+      model_config: the model's shape.
+      left: what is.
+      runs: of the whole model.
+    """
+    corrupted = _narrow(model_config, left.segments, runs.corrupted)
+    return dataclasses.replace(runs, corrupted=corrupted)  # type: ignore[type-var]
+
+
+_narrow = jax.jit(narrow_values, static_argnums=0)
 
 
 def apart(model_config: ModelConfig, params: Params, masks: Masks) -> Apart:

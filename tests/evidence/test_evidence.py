@@ -18,7 +18,7 @@ from mgnp_jax.evidence.examples import shown_examples
 from tests import tiny
 from tests.evidence.test_effects import CONFIG, batch, evidence, some_edges, some_nodes
 
-HOSTILE = "</script><script>\u202eevil\u202c \"'&\n\ud83d\ude00\x00" + "a" * 10_000
+HOSTILE = "</script><script>\u202eevil\u202c \"'&\n\U0001f600\ud800\x00" + "a" * 10_000
 
 
 def same(one: Any, other: Any) -> None:
@@ -41,7 +41,7 @@ def same(one: Any, other: Any) -> None:
 
 @pytest.mark.parametrize("level", ["nodes", "edges"])
 def test_what_is_saved_is_loaded_without_a_model(level: str, tmp_path: Path) -> None:
-    found = evidence("gpt2", level)
+    found = evidence("llama", level)
     example = {**found.examples[0], "clean": HOSTILE}
     found = dataclasses.replace(found, examples=[example, *found.examples[1:]], task=HOSTILE)
     found.save(tmp_path / "run" / "evidence")
@@ -52,7 +52,7 @@ def test_what_is_saved_is_loaded_without_a_model(level: str, tmp_path: Path) -> 
 
 
 def test_the_page_gets_json_of_four_digits() -> None:
-    found = evidence("gpt2")
+    found = evidence("llama")
     page = json.loads(json.dumps(found.as_page(), allow_nan=False))
     assert set(page) == {field.name for field in dataclasses.fields(mg.Evidence)}
     for kind, effects in found.removal.items():
@@ -62,12 +62,12 @@ def test_the_page_gets_json_of_four_digits() -> None:
     pattern = page["patterns"]["clean"]
     raw = np.frombuffer(base64.b64decode(pattern["data"]), np.uint8).reshape(pattern["shape"])
     np.testing.assert_array_equal(raw, found.patterns["clean"])
-    p, length = CONFIG.examples, batch(tiny.model("gpt2")).clean.shape[1]
+    p, length = CONFIG.examples, batch(tiny.model("llama")).clean.shape[1]
     assert raw.shape == (p, len(found.patterns["heads"]), length, length)
 
 
 def test_damaged_evidence_is_refused(tmp_path: Path) -> None:
-    evidence("gpt2").save(tmp_path)
+    evidence("llama").save(tmp_path)
     with pytest.raises(mg.MgnpError, match="holds no evidence.json"):
         mg.load_evidence(tmp_path / "elsewhere")
     whole = (tmp_path / ARRAY_FILE).read_bytes()
@@ -88,13 +88,12 @@ def test_votes_are_shares_of_circuits_of_one_level() -> None:
     model = tiny.model("llama")
     own = some_nodes(model)
     full = mg.Circuit(masks=mg.full_masks(model.config), metadata={})
-    little = mg.ExplainConfig(prompts=2, examples=1, neurons=0, edges=0, heads=0)
-    found = mg.explain(model, own, batch(model), little, others=[full, full, full])
+    found = mg.explain(model, own, batch(model), CONFIG, others=[full, full, full])
     for name, votes in found.votes.items():
         np.testing.assert_allclose(votes, np.where(np.asarray(own[name]), 1, 0.75))
     edges = mg.Circuit(masks=jax.device_put(some_edges(model)), metadata={})
     with pytest.raises(mg.MgnpError, match="one level"):
-        mg.explain(model, own, batch(model), little, others=[edges])
+        mg.explain(model, own, batch(model), CONFIG, others=[edges])
     assert evidence("llama").votes == {}
 
 
@@ -112,7 +111,7 @@ def test_what_cannot_be_explained_is_refused() -> None:
 
 
 def test_how_far_it_is_is_told() -> None:
-    model, told = tiny.model("gpt2"), []
+    model, told = tiny.model("llama"), []
     mg.explain(model, some_nodes(model), batch(model), CONFIG, on_record=told.append)
     steps = [record for record in told if "step" in record]
     assert [record["step"] for record in steps] == list(range(1, len(steps) + 1))

@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
-from mgnp_jax.evidence.attention import PATTERN_BYTES, kinds_of_positions, strongest_heads
-from mgnp_jax.evidence.reading import read_clean
+from mgnp_jax.evidence.attention import (
+    PATTERN_BYTES,
+    kinds_of_positions,
+    patterns_of,
+    strongest_heads,
+)
+from mgnp_jax.evidence.chunks import Progress
+from mgnp_jax.evidence.reading import Neurons, read_clean, read_whole
 from mgnp_jax.masks.granularities import ATTENTION_HEADS, MLP_HIDDEN
 from mgnp_jax.passes.attribution import clean_embedding
 from mgnp_jax.passes.cached_runs import both_runs
@@ -17,6 +23,7 @@ from mgnp_jax.passes.layers import Layer
 from mgnp_jax.passes.node_forward import capture
 from mgnp_jax.passes.packing import pack
 from tests import tiny
+from tests.evidence.conftest import LITTLE
 from tests.evidence.test_effects import CONFIG, EXACT, batch, evidence, some_nodes
 
 
@@ -42,8 +49,8 @@ def plain_attention(model: mg.Model, tokens: np.ndarray) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_patterns_are_those_of_a_plain_computation(name: str) -> None:
+def test_patterns_are_those_of_a_plain_computation() -> None:
+    name = "llama"
     model, found = tiny.model(name), evidence(name)
     heads = found.patterns["heads"]
     kept = np.argwhere(np.asarray(some_nodes(model)[ATTENTION_HEADS]))
@@ -73,10 +80,12 @@ def test_patterns_in_the_whole_and_in_the_empty_circuit(value: float) -> None:
         masks = jax.tree.map(np.zeros_like, masks)
         masks[ATTENTION_HEADS][-1, 0] = masks["attention_blocks"][-1] = 1
         masks["attention_neurons"][-1, 0] = 1
-    found = mg.explain(model, masks, batch(model), CONFIG)
-    like = found.patterns["clean" if value else "corrupted"].astype(int)
-    assert like.size and np.abs(found.patterns["circuit"].astype(int) - like).max() <= 1
-    assert (found.patterns["clean"] != found.patterns["corrupted"]).any()
+    masks = {name: np.asarray(mask, bool) for name, mask in masks.items()}
+    some, heads = batch(model).take(slice(3)), np.argwhere(masks[ATTENTION_HEADS])
+    found = patterns_of(model, masks, None, some, heads)
+    like = found["clean" if value else "corrupted"].astype(int)
+    assert like.size and np.abs(found["circuit"].astype(int) - like).max() <= 1
+    assert (found["clean"] != found["corrupted"]).any()
 
 
 def test_attention_to_kinds_of_positions() -> None:
@@ -86,12 +95,12 @@ def test_attention_to_kinds_of_positions() -> None:
     b.clean[0, 1] = b.clean[0, 2] = b.targets.answers.tokens[0, 0]
     b.clean[1, 2] = b.targets.answers.tokens[1, 1]
     kinds = kinds_of_positions(b)
-    assert kinds["to_answer"][0].tolist()[:4] == [False, True, True, False]
+    assert kinds["to_answer"][0, 1:3].all() and not kinds["to_answer"].all()
     assert kinds["to_repeated"][0, 1:3].all() and kinds["to_wrong_answer"][1, 2]
     last = np.asarray(b.attention_mask).sum(1) - 1
     assert (kinds["to_previous"].argmax(1) == last - 1).all()
-    config = mg.ExplainConfig(prompts=8, examples=1, neurons=0)
-    found = mg.explain(model, mg.full_masks(model.config), b, config)
+    none = Neurons(np.zeros(0, int), np.zeros(0, int))
+    found = read_whole(model, b, none, LITTLE, Progress(0, lambda record: None))
     patterns = [plain_attention(model, b.clean[row, : last[row] + 1]) for row in range(len(b))]
     for name, kind in kinds.items():
         rows = np.flatnonzero(kind.any(1))
@@ -171,8 +180,8 @@ def test_neurons_are_driven_by_their_largest_activations() -> None:
             assert abs(got) == pytest.approx(best[prompt])
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_what_is_written_is_the_mean_output_through_the_unembedding(name: str) -> None:
+def test_what_is_written_is_the_mean_output_through_the_unembedding() -> None:
+    name = "llama"
     model, found = tiny.model(name), evidence(name)
     c, b = model.config, batch(model).take(slice(CONFIG.prompts))
     parts = Parts(model, b)
@@ -202,7 +211,7 @@ def test_what_is_written_is_the_mean_output_through_the_unembedding(name: str) -
 
 
 def test_the_lens_ends_at_the_scores() -> None:
-    model, found = tiny.model("gpt2"), evidence("gpt2")
+    model, found = tiny.model("llama"), evidence("llama")
     b = batch(model).take(slice(CONFIG.prompts))
     parts = Parts(model, b)
     for of in ("model", "circuit"):
