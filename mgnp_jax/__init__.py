@@ -1,10 +1,13 @@
 """Circuit discovery for transformer language models by multi-granular node pruning.
 
 Reimplements and extends arXiv 2512.10903 in JAX and Flax. The names below are the public
-interface; the package reads in the order tasks, models, masks, passes, metrics, methods, report,
-runs.
+interface; the package reads in the order tasks, models, masks, passes, metrics, methods,
+evidence, report, runs.
 """
 
+from mgnp_jax.evidence.config import ExplainConfig
+from mgnp_jax.evidence.evidence import Evidence, load_evidence
+from mgnp_jax.evidence.explain import explain
 from mgnp_jax.masks.circuit import Circuit, binarise, load_circuit
 from mgnp_jax.masks.edges import edge_names
 from mgnp_jax.masks.granularities import GRANULARITIES, full_masks, gate_count
@@ -42,7 +45,9 @@ __all__ = [
     "Circuit",
     "Counts",
     "DiscoverConfig",
+    "Evidence",
     "Execution",
+    "ExplainConfig",
     "Family",
     "Interrupted",
     "Masks",
@@ -62,6 +67,7 @@ __all__ = [
     "discover",
     "edge_names",
     "evaluate",
+    "explain",
     "export_mib",
     "export_mib_submission",
     "forward",
@@ -70,6 +76,7 @@ __all__ = [
     "gate_count",
     "import_mib",
     "load_circuit",
+    "load_evidence",
     "load_model",
     "load_task",
     "save_model",

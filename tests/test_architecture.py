@@ -25,6 +25,7 @@ ORDER = (
     "passes",
     "metrics",
     "methods",
+    "evidence",
     "report",
     "runs",
     "__init__",

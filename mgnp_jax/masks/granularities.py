@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -89,6 +89,22 @@ def gate_count(
     """
     shapes = mask_shapes(model_config, embedding=embedding)
     return sum(math.prod(s) for n, s in shapes.items() if n in (*names, EMBEDDING))
+
+
+def by_name(model_config: ModelConfig, names: Sequence[str], row: Any) -> dict[str, Any]:
+    """One row of nodes as arrays by granularity; views of it if it is NumPy's.
+
+    Args:
+      model_config: the model's shape.
+      names: granularities, one after another.
+      row: [nodes] of all of them.
+    """
+    shapes, found, start = mask_shapes(model_config), {}, 0
+    for name in names:
+        size = math.prod(shapes[name])
+        found[name] = row[start : start + size].reshape(shapes[name])
+        start += size
+    return found
 
 
 def full_masks(model_config: ModelConfig, value: float = 1.0, *, embedding: bool = False) -> Masks:

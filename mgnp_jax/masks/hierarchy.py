@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from mgnp_jax.masks.granularities import NEURONS, TABLE
+from mgnp_jax.masks.granularities import NEURONS, TABLE, mask_shapes
+from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks, MgnpError
 
 Tree = dict[str, Any]
@@ -153,6 +154,36 @@ def complement(masks: Masks) -> Masks:
     kept = {name: np.asarray(mask) for name, mask in masks.items()}
     left = {name: ~kept[name] if name in NEURONS else np.ones_like(kept[name]) for name in TABLE}
     return jax.device_put(kept | consistent(left))
+
+
+def kept_alone(model_config: ModelConfig, name: str, index: tuple[int, ...]) -> Tree:
+    """A node with what it needs in order to act, and nothing else.
+
+    That is all that contains it, all that it contains, and all of the other kinds beside it: a
+    hidden neuron needs its MLP's outputs.
+
+    Args:
+      model_config: the model's shape.
+      name: its granularity.
+      index: its place there, the layer first.
+
+    Returns:
+      Bool NumPy arrays by granularity, consistent with the hierarchy.
+    """
+    masks = {n: np.zeros(shape, bool) for n, shape in mask_shapes(model_config).items()}
+    inside, path, parent = {name}, index, TABLE[name].parent
+    for other, kind in TABLE.items():
+        if kind.parent in inside:
+            inside.add(other)
+        beside = kind.parent is not None and kind.parent == parent and other != name
+        place = index[:-1] if beside else index
+        if beside or other in inside:
+            masks[other][place] = True
+    while parent is not None:
+        path = path[:-1]
+        masks[parent][path] = True
+        parent = TABLE[parent].parent
+    return masks
 
 
 def chance_of_acting(chance: Tree) -> Tree:

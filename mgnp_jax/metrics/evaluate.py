@@ -82,18 +82,7 @@ def evaluate_all(
     Raises:
       MgnpError: as `evaluate` does.
     """
-    constants = _constants_of(circuits)
-    masks: dict[str, Masks] = {}
-    for name, circuit in circuits.items():
-        masks[name] = _checked(model.config, name, circuit)
-    if constants is not None and any(level_of(each) is not NODE for each in masks.values()):
-        raise MgnpError(
-            f"among {', '.join(circuits)} are circuits of edges and such that were found with "
-            "constants for pruned nodes (ablation); a pruned edge can be given the corrupted run's "
-            "value alone: measure them one by one"
-        )
-    check_prompts(model.config, batch)
-    _check_prefixes(circuits, batch)
+    masks, constants = checked(model, circuits, batch, stacklevel=3)
     found: dict[str, list[tuple[PerPrompt, int]]] = {name: [] for name in masks}
     spans = spans_of(batch, share_prefix=constants is None)
     chunks = list(chunk_rows(len(batch), batch_size or prompts_at_once(model.config, spans)))
@@ -113,7 +102,41 @@ def evaluate_all(
     }
 
 
-def _checked(model_config: ModelConfig, name: str, circuit: Circuit | Masks) -> Masks:
+def checked(
+    model: Model, circuits: Mapping[str, Circuit | Masks], batch: Batch, stacklevel: int
+) -> tuple[dict[str, Masks], AblationValues | None]:
+    """What is needed to run circuits on prompts, which must be of one another.
+
+    Args:
+      model: the model the circuits are of.
+      circuits: circuits, or binary masks of nodes or edges, by name.
+      batch: prompts.
+      stacklevel: of warnings; 1 is the caller's line.
+
+    Returns:
+      Bool masks by name; the constants that pruned nodes are given.
+
+    Raises:
+      MgnpError: as `evaluate` does, logits aside.
+    """
+    constants = _constants_of(circuits)
+    masks: dict[str, Masks] = {}
+    for name, circuit in circuits.items():
+        masks[name] = _checked(model.config, name, circuit, stacklevel + 2)
+    if constants is not None and any(level_of(each) is not NODE for each in masks.values()):
+        raise MgnpError(
+            f"among {', '.join(circuits)} are circuits of edges and such that were found with "
+            "constants for pruned nodes (ablation); a pruned edge can be given the corrupted run's "
+            "value alone: measure them one by one"
+        )
+    check_prompts(model.config, batch)
+    _check_prefixes(circuits, batch)
+    return masks, constants
+
+
+def _checked(
+    model_config: ModelConfig, name: str, circuit: Circuit | Masks, stacklevel: int
+) -> Masks:
     """The binary masks of a circuit that is of this model."""
     masks = circuit.masks if isinstance(circuit, Circuit) else circuit
     check_masks(model_config, masks, f"the masks of {name!r}")
@@ -133,8 +156,7 @@ def _checked(model_config: ModelConfig, name: str, circuit: Circuit | Masks) -> 
                 f"load the model it was found on ({circuit.metadata.get('model', 'unknown')})"
             )
     masks = as_bool(masks)
-    # Of the caller of `evaluate`.
-    level_of(masks).check_acting(masks, f"the masks of {name!r}", 4)
+    level_of(masks).check_acting(masks, f"the masks of {name!r}", stacklevel)
     return masks
 
 

@@ -94,7 +94,8 @@ class Family:
       ignored: suffixes of checkpoint tensors that carry no weights (mask buffers).
       block: Linen module of one layer, with the methods of `BlockSteps`.
       embeddings: Linen module with `embed(tokens [K], positions [K]) → [K,D]` and
-        `unembed(x [...,D]) → logits [...,V]`, the final norm included.
+        `unembed(x [...,D]) → logits [...,V]`, the final norm included; and the two halves of that,
+        `norm_frozen(part, whole)` with the norm's scale as the whole stream has it, and `read`.
       costs: parameters per kind of node.
       narrow: (config, weights of one layer, heads [H'], hidden [F']) → weights of the layer
         with these heads and hidden neurons only, each head with key and value of its own.

@@ -163,8 +163,23 @@ class Embeddings(nn.Module):
 
     def unembed(self, x: jax.Array) -> jax.Array:
         """[...,D] → [...,V]."""
-        x = self.norm(x)
-        return self.token.attend(x) if self.model_config.tied else self.head(x)
+        return self.read(self.norm(x))
+
+    def read(self, normed: jax.Array) -> jax.Array:
+        """What the final norm gives [...,D] → logits [...,V]; linear."""
+        return self.token.attend(normed) if self.model_config.tied else self.head(normed)
+
+    def norm_frozen(self, part: jax.Array, whole: jax.Array) -> jax.Array:
+        """What a part [...,D] of a residual stream [...,D] has of the final norm, bias aside.
+
+        The norm's scale is that of the whole stream, so this is linear in the part.
+        """
+        if self.model_config.norm == "layer":
+            part, whole = (x - x.mean(-1, keepdims=True) for x in (part, whole))
+        square = jnp.square(whole).mean(-1, keepdims=True)
+        scale = self.norm.variables["params"]["scale"]
+        scale = scale.reshape((1,) * (part.ndim - 1) + scale.shape)
+        return part * jax.lax.rsqrt(square + self.model_config.norm_eps) * scale
 
     def __call__(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
         """Both ways, which initialises their parameters."""

@@ -24,11 +24,31 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, attend: jax.Array) -> ja
       [B, T, H, E] in the dtype of `v`.
     """
     chex.assert_equal_shape([k, v])
-    batch, length, heads, width = q.shape
+    weights = _weights(q, k, attend).astype(v.dtype)
+    return jnp.einsum("bkgts,bske->btkge", weights, v).reshape(q.shape)
+
+
+def attention_weights(q: jax.Array, k: jax.Array, attend: jax.Array) -> jax.Array:
+    """How much each head reads from each position: softmax(q · k / √E), in float32 or finer.
+
+    Args:
+      q: [B, T, H, E] queries.
+      k: [B, R, KV, E] keys.
+      attend: [B, T, R] bool, who may look at whom; every row has one True.
+
+    Returns:
+      [B, H, T, R]; rows sum to 1.
+    """
+    weights = _weights(q, k, attend)
+    return weights.reshape(len(q), q.shape[2], *weights.shape[-2:])
+
+
+def _weights(q: jax.Array, k: jax.Array, attend: jax.Array) -> jax.Array:
+    """[B, KV, H / KV, T, R]."""
+    batch, length, _, width = q.shape
     chex.assert_shape(attend, (batch, length, k.shape[1]))
     grouped = q.reshape(batch, length, k.shape[2], -1, width)
     scores = jnp.einsum("btkge,bske->bkgts", grouped, k) / width**0.5
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     scores = jnp.where(attend[:, None, None], scores, -jnp.inf)
-    weights = jax.nn.softmax(scores).astype(v.dtype)
-    return jnp.einsum("bkgts,bske->btkge", weights, v).reshape(batch, length, heads, width)
+    return jax.nn.softmax(scores)

@@ -126,7 +126,12 @@ def plain_runs(
 
 
 def both_runs(
-    model_config: ModelConfig, params: Params, batch: Batch, sizes: Sizes | None = None
+    model_config: ModelConfig,
+    params: Params,
+    batch: Batch,
+    sizes: Sizes | None = None,
+    *,
+    ablation_values: AblationValues | None = None,
 ) -> tuple[CachedRuns, SiteValues]:
     """`plain_runs`, and the full model's values of the clean tokens, which it is run for anyway.
 
@@ -135,12 +140,13 @@ def both_runs(
       params: its weights.
       batch: [B, T] prompts.
       sizes: of the arrays; just as large as needed by default.
+      ablation_values: as of `plain_runs`.
 
     Returns:
       The runs of K tokens; [L, K, …] node values.
     """
-    spans = spans_of(batch, share_prefix=True)
-    runs, clean = _both_runs(model_config, params, batch, spans, sizes, None, True)
+    spans = spans_of(batch, share_prefix=ablation_values is None)
+    runs, clean = _both_runs(model_config, params, batch, spans, sizes, ablation_values, True)
     assert clean is not None
     return runs, clean
 

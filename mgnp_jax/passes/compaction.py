@@ -8,6 +8,7 @@ outputs only with all of their head or MLP.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -163,18 +164,15 @@ def narrowed(
       heads: [L, H] bool, True where a head is left.
       hidden: [L, F] bool.
     """
-    narrow = model_config.family.narrow
     segments = []
     for a, b, h, f in zip(chosen.bounds, chosen.bounds[1:], chosen.heads, chosen.hidden):
         which_heads, has_head = _first(heads[a:b], h)
         which_hidden, has_hidden = _first(hidden[a:b], f)
-        layers = jax.tree.map(lambda leaf, a=a, b=b: leaf[a:b], params["blocks"])
-        cut = jax.vmap(lambda w, i, j: narrow(model_config, w, i, j))
         segments.append(
             Segment(
                 start=a,
                 stop=b,
-                weights=cut(layers, which_heads, which_hidden),
+                weights=_cut(model_config, params["blocks"], a, which_heads, which_hidden),
                 heads=which_heads,
                 has_head=has_head,
                 hidden=which_hidden,
@@ -182,6 +180,20 @@ def narrowed(
             )
         )
     return tuple(segments)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _cut(
+    model_config: ModelConfig, blocks: Params, start: int, heads: jax.Array, hidden: jax.Array
+) -> Params:
+    """Weights of l layers from one on, with some heads [l, H'] and hidden neurons [l, F']."""
+    narrow = model_config.family.narrow
+
+    def layers(leaf: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(leaf, start, len(heads))
+
+    cut = jax.vmap(lambda w, i, j: narrow(model_config, w, i, j))
+    return cut(jax.tree.map(layers, blocks), heads, hidden)
 
 
 def _first(left: np.ndarray, count: int) -> tuple[jax.Array, jax.Array]:

@@ -36,11 +36,15 @@ from mgnp_jax.passes.precision import exact
 from mgnp_jax.types import Masks, MgnpError, Params
 
 
-def check_edges(model_config: ModelConfig) -> None:
+def check_edges(
+    model_config: ModelConfig,
+    what: str = "edges from heads are not defined; use a method of nodes",
+) -> None:
     """Refuses a model whose heads have no part of their own in what attention writes.
 
     Args:
       model_config: the model's shape.
+      what: is not defined then, and what to do, as the end of a sentence.
 
     Raises:
       MgnpError: if a norm follows attention.
@@ -48,7 +52,7 @@ def check_edges(model_config: ModelConfig) -> None:
     if model_config.norm_after:
         raise MgnpError(
             "this model has a norm after attention, so that no head alone decides what it writes: "
-            "edges from heads are not defined; use a method of nodes"
+            f"{what}"
         )
 
 
@@ -75,7 +79,7 @@ def edge_logits(
 
 
 class WholeRun(NamedTuple):
-    """What an edge pass has on its way where every edge is kept.
+    """What an edge pass has on its way, where every edge is kept or in a circuit.
 
     Attributes:
       written: [W, K, D] how what was written differs from the corrupted run.
@@ -87,20 +91,24 @@ class WholeRun(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def whole_run(model_config: ModelConfig, params: Params, runs: CachedRuns) -> WholeRun:
-    """Runs an edge pass in which every edge is kept.
+def whole_run(
+    model_config: ModelConfig, params: Params, runs: CachedRuns, masks: Masks | None = None
+) -> WholeRun:
+    """Runs an edge pass, by default one in which every edge is kept.
 
     Args:
       model_config: the model's shape.
       params: its weights.
       runs: prompts with their plain passes.
+      masks: gates by kind of reader; None for all edges.
 
     Raises:
       MgnpError: if a norm follows attention.
     """
     check_edges(model_config)
     constants = edge_constants(model_config, params, runs)
-    return WholeRun(*_run(model_config, full_edges(model_config), constants)[1])
+    masks = full_edges(model_config) if masks is None else masks
+    return WholeRun(*_run(model_config, masks, constants)[1])
 
 
 @exact
@@ -112,7 +120,7 @@ def edge_logits_after(
     whole: WholeRun,
     first: jax.Array,
 ) -> jax.Array:
-    """`edge_logits` of a circuit that keeps every edge into the layers before some layer.
+    """`edge_logits` of a circuit that keeps the same edges into the layers before some layer.
 
     Those layers are not run again. Not differentiable.
 
@@ -121,7 +129,7 @@ def edge_logits_after(
       params: its weights.
       masks: gates by kind of reader.
       runs: B prompts with their plain passes.
-      whole: of the same prompts.
+      whole: of the same prompts; of the circuit that keeps the same edges into earlier layers.
       first: [] int, the first layer that is run.
 
     Returns:

@@ -49,3 +49,38 @@ def unembed(model_config: ModelConfig, params: Params, residual: jax.Array) -> j
       [..., V] logits.
     """
     return _apply(model_config, params, "unembed", residual)
+
+
+@exact
+def norm_frozen(
+    model_config: ModelConfig, params: Params, part: jax.Array, whole: jax.Array
+) -> jax.Array:
+    """What a part of the residual stream has of the final norm, its scale as the whole has it.
+
+    Linear in the part: those of all parts add up to the norm of the whole, its bias aside.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      part: [..., D].
+      whole: [..., D] residual stream after the last layer; shape as the part's.
+
+    Returns:
+      [..., D], for `read_normed`.
+    """
+    return _apply(model_config, params, "norm_frozen", part, whole)
+
+
+@exact
+def read_normed(model_config: ModelConfig, params: Params, normed: jax.Array) -> jax.Array:
+    """The unembedding without the final norm; linear.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      normed: [..., D].
+
+    Returns:
+      [..., V] logits.
+    """
+    return _apply(model_config, params, "read", normed)

@@ -57,12 +57,13 @@ class Layer:
 
 
 class Hooks(NamedTuple):
-    """What happens to values on their way through a plain layer; by default nothing.
+    """What happens to values on their way through a layer; by default nothing.
 
     Attributes:
-      project: (layer, layout, residual [K, D]) → queries, keys and values.
-      read: residual → what the MLP reads, [K, D].
-      write: (name of a site, its value) → what goes on from there.
+      project: (layer, layout, residual [K, D]) → queries, keys and values; of a plain layer.
+      read: residual → what the MLP reads, [K, D]; of a plain layer.
+      write: (name of a site, its value) → what goes on from there; in a masked layer, of its gated
+        difference to the corrupted run.
     """
 
     project: Callable[[Layer, Layout, jax.Array], tuple[jax.Array, ...]] = lambda of, layout, x: (
@@ -118,6 +119,7 @@ def masked_layer(
     gate: SiteValues,
     other: SiteValues,
     prefix: Prefix,
+    hooks: Hooks = Hooks(),  # noqa: B008 - a tuple of functions
 ) -> jax.Array:
     """One layer of the masked stream.
 
@@ -134,15 +136,16 @@ def masked_layer(
       gate: of the layer's nodes.
       other: [K, …] the corrupted run's values.
       prefix: of the positions before.
+      hooks: on the gated differences.
 
     Returns:
       [K, D] residual stream after it.
     """
     layer = Layer(model_config, weights)
     before = x
-    x = x + _attention_written(layer, layout, x, gate, other, prefix)
+    x = x + _attention_written(layer, layout, x, gate, other, prefix, hooks)
     read = before if model_config.parallel else x
-    return x + _mlp_written(layer, layout, read, gate, other)
+    return x + _mlp_written(layer, layout, read, gate, other, hooks)
 
 
 def _attention_written(
@@ -152,6 +155,7 @@ def _attention_written(
     gate: SiteValues,
     other: SiteValues,
     prefix: Prefix,
+    hooks: Hooks,
 ) -> jax.Array:
     """[K, D]: what attention writes to the masked stream, which it reads at `x`."""
     if not gate.attn_z.shape[-2]:
@@ -159,25 +163,32 @@ def _attention_written(
     q, k, v = layer.step("attn_qkv", x, layout.positions)
     z = attend(layout, q, k, v, prefix)
     difference = _acting(layout, gate.attn_z, x, 2) * (z - other.attn_z)
+    difference = hooks.write("attn_z", difference)
     own = layer.linear("attn_out", difference)
     if other.attn_projected is not None:
         # A norm that follows is not affine: it acts on the whole, not on the difference.
         own = layer.step("attn_write", other.attn_projected + own) - other.attn_out
-    return other.attn_out + _acting(layout, gate.attn_out, x, 1) * own
+    return other.attn_out + hooks.write("attn_out", _acting(layout, gate.attn_out, x, 1) * own)
 
 
 def _mlp_written(
-    layer: Layer, layout: Layout, x: jax.Array, gate: SiteValues, other: SiteValues
+    layer: Layer,
+    layout: Layout,
+    x: jax.Array,
+    gate: SiteValues,
+    other: SiteValues,
+    hooks: Hooks,
 ) -> jax.Array:
     """[K, D]: what the MLP writes to the masked stream, which it reads at `x`."""
     if not gate.mlp_hidden.shape[-1]:
         return other.mlp_out
     hidden = layer.step("mlp_hidden", x)
     difference = _acting(layout, gate.mlp_hidden, x, 1) * (hidden - other.mlp_hidden)
+    difference = hooks.write("mlp_hidden", difference)
     own = layer.linear("mlp_out", difference)
     if other.mlp_projected is not None:
         own = layer.step("mlp_write", other.mlp_projected + own) - other.mlp_out
-    return other.mlp_out + _acting(layout, gate.mlp_out, x, 1) * own
+    return other.mlp_out + hooks.write("mlp_out", _acting(layout, gate.mlp_out, x, 1) * own)
 
 
 def _acting(layout: Layout, gate: jax.Array, like: jax.Array, rank: int) -> jax.Array:

@@ -7,7 +7,6 @@ the layer axis: one compilation of a block serves the whole model. Tokens are pa
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from mgnp_jax.passes.layers import masked_layer, plain_layer
 from mgnp_jax.passes.node_values import CorruptedRun, PlainRun, SiteValues, blend, site_gates
 from mgnp_jax.passes.packing import Layout, for_tokens
 from mgnp_jax.passes.precision import exact
+from mgnp_jax.passes.segments import Stack, stacks
 from mgnp_jax.types import Masks, Params
 
 
@@ -73,32 +73,15 @@ def masked_residual(
     Returns:
       [K, D] residual stream after the last layer.
     """
-    x = _mixed_embedding(model_config, params, masks[0], clean, corrupted.embedding, layout)
-    has_prefix = layout.prefix.shape[1] > 0
-    parts = [params["blocks"]] if segments is None else [s.weights for s in segments]
-    for i, weights in enumerate(parts):
-        gates = site_gates(masks[i])
-        shape = model_config
-        if segments is not None:
-            gates = segments[i].closed_where_filled(gates)
-            shape = _narrowed(model_config, gates)
+    x = mixed_embedding(model_config, params, masks[0], clean, corrupted.embedding, layout)
+    for stack in stacks(model_config, params, masks, corrupted, segments):
 
-        def layer(x: jax.Array, inputs: Any, shape: ModelConfig = shape) -> tuple[jax.Array, None]:
-            weights, gate, other, prefix = inputs
-            prefix = prefix if has_prefix else None
-            return masked_layer(shape, layout, x, weights, gate, other, prefix), None
+        def layer(x: jax.Array, inputs: Any, stack: Stack = stack) -> tuple[jax.Array, None]:
+            return stack.layer(layout, x, inputs), None
 
         body = jax.checkpoint(layer, prevent_cse=False) if remat else layer
-        inputs = (weights, gates, corrupted.values[i], corrupted.prefix[i])
-        x, _ = jax.lax.scan(body, x, inputs)
+        x, _ = jax.lax.scan(body, x, stack.inputs)
     return x
-
-
-def _narrowed(model_config: ModelConfig, gates: SiteValues) -> ModelConfig:
-    """The shape of a segment's layers, in which each head has its key and value to itself."""
-    # A layer of which nothing is left is not run, but has a shape.
-    heads, hidden = max(gates.attn_z.shape[-2], 1), max(gates.mlp_hidden.shape[-1], 1)
-    return dataclasses.replace(model_config, heads=heads, kv_heads=heads, mlp_width=hidden)
 
 
 @exact
@@ -130,7 +113,7 @@ def lockstep_residual(
       [K, D] residual stream of the masked run after the last layer.
     """
     beside = embed(model_config, params, corrupted, layout.positions)
-    embedding = _mixed_embedding(model_config, params, masks, clean, beside, layout)
+    embedding = mixed_embedding(model_config, params, masks, clean, beside, layout)
 
     def layer(both: tuple[jax.Array, jax.Array], inputs: Any) -> tuple[Any, None]:
         weights, gate = inputs
@@ -146,7 +129,7 @@ def lockstep_residual(
     return residual
 
 
-def _mixed_embedding(
+def mixed_embedding(
     model_config: ModelConfig,
     params: Params,
     masks: Masks,
@@ -154,7 +137,19 @@ def _mixed_embedding(
     corrupted: jax.Array,
     layout: Layout,
 ) -> jax.Array:
-    """[K, D]: the clean embedding, or its mixture where the embedding has a gate."""
+    """The embedding of a masked pass: clean, or mixed where the embedding has a gate.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      masks: gates by granularity.
+      clean: [K] int ids of the clean prompts.
+      corrupted: [K, D] the corrupted run's embedding.
+      layout: where they stand.
+
+    Returns:
+      [K, D].
+    """
     embedding = embed(model_config, params, clean, layout.positions)
     if EMBEDDING not in masks:
         return embedding

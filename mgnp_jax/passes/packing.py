@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from mgnp_jax.passes.attention import attention
+from mgnp_jax.passes.attention import attention, attention_weights
 
 
 @struct.dataclass
@@ -168,16 +168,37 @@ def attend(
     """
     q, k, v = (to_grid(layout, part) for part in (q, k, v))
     rows, width = layout.real.shape
-    causal = jnp.tril(jnp.ones((width, width), bool))[None]
-    # An empty place may look at itself: a row that sees nothing is 0/0 on some devices,
-    # and no real place ever sees an empty one, which comes later.
-    itself = jnp.eye(width, dtype=bool)[None]
-    seen = causal & (layout.real[:, None, :] | itself)
+    seen = _seen(layout)
     if prefix is not None:
         k, v = (jnp.concatenate(pair, axis=1) for pair in zip(prefix, (k, v)))
         before = jnp.broadcast_to(layout.prefix[:, None, :], (rows, width, layout.prefix.shape[1]))
         seen = jnp.concatenate([before, seen], axis=-1)
     return from_grid(layout, attention(q, k, v, seen))
+
+
+def _seen(layout: Layout) -> jax.Array:
+    """[B, T, T] which places of the grid each of its places may read."""
+    width = layout.real.shape[1]
+    causal = jnp.tril(jnp.ones((width, width), bool))[None]
+    # An empty place may look at itself: a row that sees nothing is 0/0 on some devices,
+    # and no real place ever sees an empty one, which comes later.
+    itself = jnp.eye(width, dtype=bool)[None]
+    return causal & (layout.real[:, None, :] | itself)
+
+
+def attention_pattern(layout: Layout, q: jax.Array, k: jax.Array) -> jax.Array:
+    """How much each token of whole prompts reads from each: the weights of `attend`.
+
+    Args:
+      layout: K tokens of B prompts, no prefix.
+      q: [K, H, E] queries.
+      k: [K, KV, E] keys.
+
+    Returns:
+      [B, H, T, T], rows reading from columns; rows sum to 1, those of empty places mean nothing.
+    """
+    assert layout.prefix.shape[1] == 0, "the weights on a prefix are not among those of the grid"
+    return attention_weights(to_grid(layout, q), to_grid(layout, k), _seen(layout))
 
 
 def for_tokens(layout: Layout, gate: jax.Array, rank: int) -> jax.Array:

@@ -15,12 +15,12 @@ from mgnp_jax.masks.edge_graph import heads_used
 from mgnp_jax.masks.edges import edge_count, existing, full_edges
 from mgnp_jax.masks.granularities import ATTENTION_HEADS
 from mgnp_jax.methods.attribution.config import EapConfig, EapIgConfig, NapConfig, NapIgConfig
-from mgnp_jax.methods.attribution.effects import EDGES, NODES, effects
-from mgnp_jax.methods.attribution.effects import Path as Points
 from mgnp_jax.metrics.figures import FIGURES
 from mgnp_jax.metrics.scores import score
 from mgnp_jax.passes.cached_runs import masked_logits, plain_runs
 from mgnp_jax.passes.edge_forward import edge_logits
+from mgnp_jax.passes.effects import EDGES, NODES, effects
+from mgnp_jax.passes.effects import Path as Points
 from tests import tiny
 from tests.passes.test_edge_forward import slow_logits
 

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import jax
+import numpy as np
 
 from mgnp_jax.masks.circuit import Circuit
+from mgnp_jax.masks.edges import existing
 from mgnp_jax.masks.selection import check_size
-from mgnp_jax.methods.attribution import effects
 from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.methods.sizing import sizing
 from mgnp_jax.metrics.figures import FIGURES
+from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
+from mgnp_jax.passes import effects
 from mgnp_jax.passes.edge_forward import check_edges
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import MgnpError
+from mgnp_jax.types import Masks, MgnpError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,7 @@ class _Attribution:
             check_edges(model.config)
         figure = FIGURES[self.effect_on]
         found = effects.effects(key, model, data.train, self.kind, figure, self.path, on_record)
-        scores = effects.ranked(model.config, found, signed=self.signed)
+        scores = ranked(model.config, found, signed=self.signed)
         size = sizing(model.config, self.keep, self.like)
         return Circuit(masks=size.chosen(scores), scores=scores, metadata={})
 
@@ -147,3 +150,20 @@ class NapIgConfig(_Integrated):
 
     keep: float = 0.1
     """Share of the heads and of the MLP hidden neurons to keep; nearly that of the parameters."""
+
+
+def ranked(model_config: ModelConfig, found: dict[str, np.ndarray], *, signed: bool) -> Masks:
+    """Scores by which circuits are chosen.
+
+    Args:
+      model_config: the model's shape.
+      found: effects.
+      signed: what raises the figure above what lowers it; else by size alone.
+
+    Returns:
+      Float32 by name, higher is kept longer; −∞ where the model has no edge.
+    """
+    scores = {n: leaf if signed else np.abs(leaf) for n, leaf in found.items()}
+    there = existing(model_config)
+    scores = {n: np.where(there.get(n, True), leaf, -np.inf) for n, leaf in scores.items()}
+    return jax.device_put({n: leaf.astype(np.float32) for n, leaf in scores.items()})

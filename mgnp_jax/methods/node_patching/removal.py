@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mgnp_jax.masks.granularities import full_masks, gate_count, mask_shapes
+from mgnp_jax.masks.granularities import by_name, full_masks, gate_count
 from mgnp_jax.methods.protocol import OnRecord, Saved, Saves
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
@@ -87,7 +86,7 @@ def effects_of_removal(
         if saves is not None:
             state = functools.partial(_packed, done, total)
             saves.between_steps(done, state, more=done < len(steps))
-    return _by_name(c, names, total / len(batch))
+    return by_name(c, names, total / len(batch))
 
 
 def _steps(c: ModelConfig, spans: Spans, nodes: int) -> Iterator[Step]:
@@ -127,20 +126,10 @@ def _losses(
 
     def without(node: jax.Array) -> jax.Array:
         there = (jnp.arange(gate_count(model_config, names=names)) != node).astype(jnp.float32)
-        masks: Masks = full | _by_name(model_config, names, there)
+        masks: Masks = full | by_name(model_config, names, there)
         return figure(circuit_logits(model_config, params, masks, runs), runs)
 
     return figure(runs.base_logits, runs)[None] - jax.vmap(without)(nodes)
-
-
-def _by_name(model_config: ModelConfig, names: tuple[str, ...], row: Any) -> dict[str, Any]:
-    """One row of all nodes as arrays by granularity."""
-    shapes, found, start = mask_shapes(model_config), {}, 0
-    for name in names:
-        size = math.prod(shapes[name])
-        found[name] = row[start : start + size].reshape(shapes[name])
-        start += size
-    return found
 
 
 def _packed(done: int, total: np.ndarray) -> Saved:

@@ -9,9 +9,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from mgnp_jax.masks.edges import existing, full_edges, writer_count
+from mgnp_jax.masks.edges import full_edges, writer_count
 from mgnp_jax.masks.granularities import full_masks
-from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.attribution import (
@@ -28,7 +27,7 @@ from mgnp_jax.passes.circuit_forward import circuit_logits
 from mgnp_jax.passes.node_values import SiteValues
 from mgnp_jax.passes.precision import exact
 from mgnp_jax.passes.spans import Spans, spans_of
-from mgnp_jax.types import Batch, Masks, Params
+from mgnp_jax.types import Batch, Masks, Params, Record
 
 CHUNK_BYTES = 2**30
 """About the most bytes that are taken at a time; for one prompt, if that takes more."""
@@ -99,7 +98,8 @@ def effects(
     kind: Kind,
     figure: Figure,
     path: Path,
-    on_record: OnRecord,
+    on_record: Callable[[Record], None],
+    most_bytes: int = CHUNK_BYTES,
 ) -> dict[str, np.ndarray]:
     """First-order effects of keeping each edge or node instead of corrupting it.
 
@@ -111,13 +111,14 @@ def effects(
       figure: that is affected.
       path: where gradients are taken; they are averaged.
       on_record: told how far it is.
+      most_bytes: about the most that a pass takes; for one prompt, if that takes more.
 
     Returns:
       Float64 by name, mean over prompts, summed over positions; above zero raises the figure.
     """
     model_config, params = model.config, model.params
     spans = spans_of(batch)
-    size = _at_once(model_config, kind, spans)
+    size = _at_once(model_config, kind, spans, most_bytes)
     chunks = list(chunk_rows(len(batch), size))
     sizes = spans.sizes(rows for rows, _ in chunks)
     total: dict[str, np.ndarray] = {}
@@ -141,11 +142,11 @@ def effects(
     return {name: leaf / (len(batch) * path.steps) for name, leaf in total.items()}
 
 
-def _at_once(model_config: ModelConfig, kind: Kind, spans: Spans) -> int:
+def _at_once(model_config: ModelConfig, kind: Kind, spans: Spans, most_bytes: int) -> int:
     """How many prompts go together; the same whatever memory there is, as sums round by it."""
     longest = int((spans.lengths - spans.starts).max())
     each = 4 * longest * kind.floats(model_config)
-    return int(min(max(CHUNK_BYTES // each, 1), AT_ONCE, len(spans.lengths)))
+    return int(min(max(most_bytes // each, 1), AT_ONCE, len(spans.lengths)))
 
 
 def _along_inputs(
@@ -197,20 +198,3 @@ def _mask_gradient(
         return figure(circuit_logits(model_config, params, masks, runs), runs).sum()
 
     return jax.grad(total)(masks)
-
-
-def ranked(model_config: ModelConfig, found: dict[str, np.ndarray], *, signed: bool) -> Masks:
-    """Scores by which circuits are chosen.
-
-    Args:
-      model_config: the model's shape.
-      found: effects.
-      signed: what raises the figure above what lowers it; else by size alone.
-
-    Returns:
-      Float32 by name, higher is kept longer; −∞ where the model has no edge.
-    """
-    scores = {n: leaf if signed else np.abs(leaf) for n, leaf in found.items()}
-    there = existing(model_config)
-    scores = {n: np.where(there.get(n, True), leaf, -np.inf) for n, leaf in scores.items()}
-    return jax.device_put({n: leaf.astype(np.float32) for n, leaf in scores.items()})

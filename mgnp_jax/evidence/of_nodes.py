@@ -1,0 +1,160 @@
+"""Effects of the nodes of a circuit of nodes, chunk by chunk: to first order, then exactly."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mgnp_jax.evidence import addition
+from mgnp_jax.evidence.chunks import Progress, figures
+from mgnp_jax.evidence.lens import logit_lens
+from mgnp_jax.evidence.removal import Nodes, Smaller, first_order, smaller, without
+from mgnp_jax.masks.granularities import mask_shapes
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.hub import Model
+from mgnp_jax.passes.cached_runs import CachedRuns
+from mgnp_jax.passes.embeddings import unembed
+from mgnp_jax.passes.layer_by_layer import apart, changed_from, streams_apart
+from mgnp_jax.passes.precision import exact
+from mgnp_jax.types import Masks, Params
+
+Sums = dict[str, Any]
+"""What was found, summed over prompts: NumPy arrays by name, nested."""
+
+
+class NodeCircuit:
+    """A circuit of nodes, as evidence is gathered of it."""
+
+    def __init__(self, model: Model, masks: Masks) -> None:
+        """Leaves out of the model what the circuit does not use.
+
+        Args:
+          model: the model.
+          masks: bool arrays by granularity, consistent with the hierarchy.
+        """
+        self.model, self.nodes = model, {n: np.asarray(mask, bool) for n, mask in masks.items()}
+        self._circuit: Smaller = smaller(model, masks)
+        self._apart = apart(model.config, model.params, masks)
+
+    def leaving(self, runs: CachedRuns, weights: np.ndarray) -> Sums:
+        """What nodes that leave change to first order, in one pass for all.
+
+        Args:
+          runs: B prompts.
+          weights: [B] of them.
+
+        Returns:
+          [2, …] by granularity.
+        """
+        c, small = self.model.config, self._circuit.of(self.model.config, runs)
+        return jax.device_get(first_order(c, self.model.params, self._circuit, small, weights))
+
+    def exact(
+        self,
+        runs: CachedRuns,
+        weights: np.ndarray,
+        leaving: Sequence[Nodes],
+        joining: Sequence[Nodes],
+        progress: Progress,
+    ) -> Sums:
+        """Takes nodes out of the circuit, and puts them into the empty one, one by one.
+
+        Args:
+          runs: B prompts.
+          weights: [B] of them.
+          leaving: nodes of the circuit.
+          joining: any nodes.
+          progress: counts passes.
+
+        Returns:
+          `removal` and `addition` [2, …] by granularity, NaN where nothing was tried; `joining`,
+          neurons to first order; the circuit's `lens`; and, no sum, its `logits` [B, V].
+        """
+        c, params = self.model.config, self.model.params
+        small = self._apart.runs(c, runs)
+        streams = streams_apart(c, params, self._apart, small)
+        logits = _logits_of(c, params, streams[-1], runs)
+        base = figures_of(logits, runs)
+        removal, joined = nothing_tried(c), nothing_tried(c)
+        for nodes in leaving:
+            masks = without(self._apart.masks, nodes)
+            last = changed_from(c, self._apart, small, streams, nodes.layer, masks)
+            put(removal, nodes, _figures_of(c, params, last, runs), base, weights)
+            progress()
+        stream = jnp.stack([x[runs.layout.answers] for x in streams])
+        lens = logit_lens(c, params, stream, runs.targets, weights)
+        empty = addition.nothing_kept(c, params, self._circuit.masks, runs)
+        base, gradient = addition.empty_figures(c, params, empty, runs)
+        roughly = addition.first_order(c, params, empty, gradient * weights[None, :, None])
+        for nodes in joining:
+            gates = addition.gates_alone(c, nodes)
+            found = addition.alone(c, params, empty, runs, np.int32(nodes.layer), gates)
+            put(joined, nodes, found, base, weights)
+            progress()
+        found = {"removal": removal, "addition": joined, "joining": roughly, "lens": lens}
+        return jax.device_get({**found, "logits": logits})
+
+
+@jax.jit
+def figures_of(logits: jax.Array, runs: CachedRuns) -> jax.Array:
+    """`figures`, compiled.
+
+    Args:
+      logits: [B, V] of a circuit.
+      runs: of the prompts.
+    """
+    return figures(logits, runs)
+
+
+def nothing_tried(model_config: ModelConfig) -> dict[str, np.ndarray]:
+    """[2, …] NaN by granularity.
+
+    Args:
+      model_config: the model's shape.
+    """
+    return {n: np.full((2, *shape), np.nan) for n, shape in mask_shapes(model_config).items()}
+
+
+def put(
+    into: dict[str, np.ndarray], nodes: Nodes, found: Any, base: Any, weights: np.ndarray
+) -> None:
+    """Writes down what nodes change.
+
+    Args:
+      into: [2, …] by granularity.
+      nodes: J of them.
+      found: [J, 2, B] figures with the change.
+      base: [2, B] without it.
+      weights: [B] of the prompts.
+    """
+    change = np.asarray(found, np.float64) - np.asarray(base, np.float64)[None]
+    # A figure of a prompt that only fills up may be anything.
+    summed = np.where(weights > 0, change, 0).sum(-1)
+    for name, place, value in zip(nodes.names, nodes.places, summed):
+        into[name][(slice(None), *place)] = value
+
+
+@functools.partial(jax.jit, static_argnums=0)
+@exact
+def _figures_of(
+    model_config: ModelConfig, params: Params, streams: jax.Array, runs: CachedRuns
+) -> jax.Array:
+    """[J, 2, B] read from residual streams [J, K, D] after the last layer."""
+
+    def one(stream: jax.Array) -> jax.Array:
+        return figures(unembed(model_config, params, stream[runs.layout.answers]), runs)
+
+    return jax.vmap(one)(streams)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits_of(
+    model_config: ModelConfig, params: Params, stream: jax.Array, runs: CachedRuns
+) -> jax.Array:
+    """[B, V] read from the residual stream [K, D] after the last layer."""
+    return unembed(model_config, params, stream[runs.layout.answers])

@@ -1,0 +1,142 @@
+"""Nodes that are kept alone: each reads the stream in which no node is kept, and none reads it.
+
+What a node alone changes is what it writes at the answer position, so the layers are run once for
+all nodes, and each node costs its own output and the unembedding.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+from flax import struct
+
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.passes.cached_runs import CachedRuns
+from mgnp_jax.passes.embeddings import unembed
+from mgnp_jax.passes.layers import Layer
+from mgnp_jax.passes.node_values import SiteValues
+from mgnp_jax.passes.packing import attend
+from mgnp_jax.passes.precision import exact
+from mgnp_jax.types import Params
+
+
+@struct.dataclass
+class EmptyRun:
+    """What nodes would write if no other were kept, at the answer position.
+
+    Attributes:
+      residual: [B, D] after the last layer, no node kept.
+      heads: [L, B, H, E] how heads' outputs differ from the corrupted run's.
+      hidden: [L, B, F] how MLP neurons differ from them.
+    """
+
+    residual: jax.Array
+    heads: jax.Array
+    hidden: jax.Array
+
+
+@functools.partial(jax.jit, static_argnums=0)
+@exact
+def empty_run(
+    model_config: ModelConfig,
+    params: Params,
+    runs: CachedRuns,
+    embedding: jax.Array,
+    written: jax.Array,
+) -> EmptyRun:
+    """Runs all nodes on the stream in which none of them is kept.
+
+    Args:
+      model_config: the model's shape; without a norm after attention, see `check_edges`.
+      params: its weights.
+      runs: B prompts of K tokens with their plain passes.
+      embedding: [K, D] that nodes read.
+      written: [B, D] embedding that the logits are read from, at the answer position.
+    """
+    layout, ((values,), (prefix,)) = runs.layout, (runs.corrupted.values, runs.corrupted.prefix)
+    has_prefix, answers = layout.prefix.shape[1] > 0, layout.answers
+
+    def layer(both: Any, inputs: Any) -> tuple[Any, Any]:
+        x, residual = both
+        weights, other, prefix = inputs
+        own = Layer(model_config, weights)
+        q, k, v = own.step("attn_qkv", x, layout.positions)
+        z = attend(layout, q, k, v, prefix if has_prefix else None)
+        read = x if model_config.parallel else x + other.attn_out
+        hidden = own.step("mlp_hidden", read[answers])
+        found = (z - other.attn_z)[answers], hidden - other.mlp_hidden[answers]
+        more = other.attn_out + other.mlp_out
+        return (x + more, residual + more[answers]), found
+
+    inputs = (params["blocks"], values, prefix)
+    (_, residual), (heads, hidden) = jax.lax.scan(layer, (embedding, written), inputs)
+    return EmptyRun(residual=residual, heads=heads, hidden=hidden)
+
+
+def _of_layer(run: EmptyRun, params: Params, index: jax.Array) -> Any:
+    return jax.tree.map(lambda leaf: leaf[index], (params["blocks"], run.heads, run.hidden))
+
+
+@exact
+def single_logits(
+    model_config: ModelConfig,
+    params: Params,
+    run: EmptyRun,
+    layer: jax.Array,
+    gates: SiteValues,
+) -> jax.Array:
+    """The logits where nodes of one layer's attention, or of its MLP, are kept and nothing else.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      run: in which none is kept.
+      layer: [] int.
+      gates: of this layer, either of attention or of the MLP; the others zero.
+
+    Returns:
+      [B, V].
+    """
+    weights, heads, hidden = _of_layer(run, params, layer)
+    own = Layer(model_config, weights)
+    attention = own.linear("attn_out", gates.attn_z[None] * heads)
+    mlp = own.linear("mlp_out", gates.mlp_hidden[None] * hidden)
+    more = gates.attn_out[None] * attention + gates.mlp_out[None] * mlp
+    return unembed(model_config, params, run.residual + more)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+@exact
+def first_order_alone(
+    model_config: ModelConfig, params: Params, run: EmptyRun, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """First-order effects of single neurons, all others of what contains them kept or not.
+
+    An attention neuron is alone in its head; a hidden neuron has all outputs of its MLP, an output
+    all its hidden neurons.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights.
+      run: in which none is kept.
+      gradient: [M, B, D] of figures in the residual stream after the last layer.
+
+    Returns:
+      Summed over prompts: attention neurons [L, M, H, E], hidden neurons [L, M, F] and outputs
+      [L, M, D].
+    """
+
+    def layer(_: None, inputs: Any) -> tuple[None, Any]:
+        weights, heads, hidden = inputs
+        own = Layer(model_config, weights)
+        found = []
+        for step, value in (("attn_out", heads), ("mlp_out", hidden)):
+            written, pull = jax.vjp(lambda x, step=step: own.linear(step, x), value)
+            (back,) = jax.vmap(pull)(gradient)
+            found.append((back * value[None]).sum(1))
+        return None, (*found, (gradient * written[None]).sum(1))
+
+    inputs = (params["blocks"], run.heads, run.hidden)
+    return jax.lax.scan(layer, None, inputs)[1]
