@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.rotary import turn
 
 ACTIVATIONS = {
     "gelu_new": functools.partial(nn.gelu, approximate=True),
@@ -24,31 +25,30 @@ ACTIVATIONS = {
 """Non-linearities by the names that config.json has for them."""
 
 
-def norm(model_config: ModelConfig) -> nn.LayerNorm | nn.RMSNorm:
+class OffsetRMSNorm(nn.Module):
+    """RMSNorm whose weights are what is added to a scale of one."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., D] → [..., D]."""
+        weights = self.param("scale", nn.initializers.zeros, x.shape[-1:])
+        fine = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        square = jnp.square(fine).mean(-1, keepdims=True)
+        # Added in the finer type: next to one, small weights would be lost in a coarser.
+        scale = (1 + weights.astype(fine.dtype)).reshape((1,) * (x.ndim - 1) + (-1,))
+        return (fine * jax.lax.rsqrt(square + self.epsilon) * scale).astype(x.dtype)
+
+
+def norm(model_config: ModelConfig) -> nn.LayerNorm | nn.RMSNorm | OffsetRMSNorm:
     """The norm that this model has everywhere."""
+    if model_config.norm_offset:
+        return OffsetRMSNorm(epsilon=model_config.norm_eps)
     if model_config.norm == "rms":
         return nn.RMSNorm(epsilon=model_config.norm_eps)
     # The fast variance (E[x²] - E[x]²) loses digits where the residual is large.
     return nn.LayerNorm(epsilon=model_config.norm_eps, use_fast_variance=False)
-
-
-def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-    """Turns each pair (i, i + E/2) of a head by its position times theta^(-2i/E).
-
-    Args:
-      x: [K, H, E] queries or keys.
-      positions: [K] int.
-      theta: base of the angles.
-
-    Returns:
-      [K, H, E]. Reference: arXiv 2104.09864, in the half-split layout of Llama.
-    """
-    half = x.shape[-1] // 2
-    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions.astype(jnp.float32)[:, None] * frequency[None]
-    cos, sin = (f(angle).astype(x.dtype)[:, None] for f in (jnp.cos, jnp.sin))
-    first, second = x[..., :half], x[..., half:]
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
 
 
 class Attention(nn.Module):
@@ -67,21 +67,35 @@ class Attention(nn.Module):
             self.k = nn.Dense(keys, use_bias=c.qkv_bias)
             self.v = nn.Dense(keys, use_bias=c.qkv_bias)
         self.o = nn.Dense(c.width, use_bias=c.attention_bias)
+        if c.qk_norm is not None:
+            self.q_norm = norm(c)
+            self.k_norm = norm(c)
 
-    def read(self, x: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
-        """[K,D] and positions [K] → queries [K,H,E], keys and values [K,KV,E]."""
+    def read(self, x: jax.Array, angles: jax.Array | None) -> tuple[jax.Array, ...]:
+        """[K,D] and angles [K,R/2] → queries [K,H,E], keys and values [K,KV,E]."""
         c = self.model_config
         if c.fused_qkv:
             parts = jnp.split(self.qkv(x), 3, axis=-1)
         else:
             parts = [project(x) for project in (self.q, self.k, self.v)]
+        if c.qk_norm == "all":
+            parts[:2] = self.q_norm(parts[0]), self.k_norm(parts[1])
         q, k, v = (part.reshape(len(x), -1, c.head_width) for part in parts)
-        if c.rope_theta is None:
-            return q, k, v
-        return rotate(q, positions, c.rope_theta), rotate(k, positions, c.rope_theta), v
+        if c.qk_norm == "head":
+            q, k = self.q_norm(q), self.k_norm(k)
+        return *self._turned(q, k, angles), v
+
+    def _turned(
+        self, q: jax.Array, k: jax.Array, angles: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        if angles is None:
+            return q, k
+        scaling = self.model_config.rope_scaling
+        amplitude = 1.0 if scaling is None else scaling.amplitude
+        return turn(q, angles, amplitude), turn(k, angles, amplitude)
 
     def read_each(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array
+        self, q: jax.Array, k: jax.Array, v: jax.Array, angles: jax.Array | None
     ) -> tuple[jax.Array, ...]:
         """`read` of a residual stream of each head's own: [H,K,D], and [KV,K,D] twice."""
         c = self.model_config
@@ -99,9 +113,9 @@ class Attention(nn.Module):
             return read.swapaxes(0, 1)
 
         q, k, v = (project(weights, x) for weights, x in zip(found, (q, k, v), strict=True))
-        if c.rope_theta is None:
-            return q, k, v
-        return rotate(q, positions, c.rope_theta), rotate(k, positions, c.rope_theta), v
+        if c.qk_norm == "head":
+            q, k = self.q_norm(q), self.k_norm(k)
+        return *self._turned(q, k, angles), v
 
     def write(self, z: jax.Array) -> jax.Array:
         """Head outputs [K,H,E] → [K,D]."""
@@ -152,11 +166,13 @@ class Embeddings(nn.Module):
             self.position = nn.Embed(c.context, c.width, embedding_init=init)
         self.norm = norm(c)
         if not c.tied:
-            self.head = nn.Dense(c.vocab_size, use_bias=False)
+            self.head = nn.Dense(c.vocab_size, use_bias=c.head_bias)
 
     def embed(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
         """[K] tokens and their positions → [K,D]."""
         embedded = self.token(tokens)
+        if self.model_config.embedding_scale != 1:
+            embedded *= self.model_config.embedding_scale
         if self.model_config.rope_theta is None:
             embedded += self.position(positions)
         return embedded
@@ -164,7 +180,9 @@ class Embeddings(nn.Module):
     def unembed(self, x: jax.Array) -> jax.Array:
         """[...,D] → [...,V]."""
         x = self.norm(x)
-        return self.token.attend(x) if self.model_config.tied else self.head(x)
+        logits = self.token.attend(x) if self.model_config.tied else self.head(x)
+        cap = self.model_config.logit_cap
+        return logits if cap is None else cap * jnp.tanh(logits / cap)
 
     def __call__(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
         """Both ways, which initialises their parameters."""

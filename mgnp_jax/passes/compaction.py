@@ -26,6 +26,7 @@ from mgnp_jax.masks.granularities import (
 )
 from mgnp_jax.masks.hierarchy import carriers
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.passes.layer_steps import stacked_layers
 from mgnp_jax.passes.node_values import CorruptedRun, SiteValues
 from mgnp_jax.passes.segment_plan import Plan, plan
 from mgnp_jax.types import Masks, Params
@@ -163,12 +164,12 @@ def narrowed(
       heads: [L, H] bool, True where a head is left.
       hidden: [L, F] bool.
     """
-    narrow = model_config.family.narrow
+    narrow, whole = model_config.family.narrow, stacked_layers(model_config, params)
     segments = []
     for a, b, h, f in zip(chosen.bounds, chosen.bounds[1:], chosen.heads, chosen.hidden):
         which_heads, has_head = _first(heads[a:b], h)
         which_hidden, has_hidden = _first(hidden[a:b], f)
-        layers = jax.tree.map(lambda leaf, a=a, b=b: leaf[a:b], params["blocks"])
+        layers = jax.tree.map(lambda leaf, a=a, b=b: leaf[a:b], whole)
         cut = jax.vmap(lambda w, i, j: narrow(model_config, w, i, j))
         segments.append(
             Segment(

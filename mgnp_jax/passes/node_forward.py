@@ -19,6 +19,7 @@ from mgnp_jax.masks.granularities import EMBEDDING
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.compaction import Segment
 from mgnp_jax.passes.embeddings import embed, unembed
+from mgnp_jax.passes.layer_steps import stacked_layers
 from mgnp_jax.passes.layers import masked_layer, plain_layer
 from mgnp_jax.passes.node_values import CorruptedRun, PlainRun, SiteValues, blend, site_gates
 from mgnp_jax.passes.packing import Layout, for_tokens
@@ -41,7 +42,8 @@ def capture(
     chex.assert_equal_shape([tokens, layout.positions])
     embedding = embed(model_config, params, tokens, layout.positions)
     layer = functools.partial(plain_layer, model_config, layout)
-    residual, (values, k, v) = jax.lax.scan(layer, embedding, params["blocks"])
+    layers = stacked_layers(model_config, params)
+    residual, (values, k, v) = jax.lax.scan(layer, embedding, layers)
     return PlainRun(residual=residual, embedding=embedding, values=values, keys=k, attended=v)
 
 
@@ -75,7 +77,8 @@ def masked_residual(
     """
     x = _mixed_embedding(model_config, params, masks[0], clean, corrupted.embedding, layout)
     has_prefix = layout.prefix.shape[1] > 0
-    parts = [params["blocks"]] if segments is None else [s.weights for s in segments]
+    whole = [stacked_layers(model_config, params)]
+    parts = whole if segments is None else [s.weights for s in segments]
     for i, weights in enumerate(parts):
         gates = site_gates(masks[i])
         shape = model_config
@@ -140,9 +143,8 @@ def lockstep_residual(
         return (masked_layer(model_config, layout, x, weights, gate, other, None), y), None
 
     body = jax.checkpoint(layer, prevent_cse=False) if remat else layer
-    (residual, _), _ = jax.lax.scan(
-        body, (embedding, beside), (params["blocks"], site_gates(masks))
-    )
+    inputs = (stacked_layers(model_config, params), site_gates(masks))
+    (residual, _), _ = jax.lax.scan(body, (embedding, beside), inputs)
     return residual
 
 
@@ -225,7 +227,8 @@ def plain_passes(
         )
         return x, (clean if clean_values else None, kept, (k[1][before], v[1][before]))
 
-    residual, (clean, values, prefix) = jax.lax.scan(layer, embedding, params["blocks"])
+    layers = stacked_layers(model_config, params)
+    residual, (clean, values, prefix) = jax.lax.scan(layer, embedding, layers)
     logits = unembed(model_config, params, residual[0][layout.answers])
     corrupted = CorruptedRun(embedding=embedding[1][chosen], values=(values,), prefix=(prefix,))
     return logits, corrupted, clean

@@ -94,6 +94,7 @@ HUB: dict[str, dict[str, Any]] = {
         "transformers_version": "4.40.0.dev0",
         "vocab_size": 128256,
     },
+    "Llama-3.2-1B": LLAMA_3_2,
     "Qwen2.5-0.5B": QWEN2_HUB,
     "Qwen2.5-1.5B": QWEN2_HUB
     | {
@@ -133,11 +134,6 @@ def test_configs_of_the_hub_are_read_as_transformers_reads_them(
         assert config.mlp_width == text.intermediate_size
         assert config.norm_eps == text.rms_norm_eps
         assert config.rope_theta == text.rope_parameters["rope_theta"]
-
-
-def test_scaled_positions_of_llama_3_2_are_refused_by_name() -> None:
-    with pytest.raises(mg.MgnpError, match="'rope_scaling' = .*'llama3'.*only rope_type 'default'"):
-        family_named("llama").read_config(LLAMA_3_2)
 
 
 def test_attention_of_the_mistral_gpt2s_is_refused_by_name() -> None:

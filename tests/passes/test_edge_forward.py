@@ -24,8 +24,7 @@ from mgnp_jax.masks.edges import (
 from mgnp_jax.passes.cached_runs import masked_logits, plain_runs
 from mgnp_jax.passes.edge_forward import edge_logits, edge_logits_after, whole_run
 from mgnp_jax.passes.embeddings import embed, unembed
-from mgnp_jax.passes.layers import Layer
-from mgnp_jax.passes.packing import attend
+from mgnp_jax.passes.layer_steps import Layer, stacked_layers
 from tests import tiny
 from tests.masks.test_edges import some_nodes
 
@@ -58,15 +57,16 @@ def slow_logits(model_config: mg.ModelConfig, params: mg.Params, masks: mg.Masks
     def of(index: int, tree: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf[index], tree)
 
+    layers = stacked_layers(c, params)
     for index in range(c.layers):
-        layer, other = Layer(c, of(index, params["blocks"])), of(index, values)
+        layer, other = Layer(c, of(index, layers)), of(index, values)
         parts = []
         for place, name in enumerate(HEAD_EDGES):
             seen = [read(gate, beside) for gate in masks[name][index]]
-            each = [layer.step("attn_qkv", x, layout.positions)[place] for x in seen]
+            each = [layer.qkv(layout, x)[place] for x in seen]
             parts.append(jnp.stack([own[:, n] for n, own in enumerate(each)], axis=1))
         q, k, v = parts
-        z = attend(layout, q, k, v, of(index, runs.corrupted.prefix[0]))
+        z = layer.attend(layout, q, k, v, of(index, runs.corrupted.prefix[0]))
         alone = [
             jnp.zeros_like(z).at[:, head].set(z[:, head] - other.attn_z[:, head])
             for head in range(c.heads)

@@ -6,10 +6,11 @@ from mgnp_jax.files import shown
 from mgnp_jax.models.families.gpt2 import GPT2
 from mgnp_jax.models.families.llama import LLAMA
 from mgnp_jax.models.families.qwen2 import QWEN2
+from mgnp_jax.models.families.qwen3 import QWEN3
 from mgnp_jax.models.family import Family
 from mgnp_jax.types import MgnpError
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (GPT2, LLAMA, QWEN2)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (GPT2, LLAMA, QWEN2, QWEN3)}
 
 
 def family_named(model_type: str) -> Family:
