@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.models.parts import Attention, Mlp, norm
+from mgnp_jax.models.norms import norm
+from mgnp_jax.models.parts import Attention, Mlp
 from mgnp_jax.types import Params
 
 
@@ -163,6 +164,10 @@ def narrow(
         attention["qkv"] = _heads_of(c, old["qkv"], heads, (3, c.heads))
     else:
         readers = heads // (c.heads // c.kv_heads)
+        if c.qk_norm == "all":
+            # All heads are there, each key as often as others: its norm is that of them once.
+            for name, which in (("q_norm", heads), ("k_norm", readers)):
+                attention[name] = _heads_of(c, old[name], which, (1, -1))
         for name, which in (("q", heads), ("k", readers), ("v", readers)):
             attention[name] = _heads_of(c, old[name], which, (1, -1))
     reads = {n: {k: v[..., hidden] for k, v in mlp[n].items()} for n in mlp if n != "down"}

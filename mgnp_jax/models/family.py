@@ -83,12 +83,14 @@ class Source(NamedTuple):
       rows: [N] int, which rows of the tensor make the leaf, in its order, as the checkpoint stores
         it; None for all. Several leaves may lie in one tensor.
       of: rows of the tensor in all, where `rows` says which.
+      other: a name that the tensor has in other checkpoints.
     """
 
     name: str
     transpose: bool = False
     rows: np.ndarray | None = None
     of: int = 0
+    other: str | None = None
 
     def stored(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the tensor in a checkpoint.

@@ -65,6 +65,7 @@ def wanted(model_config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> 
             name = source.name.format(layer=i)
             # Checkpoints saved from the bare model lack the first part of the name.
             names = (name, name.removeprefix(base))
+            names += () if source.other is None else (source.other.format(layer=i),)
             if path == EMBEDDING and model_config.tied:
                 # What is tied may be written down under either name.
                 names += _head_names(model_config)
@@ -218,7 +219,7 @@ def _base(model_config: ModelConfig) -> str:
 def _head_names(model_config: ModelConfig) -> tuple[str, ...]:
     untied = dataclasses.replace(model_config, tied=False)
     head = model_config.family.sources(untied).get(HEAD)
-    return (head.name,) if head else ()
+    return tuple(name for name in (head.name, head.other) if name) if head else ()
 
 
 def _listed(names: list[str]) -> str:

@@ -16,7 +16,7 @@ from mgnp_jax.models.rotary import RopeScaling
 from mgnp_jax.models.values import number
 from mgnp_jax.types import MgnpError
 
-ORIGINAL = "original_max_position_embeddings"
+ORIGINAL, SHARE = "original_max_position_embeddings", "partial_rotary_factor"
 
 # Kinds that are done here → keys that they have beside their base.
 _KINDS: dict[str, tuple[str, ...]] = {
@@ -34,7 +34,12 @@ _LARGEST = 1e30
 
 
 def read_rope(
-    raw: Mapping[str, Any], context: int, theta: float = 10_000.0
+    raw: Mapping[str, Any],
+    context: int,
+    theta: float = 10_000.0,
+    *,
+    base: str = "rope_theta",
+    share: str | None = None,
 ) -> tuple[float, RopeScaling | None]:
     """Base of the rotary angles, and how they are scaled.
 
@@ -42,6 +47,9 @@ def read_rope(
       raw: the parsed config.json.
       context: longest prompt in tokens.
       theta: base where none is said.
+      base: the family's key for it, at the top level.
+      share: the family's key for the share of a head that is turned, see `read_rope_width`; None
+        where all of it is.
 
     Raises:
       MgnpError: if a kind or a key is not one that is done here, a number is out of its range, or
@@ -55,27 +63,69 @@ def read_rope(
             raise MgnpError(f"config.json has {key!r} = {shown(rope)}, wanted an object or null")
         if rope:
             ropes[key] = rope
-    base = _base(raw, ropes, theta)
-    found = {key: _scaling(key, rope, raw, context, base) for key, rope in ropes.items()}
+    own = _base(raw, ropes, base, theta)
+    found = {}
+    for key, rope in ropes.items():
+        if share is not None:
+            rope = {k: v for k, v in rope.items() if k != SHARE}
+        elif raw.get(SHARE) not in (None, 1) and rope.get("rope_type", rope.get("type")):
+            _refuse_share(key, rope, raw[SHARE])
+        found[key] = _scaling(key, rope, raw, context, own)
     if len(set(found.values())) > 1:
         raise MgnpError(
             f"config.json has 'rope_scaling' = {shown(raw['rope_scaling'])} and 'rope_parameters' "
             f"= {shown(raw['rope_parameters'])}, where transformers 5 takes the first; delete the "
             "wrong one from a local copy of the checkpoint"
         )
-    return base, next(iter(found.values()), None)
+    return own, next(iter(found.values()), None)
 
 
-def _base(raw: Mapping[str, Any], ropes: Mapping[str, Any], default: float) -> float:
+def read_rope_width(
+    raw: Mapping[str, Any], head_width: int, share: str, default: float
+) -> int | None:
+    """How many of a head's numbers are turned, see `ModelConfig.rope_width`.
+
+    Args:
+      raw: the parsed config.json.
+      head_width: E.
+      share: the family's key for the share of them, at the top level.
+      default: share where none is said.
+
+    Raises:
+      MgnpError: if it is not in (0, 1], or places that say it disagree.
+    """
+    rope = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
+    places = [(rope, SHARE), (raw, share)]
+    said = [number(at, key, 1, least=1e-6, largest=1) for at, key in places if key in at]
+    if len(set(said)) > 1:
+        raise MgnpError(
+            f"config.json says that {said[0]:g} and that {said[1]:g} of each head is turned "
+            f"({SHARE!r} with other positions, {share!r}); delete the wrong one from a local copy "
+            "of the checkpoint"
+        )
+    width = int(head_width * (said[0] if said else default))
+    return None if width == head_width else width
+
+
+def _refuse_share(key: str, rope: Mapping[str, Any], said: Any) -> None:
+    """Of a family whose plain positions turn all of a head, whatever this says; scaled ones not."""
+    if rope.get("rope_type", rope.get("type")) != "default":
+        raise MgnpError(
+            f"config.json has {SHARE!r} = {shown(said)} and scaled positions ({key!r}), which is "
+            "not supported together; use a checkpoint without one of them"
+        )
+
+
+def _base(raw: Mapping[str, Any], ropes: Mapping[str, Any], own: str, default: float) -> float:
     """The base, which several places may say."""
-    places = {f"{key}.rope_theta": rope for key, rope in ropes.items()} | {"rope_theta": raw}
+    places = [(f"{key}.rope_theta", rope, "rope_theta") for key, rope in ropes.items()]
+    places.append((own, raw, own))
     said = {
-        name: number(place, "rope_theta", 0, least=1 / _LARGEST, largest=_LARGEST)
-        for name, place in places.items()
-        if "rope_theta" in place
+        name: number(place, key, 0, least=1 / _LARGEST, largest=_LARGEST)
+        for name, place, key in places
+        if key in place
     }
-    first = next(iter(places))
-    theta = said.get(first, said.get("rope_theta", default))
+    theta = said.get(places[0][0], said.get(own, default))
     if set(said.values()) - {theta}:
         listed = " and ".join(f"{name!r} = {value:g}" for name, value in said.items())
         raise MgnpError(
@@ -97,12 +147,6 @@ def _scaling(
         raise MgnpError(
             f"config.json has {key!r} = {shown(rope)}, and {what} is not supported: wanted a "
             f"rope_type of {', '.join(_KINDS)} with its own keys. Use a checkpoint without it."
-        )
-    outside = raw.get("partial_rotary_factor")
-    if known and outside not in (None, 1):
-        raise MgnpError(
-            f"config.json has 'partial_rotary_factor' = {shown(outside)} and scaled positions "
-            f"({key!r}), which is not supported together; use a checkpoint without one of them"
         )
     # Angles of the dynamic kind are the plain ones up to the context; longer prompts are refused.
     if kind == "default" or (kind == "dynamic" and _positive(rope, "factor")):

@@ -41,10 +41,33 @@ def read_windows(
     if raw.get("sliding_window") is None:
         raise MgnpError(
             f"config.json has 'layer_types' = {shown(kinds)}, but no 'sliding_window' that says "
-            "how many tokens such a layer sees"
+            "how many tokens such a layer sees (or 'use_sliding_window' turns it off)"
         )
     window = size(raw, "sliding_window")
     return tuple(window * (kind == _KINDS[1]) for kind in kinds) if window < context else ()
+
+
+def read_window(raw: Mapping[str, Any], default: int | None) -> tuple[int, ...]:
+    """The same where all layers have one window, or none has.
+
+    Args:
+      raw: the parsed config.json; `sliding_window` is read.
+      default: where it is missing; None for none.
+
+    Raises:
+      MgnpError: if it is neither a size nor null.
+    """
+    window = raw.get("sliding_window", default)
+    layers, context = size(raw, "num_hidden_layers"), size(raw, "max_position_embeddings")
+    if window is None:
+        return ()
+    window = size({"sliding_window": window}, "sliding_window")
+    return (window,) * layers if window < context else ()
+
+
+def write_window(model_config: ModelConfig) -> dict[str, Any]:
+    """What `read_window` reads, in config.json's words."""
+    return {"sliding_window": model_config.windows[0] if model_config.windows else None}
 
 
 def write_windows(model_config: ModelConfig) -> dict[str, Any]:

@@ -55,6 +55,8 @@ def torch_model(name: str) -> tuple[Any, dict[str, Any]]:
     made = transformers.AutoConfig.for_model(**copy.deepcopy(raw), bos_token_id=0, eos_token_id=0)
     model = transformers.AutoModelForCausalLM.from_config(made, attn_implementation="eager")
     state = {k: torch.tensor(v) for k, v in tensors(name).items()}
+    # GPT-NeoX's name of it in files is not that in memory.
+    state = {k.replace("embed_out.", "lm_head."): v for k, v in state.items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
     model.tie_weights()

@@ -44,6 +44,12 @@ def same_as_torch(folder: Path) -> mg.Model:
     return model
 
 
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_what_is_saved_is_the_same_model_in_transformers(family: str, tmp_path: Path) -> None:
+    mg.save_model(tiny.model(family), tmp_path)
+    assert same_as_torch(tmp_path).config == tiny.FAMILIES[family]
+
+
 def lively(family: str, *, tied: bool, seed: int = 0) -> tuple[dict[str, Any], Tensors]:
     """A config.json and its tensors, with a head of its own where it is untied."""
     config = tiny.CONFIGS[family]

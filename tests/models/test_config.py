@@ -195,7 +195,7 @@ def test_an_unknown_family_is_refused_with_the_known_ones() -> None:
         family_named("mamba")
 
 
-@pytest.mark.parametrize("config", tiny.CONFIGS.values(), ids=tiny.CONFIGS)
+@pytest.mark.parametrize("config", tiny.FAMILIES.values(), ids=tiny.FAMILIES)
 def test_a_written_config_is_read_back(config: mg.ModelConfig) -> None:
     assert config.family.read_config(config.family.write_config(config)) == config
 

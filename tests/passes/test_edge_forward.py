@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -28,7 +29,9 @@ from mgnp_jax.passes.layer_steps import Layer, stacked_layers
 from tests import tiny
 from tests.masks.test_edges import some_nodes
 
-MODELS = ("gpt2", "llama", "qwen2", "parallel")
+MODELS = tiny.each_family(
+    "gpt2", "llama", "gpt_neox", "qwen3", but=("olmo2", "gemma2", "gemma3_text", "post-norm")
+)
 
 
 @functools.cache
@@ -146,9 +149,6 @@ def test_layers_into_which_all_edges_are_kept_need_not_run_again(name: str) -> N
         other = full | {n: masks[n].at[:first].set(0) for n in full if n != LOGITS_EDGES}
         other |= {LOGITS_EDGES: masks[LOGITS_EDGES]}
         np.testing.assert_array_equal(found, later(other, runs, whole, first))
-    with pytest.raises(mg.MgnpError, match="a norm after attention"):
-        odd, _, more = prompts("post-norm")
-        whole_run(odd.config, odd.params, more)
 
 
 def test_dangling_edges_change_nothing() -> None:
@@ -180,7 +180,13 @@ def test_layers_are_compiled_once() -> None:
     assert text.count("stablehlo.while") == 1
 
 
-def test_a_norm_after_attention_is_refused() -> None:
-    model, _, runs = prompts("post-norm")
+@pytest.mark.parametrize("name", ["gemma2", "olmo2", "post-norm"])
+def test_a_norm_after_attention_is_refused(name: str) -> None:
+    model, _, runs = prompts(name)
     with pytest.raises(mg.MgnpError, match="a norm after attention"):
         edge_logits(model.config, model.params, {Q_EDGES: jnp.zeros(1)}, runs)
+    with pytest.raises(mg.MgnpError, match="a norm after attention"):
+        whole_run(model.config, model.params, runs)
+    alone = dataclasses.replace(model.config, norm_after=False, qk_norm="all")
+    with pytest.raises(mg.MgnpError, match="queries of all heads"):
+        edge_logits(alone, model.params, {Q_EDGES: jnp.zeros(1)}, runs)

@@ -26,7 +26,12 @@ COMMON_KEYS = tuple(
 
 
 def common_config(
-    raw: Mapping[str, Any], family: Family, *, theta: float = 10_000.0, **fields: Any
+    raw: Mapping[str, Any],
+    family: Family,
+    *,
+    theta: float = 10_000.0,
+    share: str | None = None,
+    **fields: Any,
 ) -> ModelConfig:
     """Reads what Llama and its relatives have in common.
 
@@ -34,6 +39,7 @@ def common_config(
       raw: the parsed config.json.
       family: of the model.
       theta: base of the rotary angles where none is said.
+      share: its key for the share of a head that is turned, which it reads itself.
       fields: of `ModelConfig`, in which it differs from Llama.
 
     Raises:
@@ -46,7 +52,7 @@ def common_config(
             f"config.json: hidden_size {width} is not a multiple of num_attention_heads {heads}"
         )
     context = size(raw, "max_position_embeddings")
-    base, scaling = read_rope(raw, context, theta)
+    base, scaling = read_rope(raw, context, theta, share=share)
     common = {
         "vocab_size": size(raw, "vocab_size"),
         "context": context,
@@ -121,6 +127,7 @@ def common_written(model_config: ModelConfig, architecture: str) -> dict[str, An
         "tie_word_embeddings": model_config.tied,
         "bos_token_id": None,
         "eos_token_id": None,
+        "pad_token_id": None,
     }
 
 
