@@ -69,13 +69,13 @@ def tiny_model(request: pytest.FixtureRequest) -> mg.Model:
     return tiny.model(request.param)
 
 
-@pytest.fixture(params=[*tiny.CONFIGS, *tiny.ODD])
+@pytest.fixture(params=tiny.each_family(*tiny.DIFFERENT))
 def any_block(request: pytest.FixtureRequest) -> mg.Model:
-    """A tiny random model of every kind of block that the passes must serve."""
+    """A tiny random model of every kind of block that the passes must serve, families included."""
     return tiny.model(request.param)
 
 
-@pytest.fixture(params=[*tiny.CONFIGS])
+@pytest.fixture(params=[*tiny.FAMILIES])
 def any_family(request: pytest.FixtureRequest) -> mg.Model:
     """A tiny random model of every family."""
     return tiny.model(request.param)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.families import FAMILIES as FAMILY_TABLE
 from mgnp_jax.models.families.gpt2 import GPT2 as GPT2_FAMILY
 from mgnp_jax.models.families.llama import LLAMA as LLAMA_FAMILY
 from mgnp_jax.models.families.qwen2 import QWEN2 as QWEN2_FAMILY
@@ -60,7 +63,49 @@ CONFIGS = {"gpt2": GPT2, "llama": LLAMA, "qwen2": QWEN2}
 POST_NORM = dataclasses.replace(LLAMA, norm_after=True)
 PARALLEL = dataclasses.replace(GPT2, parallel=True)
 ODD = {"post-norm": POST_NORM, "parallel": PARALLEL}
-"""Blocks as no built-in family has them, for the passes that must not mind."""
+"""Blocks with one feature of some families, for the passes that must not mind."""
+
+_ROTARY = dataclasses.replace(GPT2, fused_qkv=False, tied=False, rope_theta=100.0, head_width=4)
+_GEMMA = dataclasses.replace(
+    LLAMA, activation="gelu_pytorch_tanh", norm_offset=True, embedding_scale=12**0.5, tied=True
+)
+_CAPPED = dataclasses.replace(_GEMMA, norm_after=True, query_scalar=5.0, windows=(3, 0, 3))
+FAMILIES = CONFIGS | {
+    name: dataclasses.replace(base, family=FAMILY_TABLE[name], **fields)
+    for name, base, fields in (
+        ("qwen3", LLAMA, {"qk_norm": "head", "windows": (0, 3, 3)}),
+        ("mistral", LLAMA, {"windows": (3, 3, 3)}),
+        ("smollm3", LLAMA, {"unrotated": (1,)}),
+        ("olmo2", LLAMA, {"qk_norm": "all", "norm_before": False, "norm_after": True}),
+        ("phi3", LLAMA, {"rope_width": 2, "windows": (4, 4, 4)}),
+        ("gemma", _GEMMA, {}),
+        ("gemma2", _CAPPED, {"attention_cap": 2.0, "logit_cap": 5.0}),
+        ("gemma3_text", _CAPPED, {"qk_norm": "head", "local_rope_theta": 20.0}),
+        ("gpt_neox", _ROTARY, {"width": 16, "parallel": True, "rope_width": 2}),
+        (
+            "gptj",
+            _ROTARY,
+            {"width": 16, "parallel": True, "rope_width": 2, "shared_norm": True, "qkv_bias": False}
+            | {"attention_bias": False, "head_bias": True, "rope_theta": 10_000.0},
+        ),
+        ("opt", GPT2, {"fused_qkv": False, "activation": "relu"}),
+    )
+}
+"""A tiny shape of every family, with what sets it apart turned on."""
+
+DIFFERENT = ("gpt2", "llama", "gpt_neox", "gemma2", "olmo2")
+"""Families that between them have nearly all of that."""
+
+
+def each_family(*names: str, but: tuple[str, ...] = ()) -> list[Any]:
+    """Parameters of a test: these families by default, the others with the full tests.
+
+    Args:
+      names: of families.
+      but: left out altogether.
+    """
+    others = (name for name in FAMILIES | ODD if name not in (*names, *but))
+    return [*names, *(pytest.param(name, marks=pytest.mark.full) for name in others)]
 
 
 def lively_params(config: ModelConfig, seed: int = 0) -> Params:
@@ -103,7 +148,7 @@ def batch(
 @functools.cache
 def model(family: str) -> Model:
     """A tiny random model without tokenizer."""
-    config = (CONFIGS | ODD)[family]
+    config = (FAMILIES | ODD)[family]
     return Model(name=f"tiny-{family}", config=config, params=lively_params(config), tokenizer=None)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.embeddings import norm_frozen, read_normed
-from mgnp_jax.passes.layers import Layer
+from mgnp_jax.passes.layer_steps import Layer, stacked_layers
 from mgnp_jax.passes.node_values import SiteValues
 from mgnp_jax.passes.precision import exact
 from mgnp_jax.tasks.metrics import logit_difference
@@ -79,7 +79,7 @@ def direct(
         mean = jnp.einsum("hbd,b->hd", normed, weights)
         return None, (by_head, by_mlp, by_neuron, mean)
 
-    inputs = (params["blocks"], at.attn_z, at.mlp_out, at.mlp_hidden)
+    inputs = (stacked_layers(model_config, params), at.attn_z, at.mlp_out, at.mlp_hidden)
     _, (heads, mlps, hidden, normed) = jax.lax.scan(layer, None, inputs)
     first = (frozen(start, whole) * direction).sum()
     return {"embedding": first, "heads": heads, "mlps": mlps, "hidden": hidden, "normed": normed}
@@ -110,10 +110,11 @@ def neurons_normed(
     Returns:
       [J, D], summed over prompts.
     """
+    layers_of_model = stacked_layers(model_config, params)
 
     def one(inputs: Any) -> jax.Array:
         layer, neuron, activation = inputs
-        own = Layer(model_config, jax.tree.map(lambda leaf: leaf[layer], params["blocks"]))
+        own = Layer(model_config, jax.tree.map(lambda leaf: leaf[layer], layers_of_model))
         # Each by itself: its layer is multiplied by one and zeros.
         alone = jax.nn.one_hot(neuron[None], model_config.mlp_width, dtype=whole.dtype)
         written = activation[:, None] * own.linear("mlp_out", alone)

@@ -24,7 +24,7 @@ from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.methods.sizing import sizing
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
-from mgnp_jax.passes.layers import Layer
+from mgnp_jax.passes.layer_steps import Layer
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import Masks, Params
 

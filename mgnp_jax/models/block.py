@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.models.parts import Attention, Mlp, norm
+from mgnp_jax.models.norms import norm
+from mgnp_jax.models.parts import Attention, Mlp
 from mgnp_jax.types import Params
 
 
@@ -24,24 +25,25 @@ class Block(nn.Module):
         self.mlp = Mlp(c)
         if c.norm_before:
             self.attention_norm = norm(c)
-            self.mlp_norm = norm(c)
+            if not c.shared_norm:
+                self.mlp_norm = norm(c)
         if c.norm_after:
             self.attention_post_norm = norm(c)
             self.mlp_post_norm = norm(c)
 
-    def attn_qkv(self, x: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
-        """Residual [K,D], positions [K] → queries [K,H,E], keys and values [K,KV,E]."""
-        return self.attention.read(self.attn_normed(x), positions)
+    def attn_qkv(self, x: jax.Array, angles: jax.Array | None) -> tuple[jax.Array, ...]:
+        """Residual [K,D], angles [K,R/2] → queries [K,H,E], keys and values [K,KV,E]."""
+        return self.attention.read(self.attn_normed(x), angles)
 
     def attn_normed(self, x: jax.Array) -> jax.Array:
         """Residual [...,K,D] → what attention projects [...,K,D]; the first part of `attn_qkv`."""
         return self.attention_norm(x) if self.model_config.norm_before else x
 
     def attn_project_each(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array
+        self, q: jax.Array, k: jax.Array, v: jax.Array, angles: jax.Array | None
     ) -> tuple[jax.Array, ...]:
         """The second part of `attn_qkv`, of a normed residual stream of each head's own."""
-        return self.attention.read_each(q, k, v, positions)
+        return self.attention.read_each(q, k, v, angles)
 
     def attn_out_each(self, z: jax.Array) -> jax.Array:
         """Head outputs [K,H,E] → what each adds to the projection [H,K,D]."""
@@ -57,7 +59,10 @@ class Block(nn.Module):
 
     def mlp_hidden(self, x: jax.Array) -> jax.Array:
         """Residual [K,D] → neurons [K,F]."""
-        return self.mlp.read(self.mlp_norm(x) if self.model_config.norm_before else x)
+        if not self.model_config.norm_before:
+            return self.mlp.read(x)
+        before = self.attention_norm if self.model_config.shared_norm else self.mlp_norm
+        return self.mlp.read(before(x))
 
     def mlp_out(self, hidden: jax.Array) -> jax.Array:
         """Neurons [K,F] → [K,D]."""
@@ -67,9 +72,9 @@ class Block(nn.Module):
         """[K,D] → what the MLP writes [K,D]."""
         return self.mlp_post_norm(projected) if self.model_config.norm_after else projected
 
-    def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         """Every part once, which initialises its parameters; not the layer itself."""
-        q, _, _ = self.attn_qkv(x, positions)
+        q, _, _ = self.attn_qkv(x, None)
         out, mlp = self.attn_out(q), self.mlp_out(self.mlp_hidden(x))
         return self.attn_write(out) + self.mlp_write(mlp)
 
@@ -83,7 +88,8 @@ class NodeCosts(NamedTuple):
       value: a value neuron of a key-value head (kept while any query head of its
         group keeps that neuron).
       z_row: a kept attention neuron's row of the output projection.
-      attn_block: a kept attention block (norms, output bias).
+      attn_block: a kept attention block (norms, those of single heads' queries and keys too, for
+        all heads have the same; output bias).
       hidden_in: a kept MLP hidden neuron's incoming weights.
       hidden_row: a kept MLP hidden neuron's outgoing weight to one kept output neuron.
       output: a kept MLP output neuron (its bias).
@@ -117,17 +123,18 @@ def node_costs(model_config: ModelConfig) -> NodeCosts:
     one_norm = d if c.norm == "rms" else 2 * d
     norms = one_norm * (c.norm_before + c.norm_after)
     positions = c.context * d if c.rope_theta is None else 0
-    head = 0 if c.tied else c.vocab_size * d
+    head = 0 if c.tied else c.vocab_size * (d + c.head_bias)
+    query = (d + c.qkv_bias + (c.qk_norm == "all")) * e
     return NodeCosts(
-        query=(d + c.qkv_bias) * e,
-        key=(d + c.qkv_bias) * e,
+        query=query,
+        key=query,
         value=d + c.qkv_bias,
         z_row=d,
-        attn_block=norms + c.attention_bias * d,
+        attn_block=norms + c.attention_bias * d + 2 * e * (c.qk_norm == "head"),
         hidden_in=(d + c.mlp_bias) * (1 + c.gated_mlp),
         hidden_row=1,
         output=int(c.mlp_bias),
-        mlp_block=norms,
+        mlp_block=norms - one_norm * c.shared_norm,
         outside=c.vocab_size * d + positions + one_norm + head,
     )
 
@@ -149,11 +156,18 @@ def narrow(
     c = model_config
     old, mlp = weights["attention"], weights["mlp"]
     rows = old["o"]["kernel"].reshape(c.heads, c.head_width, c.width)[heads]
-    attention: dict[str, Params] = {"o": {**old["o"], "kernel": rows.reshape(-1, c.width)}}
+    attention: dict[str, Params] = {
+        **{name: old[name] for name in ("q_norm", "k_norm") if name in old},
+        "o": {**old["o"], "kernel": rows.reshape(-1, c.width)},
+    }
     if c.fused_qkv:
         attention["qkv"] = _heads_of(c, old["qkv"], heads, (3, c.heads))
     else:
         readers = heads // (c.heads // c.kv_heads)
+        if c.qk_norm == "all":
+            # All heads are there, each key as often as others: its norm is that of them once.
+            for name, which in (("q_norm", heads), ("k_norm", readers)):
+                attention[name] = _heads_of(c, old[name], which, (1, -1))
         for name, which in (("q", heads), ("k", readers), ("v", readers)):
             attention[name] = _heads_of(c, old[name], which, (1, -1))
     reads = {n: {k: v[..., hidden] for k, v in mlp[n].items()} for n in mlp if n != "down"}

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from mgnp_jax.models.block import Block, NodeCosts, narrow, node_costs
 from mgnp_jax.models.config import ModelConfig
@@ -28,8 +29,11 @@ class BlockSteps(Protocol):
     `mlp_out` are affine: a masked pass uses that W(z) − W(z') is W(z − z') without the bias.
     """
 
-    def attn_qkv(self, x: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
-        """Residual [K,D] and positions [K] → queries [K,H,E], keys and values [K,KV,E]."""
+    def attn_qkv(self, x: jax.Array, angles: jax.Array | None) -> tuple[jax.Array, ...]:
+        """Residual [K,D] → queries [K,H,E], keys and values [K,KV,E].
+
+        Angles [K,R/2] are those of rotary positions; None where positions are learned.
+        """
         ...
 
     def attn_normed(self, x: jax.Array) -> jax.Array:
@@ -37,7 +41,7 @@ class BlockSteps(Protocol):
         ...
 
     def attn_project_each(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array
+        self, q: jax.Array, k: jax.Array, v: jax.Array, angles: jax.Array | None
     ) -> tuple[jax.Array, ...]:
         """The second part where each head reads another residual stream, which edges are.
 
@@ -76,10 +80,26 @@ class Source(NamedTuple):
     Attributes:
       name: tensor name; `{layer}` stands for the layer number of a stacked leaf.
       transpose: the checkpoint stores [out, in] where Linen wants [in, out].
+      rows: [N] int, which rows of the tensor make the leaf, in its order, as the checkpoint stores
+        it; None for all. Several leaves may lie in one tensor.
+      of: rows of the tensor in all, where `rows` says which.
+      other: a name that the tensor has in other checkpoints.
     """
 
     name: str
     transpose: bool = False
+    rows: np.ndarray | None = None
+    of: int = 0
+    other: str | None = None
+
+    def stored(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the tensor in a checkpoint.
+
+        Args:
+          shape: of the leaf, of one layer.
+        """
+        shape = shape[::-1] if self.transpose else shape
+        return shape if self.rows is None else (self.of, *shape[1:])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,7 +136,15 @@ class Family:
         return f"<family {self.name}>"
 
 
-def dense(path: str, name: str, *, bias: bool, transpose: bool) -> dict[str, Source]:
+def dense(
+    path: str,
+    name: str,
+    *,
+    bias: bool,
+    transpose: bool = True,
+    rows: np.ndarray | None = None,
+    of: int = 0,
+) -> dict[str, Source]:
     """Where a projection stands in a checkpoint.
 
     Args:
@@ -124,9 +152,11 @@ def dense(path: str, name: str, *, bias: bool, transpose: bool) -> dict[str, Sou
       name: of it in the checkpoint.
       bias: whether it has one.
       transpose: whether the checkpoint stores [out, in].
+      rows: of [out, in], and of the bias, that are the projection's; None for all.
+      of: rows in all.
     """
-    found = {f"{path}/kernel": Source(f"{name}.weight", transpose)}
-    return found | ({f"{path}/bias": Source(f"{name}.bias")} if bias else {})
+    found = {f"{path}/kernel": Source(f"{name}.weight", transpose, rows, of)}
+    return found | ({f"{path}/bias": Source(f"{name}.bias", False, rows, of)} if bias else {})
 
 
 def norm(path: str, name: str, *, bias: bool) -> dict[str, Source]:

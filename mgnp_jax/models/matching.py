@@ -15,6 +15,7 @@ import numpy as np
 
 from mgnp_jax.files import shown
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.family import Source
 from mgnp_jax.models.files import Stored
 from mgnp_jax.types import MgnpError
 
@@ -31,13 +32,13 @@ class Wanted(NamedTuple):
     Attributes:
       path: of its leaf, which a tensor of each layer shares under `blocks/`.
       names: that it may have in a checkpoint, best first.
-      transpose: whether the checkpoint stores [out, in].
+      source: where in the tensor it stands.
       shape: in the checkpoint.
     """
 
     path: str
     names: tuple[str, ...]
-    transpose: bool
+    source: Source
     shape: tuple[int, ...]
 
     def of(self, tensors: Collection[str]) -> str | None:
@@ -59,16 +60,16 @@ def wanted(model_config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> 
     base = _base(model_config)
     for path, source in table.items():
         stacked = path.startswith("blocks/")
-        shape = shapes[path][1:] if stacked else shapes[path]
-        shape = shape[::-1] if source.transpose else shape
+        shape = source.stored(shapes[path][1:] if stacked else shapes[path])
         for i in range(model_config.layers if stacked else 1):
             name = source.name.format(layer=i)
             # Checkpoints saved from the bare model lack the first part of the name.
             names = (name, name.removeprefix(base))
+            names += () if source.other is None else (source.other.format(layer=i),)
             if path == EMBEDDING and model_config.tied:
                 # What is tied may be written down under either name.
                 names += _head_names(model_config)
-            yield Wanted(path, names, source.transpose, shape)
+            yield Wanted(path, names, source, shape)
 
 
 def settle_tie(
@@ -110,7 +111,7 @@ def settle_tie(
 
 def match(
     model_config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], tensors: Tensors
-) -> tuple[dict[str, list[tuple[str, bool]]], tuple[str, ...]]:
+) -> tuple[dict[str, list[tuple[str, Source]]], tuple[str, ...]]:
     """Finds the tensors of every leaf.
 
     Args:
@@ -119,19 +120,19 @@ def match(
       tensors: of the checkpoint.
 
     Returns:
-      Path of a leaf → name of its tensor and whether it is transposed, for each layer in order;
+      Path of a leaf → name of its tensor and where in it the leaf stands, for each layer in order;
       and what is to be said.
 
     Raises:
       MgnpError: naming tensors that are missing, left over, or of another shape or dtype.
     """
-    found: dict[str, list[tuple[str, bool]]] = {}
+    found: dict[str, list[tuple[str, Source]]] = {}
     for part in wanted(model_config, shapes):
         name = part.of(tensors)
         if name is None:
             raise MgnpError(_why_missing(model_config, shapes, tensors, part))
         _check(model_config, part, name, tensors[name])
-        found.setdefault(part.path, []).append((name, part.transpose))
+        found.setdefault(part.path, []).append((name, part.source))
     used = {name for layers in found.values() for name, _ in layers}
     if model_config.tied:
         used |= set(_head_names(model_config))
@@ -218,7 +219,7 @@ def _base(model_config: ModelConfig) -> str:
 def _head_names(model_config: ModelConfig) -> tuple[str, ...]:
     untied = dataclasses.replace(model_config, tied=False)
     head = model_config.family.sources(untied).get(HEAD)
-    return (head.name,) if head else ()
+    return tuple(name for name in (head.name, head.other) if name) if head else ()
 
 
 def _listed(names: list[str]) -> str:

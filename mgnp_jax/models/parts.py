@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.norms import norm
+from mgnp_jax.models.rotary import turn
 
 ACTIVATIONS = {
     "gelu_new": functools.partial(nn.gelu, approximate=True),
@@ -22,33 +24,6 @@ ACTIVATIONS = {
     "silu": nn.silu,
 }
 """Non-linearities by the names that config.json has for them."""
-
-
-def norm(model_config: ModelConfig) -> nn.LayerNorm | nn.RMSNorm:
-    """The norm that this model has everywhere."""
-    if model_config.norm == "rms":
-        return nn.RMSNorm(epsilon=model_config.norm_eps)
-    # The fast variance (E[x²] - E[x]²) loses digits where the residual is large.
-    return nn.LayerNorm(epsilon=model_config.norm_eps, use_fast_variance=False)
-
-
-def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-    """Turns each pair (i, i + E/2) of a head by its position times theta^(-2i/E).
-
-    Args:
-      x: [K, H, E] queries or keys.
-      positions: [K] int.
-      theta: base of the angles.
-
-    Returns:
-      [K, H, E]. Reference: arXiv 2104.09864, in the half-split layout of Llama.
-    """
-    half = x.shape[-1] // 2
-    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions.astype(jnp.float32)[:, None] * frequency[None]
-    cos, sin = (f(angle).astype(x.dtype)[:, None] for f in (jnp.cos, jnp.sin))
-    first, second = x[..., :half], x[..., half:]
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
 
 
 class Attention(nn.Module):
@@ -67,21 +42,35 @@ class Attention(nn.Module):
             self.k = nn.Dense(keys, use_bias=c.qkv_bias)
             self.v = nn.Dense(keys, use_bias=c.qkv_bias)
         self.o = nn.Dense(c.width, use_bias=c.attention_bias)
+        if c.qk_norm is not None:
+            self.q_norm = norm(c)
+            self.k_norm = norm(c)
 
-    def read(self, x: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
-        """[K,D] and positions [K] → queries [K,H,E], keys and values [K,KV,E]."""
+    def read(self, x: jax.Array, angles: jax.Array | None) -> tuple[jax.Array, ...]:
+        """[K,D] and angles [K,R/2] → queries [K,H,E], keys and values [K,KV,E]."""
         c = self.model_config
         if c.fused_qkv:
             parts = jnp.split(self.qkv(x), 3, axis=-1)
         else:
             parts = [project(x) for project in (self.q, self.k, self.v)]
+        if c.qk_norm == "all":
+            parts[:2] = self.q_norm(parts[0]), self.k_norm(parts[1])
         q, k, v = (part.reshape(len(x), -1, c.head_width) for part in parts)
-        if c.rope_theta is None:
-            return q, k, v
-        return rotate(q, positions, c.rope_theta), rotate(k, positions, c.rope_theta), v
+        if c.qk_norm == "head":
+            q, k = self.q_norm(q), self.k_norm(k)
+        return *self._turned(q, k, angles), v
+
+    def _turned(
+        self, q: jax.Array, k: jax.Array, angles: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        if angles is None:
+            return q, k
+        scaling = self.model_config.rope_scaling
+        amplitude = 1.0 if scaling is None else scaling.amplitude
+        return turn(q, angles, amplitude), turn(k, angles, amplitude)
 
     def read_each(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array
+        self, q: jax.Array, k: jax.Array, v: jax.Array, angles: jax.Array | None
     ) -> tuple[jax.Array, ...]:
         """`read` of a residual stream of each head's own: [H,K,D], and [KV,K,D] twice."""
         c = self.model_config
@@ -99,9 +88,9 @@ class Attention(nn.Module):
             return read.swapaxes(0, 1)
 
         q, k, v = (project(weights, x) for weights, x in zip(found, (q, k, v), strict=True))
-        if c.rope_theta is None:
-            return q, k, v
-        return rotate(q, positions, c.rope_theta), rotate(k, positions, c.rope_theta), v
+        if c.qk_norm == "head":
+            q, k = self.q_norm(q), self.k_norm(k)
+        return *self._turned(q, k, angles), v
 
     def write(self, z: jax.Array) -> jax.Array:
         """Head outputs [K,H,E] → [K,D]."""
@@ -152,21 +141,31 @@ class Embeddings(nn.Module):
             self.position = nn.Embed(c.context, c.width, embedding_init=init)
         self.norm = norm(c)
         if not c.tied:
-            self.head = nn.Dense(c.vocab_size, use_bias=False)
+            self.head = nn.Dense(c.vocab_size, use_bias=c.head_bias)
 
     def embed(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
         """[K] tokens and their positions → [K,D]."""
         embedded = self.token(tokens)
+        if self.model_config.embedding_scale != 1:
+            embedded *= self.model_config.embedding_scale
         if self.model_config.rope_theta is None:
             embedded += self.position(positions)
         return embedded
 
     def unembed(self, x: jax.Array) -> jax.Array:
         """[...,D] → [...,V]."""
-        return self.read(self.norm(x))
+        logits = self._logits(self.norm(x))
+        cap = self.model_config.logit_cap
+        return logits if cap is None else cap * jnp.tanh(logits / cap)
 
     def read(self, normed: jax.Array) -> jax.Array:
-        """What the final norm gives [...,D] → logits [...,V]; linear."""
+        """What the final norm gives [...,D] → logits [...,V] before a cap; linear, bias aside."""
+        logits = self._logits(normed)
+        if self.model_config.tied or not self.model_config.head_bias:
+            return logits
+        return logits - self._logits(jnp.zeros_like(normed))
+
+    def _logits(self, normed: jax.Array) -> jax.Array:
         return self.token.attend(normed) if self.model_config.tied else self.head(normed)
 
     def norm_frozen(self, part: jax.Array, whole: jax.Array) -> jax.Array:
@@ -178,6 +177,8 @@ class Embeddings(nn.Module):
             part, whole = (x - x.mean(-1, keepdims=True) for x in (part, whole))
         square = jnp.square(whole).mean(-1, keepdims=True)
         scale = self.norm.variables["params"]["scale"]
+        if self.model_config.norm_offset:
+            scale = 1 + scale
         scale = scale.reshape((1,) * (part.ndim - 1) + scale.shape)
         return part * jax.lax.rsqrt(square + self.model_config.norm_eps) * scale
 

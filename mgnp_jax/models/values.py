@@ -50,8 +50,26 @@ def size(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
     value = need(raw, key) if default is None else raw.get(key)
     if value is None and default is not None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST:
-        raise _unlike(key, f"an integer from 1 to {LARGEST:,}", value)
+    return _whole(key, value, 1)
+
+
+def count(raw: Mapping[str, Any], key: str, default: int) -> int:
+    """Reads a key that counts something of which there may be none.
+
+    Args:
+      raw: the parsed config.json.
+      key: name of the key.
+      default: where the key is missing.
+
+    Raises:
+      MgnpError: if it is not an integer from 0 to `LARGEST`.
+    """
+    return _whole(key, raw.get(key, default), 0)
+
+
+def _whole(key: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
+        raise _unlike(key, f"an integer from {least} to {LARGEST:,}", value)
     return value
 
 
@@ -76,6 +94,26 @@ def number(
     if not (numeric and least <= value <= largest):
         raise _unlike(key, f"a number from {least:g} to {largest:g}", value)
     return float(value)
+
+
+def number_or_null(
+    raw: Mapping[str, Any], key: str, default: float | None, *, least: float, largest: float
+) -> float | None:
+    """Reads a key that is a real number, or null for none.
+
+    Args:
+      raw: the parsed config.json.
+      key: name of the key.
+      default: where the key is missing.
+      least: that it may be.
+      largest: that it may be.
+
+    Raises:
+      MgnpError: if it is neither.
+    """
+    if raw.get(key, default) is None:
+        return None
+    return number(raw, key, default or 0, least=least, largest=largest)
 
 
 def flag(raw: Mapping[str, Any], key: str, default: bool) -> bool:

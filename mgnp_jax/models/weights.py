@@ -12,6 +12,7 @@ import numpy as np
 
 from mgnp_jax.files import shown
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.family import Source
 from mgnp_jax.models.matching import Tensors, match, settle_tie
 from mgnp_jax.types import MgnpError, Params
 
@@ -32,7 +33,7 @@ def init_params(key: jax.Array, model_config: ModelConfig) -> Params:
     x = jnp.zeros((1, model_config.width), jnp.float32)
 
     def block(key: jax.Array) -> Any:
-        return family.block(model_config).init(key, x, positions)["params"]
+        return family.block(model_config).init(key, x)["params"]
 
     embeddings_key, blocks_key = jax.random.split(key)
     embeddings = family.embeddings(model_config).init(embeddings_key, tokens, positions)["params"]
@@ -87,14 +88,14 @@ def params_from_tensors(model_config: ModelConfig, tensors: Tensors) -> Loaded:
     found, more = match(model_config, param_shapes(model_config), tensors)
     flat: dict[str, jax.Array] = {}
     for path, parts in found.items():
-        layers = [_read(tensors, name, transpose) for name, transpose in parts]
+        layers = [_read(tensors, name, source) for name, source in parts]
         flat[path] = jax.device_put(np.stack(layers) if path.startswith("blocks/") else layers[0])
     params = flax.traverse_util.unflatten_dict(flat, sep="/")
     return Loaded(model_config, params, (*said, *more))
 
 
-def _read(tensors: Tensors, name: str, transpose: bool) -> np.ndarray:
-    """One tensor as float32, in Linen's order."""
+def _read(tensors: Tensors, name: str, source: Source) -> np.ndarray:
+    """One leaf of one layer as float32, in Linen's order."""
     # What float32 cannot hold becomes infinite, which is refused below.
     with np.errstate(over="ignore"):
         array = np.array(tensors[name], np.float32)
@@ -104,7 +105,8 @@ def _read(tensors: Tensors, name: str, transpose: bool) -> np.ndarray:
             f"tensor {shown(name)} has {bad:,} of {array.size:,} values that are NaN or infinite "
             "in float32: the checkpoint is damaged, or its training diverged; use another"
         )
-    return array.T if transpose else array
+    array = array if source.rows is None else array[source.rows]
+    return array.T if source.transpose else array
 
 
 def tensors_from_params(model_config: ModelConfig, params: Params) -> dict[str, np.ndarray]:
@@ -123,6 +125,11 @@ def tensors_from_params(model_config: ModelConfig, params: Params) -> dict[str, 
         leaf = np.asarray(flat[path])
         parts = list(leaf) if path.startswith("blocks/") else [leaf]
         for i, part in enumerate(parts):
-            part = part.T if source.transpose else part
-            tensors[source.name.format(layer=i)] = np.ascontiguousarray(part)
+            part = np.ascontiguousarray(part.T if source.transpose else part)
+            name = source.name.format(layer=i)
+            if source.rows is None:
+                tensors[name] = part
+            else:
+                whole = tensors.setdefault(name, np.zeros((source.of, *part.shape[1:]), part.dtype))
+                whole[source.rows] = part
     return tensors

@@ -15,7 +15,7 @@ import numpy as np
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import plain_runs
 from mgnp_jax.passes.caching import chunk_rows
-from mgnp_jax.passes.layers import Layer
+from mgnp_jax.passes.layer_steps import Layer
 from mgnp_jax.passes.spans import spans_of
 from mgnp_jax.types import AblationValues, Batch, MgnpError, Params
 

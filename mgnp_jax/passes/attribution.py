@@ -28,7 +28,7 @@ from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.edge_forward import check_edges
 from mgnp_jax.passes.embeddings import embed
-from mgnp_jax.passes.layers import Layer
+from mgnp_jax.passes.layer_steps import Layer
 from mgnp_jax.passes.node_values import CorruptedRun, SiteValues
 from mgnp_jax.passes.precision import exact
 from mgnp_jax.passes.taps import Taps, tapped_run

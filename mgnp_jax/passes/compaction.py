@@ -27,6 +27,7 @@ from mgnp_jax.masks.granularities import (
 )
 from mgnp_jax.masks.hierarchy import carriers
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.passes.layer_steps import stacked_layers
 from mgnp_jax.passes.node_values import CorruptedRun, SiteValues
 from mgnp_jax.passes.segment_plan import Plan, plan
 from mgnp_jax.types import Masks, Params
@@ -164,6 +165,7 @@ def narrowed(
       heads: [L, H] bool, True where a head is left.
       hidden: [L, F] bool.
     """
+    whole = stacked_layers(model_config, params)
     segments = []
     for a, b, h, f in zip(chosen.bounds, chosen.bounds[1:], chosen.heads, chosen.hidden):
         which_heads, has_head = _first(heads[a:b], h)
@@ -172,7 +174,7 @@ def narrowed(
             Segment(
                 start=a,
                 stop=b,
-                weights=_cut(model_config, params["blocks"], a, which_heads, which_hidden),
+                weights=_cut(model_config, whole, a, which_heads, which_hidden),
                 heads=which_heads,
                 has_head=has_head,
                 hidden=which_hidden,

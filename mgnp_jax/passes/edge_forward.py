@@ -40,18 +40,23 @@ def check_edges(
     model_config: ModelConfig,
     what: str = "edges from heads are not defined; use a method of nodes",
 ) -> None:
-    """Refuses a model whose heads have no part of their own in what attention writes.
+    """Refuses a model whose heads do not read and write each for itself.
 
     Args:
       model_config: the model's shape.
       what: is not defined then, and what to do, as the end of a sentence.
 
     Raises:
-      MgnpError: if a norm follows attention.
+      MgnpError: if a norm follows attention, or acts on all heads' queries and keys together.
     """
     if model_config.norm_after:
         raise MgnpError(
             "this model has a norm after attention, so that no head alone decides what it writes: "
+            f"{what}"
+        )
+    if model_config.qk_norm == "all":
+        raise MgnpError(
+            "this model has a norm over the queries of all heads, so that no head reads alone: "
             f"{what}"
         )
 

@@ -11,10 +11,10 @@ from mgnp_jax.masks.edges import HEAD_EDGES, LOGITS_EDGES, MLP_EDGES, first_writ
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.embeddings import embed
-from mgnp_jax.passes.layers import Layer
+from mgnp_jax.passes.layer_steps import Layer, stacked_layers
 from mgnp_jax.passes.mixture import mixture
 from mgnp_jax.passes.node_values import CorruptedRun
-from mgnp_jax.passes.packing import Layout, attend
+from mgnp_jax.passes.packing import Layout
 from mgnp_jax.types import Masks, Params
 
 
@@ -22,7 +22,7 @@ class EdgeConstants(NamedTuple):
     """What a pass reads beside the masks.
 
     Attributes:
-      blocks: the layers' weights.
+      blocks: the layers, see `stacked_layers`.
       embedding: [K, D] of the clean prompts.
       corrupted: the corrupted run's values of these tokens.
       layout: where they stand.
@@ -66,7 +66,8 @@ def edge_constants(model_config: ModelConfig, params: Params, runs: CachedRuns) 
     """
     assert isinstance(runs.corrupted, CorruptedRun)
     embedding = embed(model_config, params, runs.clean, runs.layout.positions)
-    return EdgeConstants(params["blocks"], embedding, runs.corrupted, runs.layout)
+    blocks = stacked_layers(model_config, params)
+    return EdgeConstants(blocks, embedding, runs.corrupted, runs.layout)
 
 
 def layer_inputs(model_config: ModelConfig, masks: Masks, constants: EdgeConstants) -> LayerInputs:
@@ -221,9 +222,9 @@ def layer_writes(
     layer, other = Layer(model_config, inputs.weights), inputs.values
     stops = (model_config.heads, model_config.heads + model_config.kv_heads)
     each = jnp.split(layer.step("attn_normed", reads.earlier[:-1]), stops)
-    q, k, v = layer.step("attn_project_each", *each, layout.positions)
+    q, k, v = layer.qkv_each(layout, *each)
     has_prefix = layout.prefix.shape[1] > 0
-    z = attend(layout, q, k, v, inputs.prefix if has_prefix else None)
+    z = layer.attend(layout, q, k, v, inputs.prefix if has_prefix else None)
     heads = layer.step("attn_out_each", z - other.attn_z)
     x = reads.earlier[-1]
     if not model_config.parallel:

@@ -4,56 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.passes.layer_steps import Layer, Prefix
 from mgnp_jax.passes.node_values import SiteValues
-from mgnp_jax.passes.packing import Layout, attend, for_tokens
-from mgnp_jax.passes.precision import as_numbers
+from mgnp_jax.passes.packing import Layout, for_tokens
 from mgnp_jax.types import Params
-
-Prefix = tuple[jax.Array, jax.Array] | None
-"""Keys and values [B, P, KV, E] of the positions before the packed ones; None if P is 0."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """The steps of one layer with its weights: what the passes call.
-
-    Attributes:
-      model_config: its shape.
-      weights: of this layer, as stored.
-    """
-
-    model_config: ModelConfig
-    weights: Params
-
-    def step(self, method: str, *inputs: jax.Array) -> Any:
-        """Applies a step of the family's block.
-
-        Args:
-          method: name of it, see `models.family.BlockSteps`.
-          inputs: its arguments.
-        """
-        block = self.model_config.family.block(self.model_config)
-        return block.apply({"params": as_numbers(self.weights)}, *inputs, method=method)
-
-    def linear(self, method: str, difference: jax.Array) -> jax.Array:
-        """An affine step's linear part: what the difference of two inputs writes.
-
-        Args:
-          method: `attn_out` or `mlp_out`.
-          difference: of its inputs.
-        """
-
-        def unbiased(path: Any, leaf: jax.Array) -> jax.Array:
-            return jnp.zeros_like(leaf) if path[-1].key == "bias" else leaf
-
-        weights = jax.tree.map_with_path(unbiased, self.weights)
-        return Layer(self.model_config, weights).step(method, difference)
 
 
 class Hooks(NamedTuple):
@@ -66,9 +25,7 @@ class Hooks(NamedTuple):
         difference to the corrupted run.
     """
 
-    project: Callable[[Layer, Layout, jax.Array], tuple[jax.Array, ...]] = lambda of, layout, x: (
-        of.step("attn_qkv", x, layout.positions)
-    )
+    project: Callable[[Layer, Layout, jax.Array], tuple[jax.Array, ...]] = Layer.qkv
     read: Callable[[jax.Array], jax.Array] = lambda x: x
     write: Callable[[str, jax.Array], jax.Array] = lambda site, value: value
 
@@ -96,7 +53,7 @@ def plain_layer(
     """
     layer = Layer(model_config, weights)
     q, k, v = hooks.project(layer, layout, x)
-    z = hooks.write("attn_z", attend(layout, q, k, v, prefix))
+    z = hooks.write("attn_z", layer.attend(layout, q, k, v, prefix))
     projected = layer.step("attn_out", z)
     out = hooks.write("attn_out", layer.step("attn_write", projected))
     read = x if model_config.parallel else x + out
@@ -160,8 +117,8 @@ def _attention_written(
     """[K, D]: what attention writes to the masked stream, which it reads at `x`."""
     if not gate.attn_z.shape[-2]:
         return other.attn_out
-    q, k, v = layer.step("attn_qkv", x, layout.positions)
-    z = attend(layout, q, k, v, prefix)
+    q, k, v = layer.qkv(layout, x)
+    z = layer.attend(layout, q, k, v, prefix)
     difference = _acting(layout, gate.attn_z, x, 2) * (z - other.attn_z)
     difference = hooks.write("attn_z", difference)
     own = layer.linear("attn_out", difference)

@@ -18,6 +18,7 @@ from mgnp_jax.masks.granularities import EMBEDDING
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.compaction import Segment
 from mgnp_jax.passes.embeddings import embed, unembed
+from mgnp_jax.passes.layer_steps import stacked_layers
 from mgnp_jax.passes.layers import masked_layer, plain_layer
 from mgnp_jax.passes.node_values import CorruptedRun, PlainRun, SiteValues, blend, site_gates
 from mgnp_jax.passes.packing import Layout, for_tokens
@@ -41,7 +42,8 @@ def capture(
     chex.assert_equal_shape([tokens, layout.positions])
     embedding = embed(model_config, params, tokens, layout.positions)
     layer = functools.partial(plain_layer, model_config, layout)
-    residual, (values, k, v) = jax.lax.scan(layer, embedding, params["blocks"])
+    layers = stacked_layers(model_config, params)
+    residual, (values, k, v) = jax.lax.scan(layer, embedding, layers)
     return PlainRun(residual=residual, embedding=embedding, values=values, keys=k, attended=v)
 
 
@@ -123,9 +125,8 @@ def lockstep_residual(
         return (masked_layer(model_config, layout, x, weights, gate, other, None), y), None
 
     body = jax.checkpoint(layer, prevent_cse=False) if remat else layer
-    (residual, _), _ = jax.lax.scan(
-        body, (embedding, beside), (params["blocks"], site_gates(masks))
-    )
+    inputs = (stacked_layers(model_config, params), site_gates(masks))
+    (residual, _), _ = jax.lax.scan(body, (embedding, beside), inputs)
     return residual
 
 
@@ -220,7 +221,8 @@ def plain_passes(
         )
         return x, (clean if clean_values else None, kept, (k[1][before], v[1][before]))
 
-    residual, (clean, values, prefix) = jax.lax.scan(layer, embedding, params["blocks"])
+    layers = stacked_layers(model_config, params)
+    residual, (clean, values, prefix) = jax.lax.scan(layer, embedding, layers)
     logits = unembed(model_config, params, residual[0][layout.answers])
     corrupted = CorruptedRun(embedding=embedding[1][chosen], values=(values,), prefix=(prefix,))
     return logits, corrupted, clean

@@ -153,6 +153,10 @@ def attend(
     k: jax.Array,
     v: jax.Array,
     prefix: tuple[jax.Array, jax.Array] | None = None,
+    *,
+    window: jax.Array | None = None,
+    scalar: float | None = None,
+    cap: float | None = None,
 ) -> jax.Array:
     """Causal attention of packed tokens, each within its own prompt.
 
@@ -162,6 +166,9 @@ def attend(
       k: [K, KV, E] keys.
       v: [K, KV, E] values.
       prefix: keys and values [B, P, KV, E] of the positions before; None if P is 0.
+      window: [] int, how many tokens each sees, itself included; None for all before it.
+      scalar: see `attention.attention`.
+      cap: the same.
 
     Returns:
       [K, H, E] head outputs.
@@ -173,7 +180,19 @@ def attend(
         k, v = (jnp.concatenate(pair, axis=1) for pair in zip(prefix, (k, v)))
         before = jnp.broadcast_to(layout.prefix[:, None, :], (rows, width, layout.prefix.shape[1]))
         seen = jnp.concatenate([before, seen], axis=-1)
-    return from_grid(layout, attention(q, k, v, seen))
+    if window is not None:
+        seen &= _within(layout, window, seen.shape[2] - width)
+    return from_grid(layout, attention(q, k, v, seen, scalar=scalar, cap=cap))
+
+
+def _within(layout: Layout, window: jax.Array, before: int) -> jax.Array:
+    """[B, T, P + T]: who is less than a window's tokens after whom; P is `before`."""
+    # The packed part begins where the prompt's prefix ends, whose places are positions.
+    starts = layout.prefix.sum(-1, dtype=jnp.int32)[:, None]
+    own = starts + jnp.arange(layout.real.shape[1], dtype=jnp.int32)[None]
+    shared = jnp.arange(before, dtype=jnp.int32)[None]
+    seen = jnp.concatenate([jnp.broadcast_to(shared, (len(own), before)), own], axis=1)
+    return own[:, :, None] - seen[:, None, :] < window
 
 
 def _seen(layout: Layout) -> jax.Array:
@@ -186,19 +205,34 @@ def _seen(layout: Layout) -> jax.Array:
     return causal & (layout.real[:, None, :] | itself)
 
 
-def attention_pattern(layout: Layout, q: jax.Array, k: jax.Array) -> jax.Array:
+def attention_pattern(
+    layout: Layout,
+    q: jax.Array,
+    k: jax.Array,
+    *,
+    window: jax.Array | None = None,
+    scalar: float | None = None,
+    cap: float | None = None,
+) -> jax.Array:
     """How much each token of whole prompts reads from each: the weights of `attend`.
 
     Args:
       layout: K tokens of B prompts, no prefix.
       q: [K, H, E] queries.
       k: [K, KV, E] keys.
+      window: see `attend`.
+      scalar: the same.
+      cap: the same.
 
     Returns:
       [B, H, T, T], rows reading from columns; rows sum to 1, those of empty places mean nothing.
     """
     assert layout.prefix.shape[1] == 0, "the weights on a prefix are not among those of the grid"
-    return attention_weights(to_grid(layout, q), to_grid(layout, k), _seen(layout))
+    seen = _seen(layout)
+    if window is not None:
+        seen &= _within(layout, window, 0)
+    parts = (to_grid(layout, part) for part in (q, k))
+    return attention_weights(*parts, seen, scalar=scalar, cap=cap)
 
 
 def for_tokens(layout: Layout, gate: jax.Array, rank: int) -> jax.Array:

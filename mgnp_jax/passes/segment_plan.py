@@ -47,6 +47,9 @@ def plan(
       hidden: [L] hidden neurons left in each layer.
       most_segments: each costs the compilation of one more layer.
     """
+    if model_config.qk_norm == "all":
+        # A norm over all queries needs all heads, unless attention is closed as a whole.
+        heads = np.where(heads > 0, model_config.heads, 0)
     costs = model_config.family.costs(model_config)
     per_head = costs.query + costs.key + (costs.value + costs.z_row) * model_config.head_width
     per_hidden = costs.hidden_in + model_config.width * costs.hidden_row

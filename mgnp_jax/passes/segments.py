@@ -10,6 +10,7 @@ import jax
 
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.compaction import Segment
+from mgnp_jax.passes.layer_steps import stacked_layers
 from mgnp_jax.passes.layers import Hooks, masked_layer
 from mgnp_jax.passes.node_values import CorruptedRun, SiteValues, site_gates
 from mgnp_jax.passes.packing import Layout
@@ -65,7 +66,11 @@ def stacks(
     Yields:
       One stack for each segment.
     """
-    parts = [params["blocks"]] if segments is None else [s.weights for s in segments]
+    parts = (
+        [stacked_layers(model_config, params)]
+        if segments is None
+        else [s.weights for s in segments]
+    )
     for i, weights in enumerate(parts):
         gates, shape = site_gates(masks[i]), model_config
         if segments is not None:

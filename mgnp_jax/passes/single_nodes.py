@@ -15,9 +15,8 @@ from flax import struct
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.embeddings import unembed
-from mgnp_jax.passes.layers import Layer
+from mgnp_jax.passes.layer_steps import Layer, stacked_layers
 from mgnp_jax.passes.node_values import SiteValues
-from mgnp_jax.passes.packing import attend
 from mgnp_jax.passes.precision import exact
 from mgnp_jax.types import Params
 
@@ -62,21 +61,20 @@ def empty_run(
         x, residual = both
         weights, other, prefix = inputs
         own = Layer(model_config, weights)
-        q, k, v = own.step("attn_qkv", x, layout.positions)
-        z = attend(layout, q, k, v, prefix if has_prefix else None)
+        z = own.attend(layout, *own.qkv(layout, x), prefix if has_prefix else None)
         read = x if model_config.parallel else x + other.attn_out
         hidden = own.step("mlp_hidden", read[answers])
         found = (z - other.attn_z)[answers], hidden - other.mlp_hidden[answers]
         more = other.attn_out + other.mlp_out
         return (x + more, residual + more[answers]), found
 
-    inputs = (params["blocks"], values, prefix)
+    inputs = (stacked_layers(model_config, params), values, prefix)
     (_, residual), (heads, hidden) = jax.lax.scan(layer, (embedding, written), inputs)
     return EmptyRun(residual=residual, heads=heads, hidden=hidden)
 
 
-def _of_layer(run: EmptyRun, params: Params, index: jax.Array) -> Any:
-    return jax.tree.map(lambda leaf: leaf[index], (params["blocks"], run.heads, run.hidden))
+def _of_layer(run: EmptyRun, layers: Params, index: jax.Array) -> Any:
+    return jax.tree.map(lambda leaf: leaf[index], (layers, run.heads, run.hidden))
 
 
 @exact
@@ -99,7 +97,7 @@ def single_logits(
     Returns:
       [B, V].
     """
-    weights, heads, hidden = _of_layer(run, params, layer)
+    weights, heads, hidden = _of_layer(run, stacked_layers(model_config, params), layer)
     own = Layer(model_config, weights)
     attention = own.linear("attn_out", gates.attn_z[None] * heads)
     mlp = own.linear("mlp_out", gates.mlp_hidden[None] * hidden)
@@ -138,5 +136,5 @@ def first_order_alone(
             found.append((back * value[None]).sum(1))
         return None, (*found, (gradient * written[None]).sum(1))
 
-    inputs = (params["blocks"], run.heads, run.hidden)
+    inputs = (stacked_layers(model_config, params), run.heads, run.hidden)
     return jax.lax.scan(layer, None, inputs)[1]

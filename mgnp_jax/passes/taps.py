@@ -17,7 +17,8 @@ from mgnp_jax.masks.edges import HEAD_EDGES, LOGITS_EDGES, MLP_EDGES
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.embeddings import unembed
-from mgnp_jax.passes.layers import Hooks, Layer, plain_layer
+from mgnp_jax.passes.layer_steps import Layer, stacked_layers
+from mgnp_jax.passes.layers import Hooks, plain_layer
 from mgnp_jax.passes.mixture import gate_products, over_readers
 from mgnp_jax.passes.node_values import SiteValues
 from mgnp_jax.passes.packing import Layout
@@ -94,7 +95,7 @@ def _hooks(gates: Masks | None, sites: SiteValues | None, written: Any) -> Hooks
         into = jnp.concatenate([gates[name] for name in HEAD_EDGES])
         normed: Any = _read_normed(c, layer.weights, x, into, written)
         parts = jnp.split(normed, (c.heads, c.heads + c.kv_heads))
-        return layer.step("attn_project_each", *parts, layout.positions)
+        return layer.qkv_each(layout, *parts)
 
     return hooks._replace(project=project, read=lambda x: _read(x, gates[MLP_EDGES], written))
 
@@ -128,7 +129,8 @@ def tapped_run(
         x, _ = plain_layer(model_config, layout, x, weights, prefix, hooks)
         return x, None
 
-    inputs = (params["blocks"], gates, taps.sites, prefix if has_prefix else None)
+    layers = stacked_layers(model_config, params)
+    inputs = (layers, gates, taps.sites, prefix if has_prefix else None)
     x, _ = jax.lax.scan(layer, embedding, inputs)
     residual = x[layout.answers]
     if taps.gates is not None:

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.embeddings import embed
-from mgnp_jax.passes.layers import Layer, plain_layer
+from mgnp_jax.passes.layer_steps import Layer, stacked_layers
+from mgnp_jax.passes.layers import plain_layer
 from mgnp_jax.passes.node_forward import mixed_embedding
-from mgnp_jax.passes.packing import Layout, attention_pattern
+from mgnp_jax.passes.packing import Layout
 from mgnp_jax.passes.precision import exact
 from mgnp_jax.passes.segments import stacks
 from mgnp_jax.types import Masks, Params
@@ -48,14 +49,17 @@ def last_attention(
 
     def layer(x: jax.Array, inputs: Any) -> tuple[jax.Array, Any]:
         weights, chosen = inputs
-        q, k, _ = Layer(model_config, weights).step("attn_qkv", x, layout.positions)
-        pattern = attention_pattern(layout, q, k)[rows, :, last]
+        own = Layer(model_config, weights)
+        q, k, _ = own.qkv(layout, x)
+        pattern = own.pattern(layout, q, k)[rows, :, last]
         x, (values, _, _) = plain_layer(model_config, layout, x, weights)
         seen = jnp.einsum("cbt,bht->cbh", kinds.astype(pattern.dtype), pattern)
         return x, (seen, values.mlp_hidden[:, chosen])
 
     embedding = embed(model_config, params, tokens, layout.positions)
-    x, (seen, active) = jax.lax.scan(layer, embedding, (params["blocks"], neurons))
+    x, (seen, active) = jax.lax.scan(
+        layer, embedding, (stacked_layers(model_config, params), neurons)
+    )
     return seen, active, x[layout.answers]
 
 
@@ -74,8 +78,9 @@ def _patterns(
     def step(both: Any, inputs: Any) -> tuple[Any, None]:
         x, found = both
         own, slot = inputs
-        q, k, _ = Layer(model_config, own[0]).step("attn_qkv", x, layout.positions)
-        pattern = jnp.round(255 * attention_pattern(layout, q, k)).astype(jnp.uint8)
+        steps = Layer(model_config, own[0])
+        q, k, _ = steps.qkv(layout, x)
+        pattern = jnp.round(255 * steps.pattern(layout, q, k)).astype(jnp.uint8)
         # A head without slot has one beyond the end, which is dropped.
         found = found.at[slot].set(pattern.swapaxes(0, 1), mode="drop")
         return (layer(x, own), found), None
@@ -112,7 +117,7 @@ def plain_patterns(
     def layer(x: jax.Array, inputs: Any) -> jax.Array:
         return plain_layer(model_config, layout, x, inputs[0])[0]
 
-    inputs = (params["blocks"],)
+    inputs = (stacked_layers(model_config, params),)
     return _patterns(model_config, layout, embedding, inputs, layer, slots, count)
 
 

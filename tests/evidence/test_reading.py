@@ -19,7 +19,7 @@ from mgnp_jax.masks.granularities import ATTENTION_HEADS, MLP_HIDDEN
 from mgnp_jax.passes.attribution import clean_embedding
 from mgnp_jax.passes.cached_runs import both_runs
 from mgnp_jax.passes.embeddings import read_normed, unembed
-from mgnp_jax.passes.layers import Layer
+from mgnp_jax.passes.layer_steps import Layer
 from mgnp_jax.passes.node_forward import capture
 from mgnp_jax.passes.packing import pack
 from tests import tiny

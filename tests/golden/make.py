@@ -5,6 +5,7 @@ python -m tests.golden.make
 
 from __future__ import annotations
 
+import copy
 import json
 import zlib
 from pathlib import Path
@@ -15,69 +16,10 @@ import numpy as np
 import mgnp_jax as mg
 from mgnp_jax.models.families import family_named
 from mgnp_jax.models.weights import param_shapes, params_from_tensors
+from tests.golden.cases import CASES
 
 SHOWN = 8
 """Vocabulary entries whose logits are kept."""
-
-CASES: dict[str, dict[str, Any]] = {
-    "gpt2": {
-        "model_type": "gpt2",
-        "vocab_size": 61,
-        "n_positions": 32,
-        "n_embd": 24,
-        "n_layer": 3,
-        "n_head": 4,
-    },
-    "gpt2-relu-untied": {
-        "model_type": "gpt2",
-        "vocab_size": 61,
-        "n_positions": 32,
-        "n_embd": 24,
-        "n_layer": 2,
-        "n_head": 3,
-        "n_inner": 40,
-        "activation_function": "relu",
-        "layer_norm_epsilon": 1e-3,
-        "tie_word_embeddings": False,
-    },
-    "llama": {
-        "model_type": "llama",
-        "vocab_size": 61,
-        "max_position_embeddings": 32,
-        "hidden_size": 24,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 6,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "intermediate_size": 40,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 100_000.0,
-        "tie_word_embeddings": True,
-    },
-    "llama-untied": {
-        "model_type": "llama",
-        "vocab_size": 61,
-        "max_position_embeddings": 32,
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 40,
-        "tie_word_embeddings": False,
-    },
-    "qwen2": {
-        "model_type": "qwen2",
-        "vocab_size": 61,
-        "max_position_embeddings": 32,
-        "hidden_size": 24,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "intermediate_size": 40,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 1_000_000.0,
-        "tie_word_embeddings": True,
-    },
-}
 
 
 def tensors(name: str) -> dict[str, np.ndarray]:
@@ -88,8 +30,7 @@ def tensors(name: str) -> dict[str, np.ndarray]:
     shapes = param_shapes(config)
     out = {}
     for path, source in family.sources(config).items():
-        shape = shapes[path][1:] if path.startswith("blocks/") else shapes[path]
-        shape = shape[::-1] if source.transpose else shape
+        shape = source.stored(shapes[path][1:] if path.startswith("blocks/") else shapes[path])
         for layer in range(config.layers if path.startswith("blocks/") else 1):
             key = source.name.format(layer=layer)
             rng = np.random.default_rng(zlib.crc32(key.encode()))
@@ -111,15 +52,11 @@ def torch_model(name: str) -> tuple[Any, dict[str, Any]]:
     import transformers
 
     raw = CASES[name]
-    kinds = {
-        "gpt2": (transformers.GPT2Config, transformers.GPT2LMHeadModel),
-        "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
-        "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
-    }
-    make_config, make_model = kinds[raw["model_type"]]
-    given = {k: v for k, v in raw.items() if k != "model_type"}
-    model = make_model(make_config(**given, bos_token_id=0, eos_token_id=0))
+    made = transformers.AutoConfig.for_model(**copy.deepcopy(raw), bos_token_id=0, eos_token_id=0)
+    model = transformers.AutoModelForCausalLM.from_config(made, attn_implementation="eager")
     state = {k: torch.tensor(v) for k, v in tensors(name).items()}
+    # GPT-NeoX's name of it in files is not that in memory.
+    state = {k.replace("embed_out.", "lm_head."): v for k, v in state.items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
     model.tie_weights()

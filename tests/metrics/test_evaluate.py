@@ -273,10 +273,9 @@ def test_kept_streams_are_those_of_single_batches(
     assert cache_bytes(c, where) == sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
 
 
-def test_shared_prefixes_and_lockstep_change_no_logit_and_no_gradient(
-    tiny_model: mg.Model,
-) -> None:
-    c, p = tiny_model.config, tiny_model.params
+@pytest.mark.parametrize("name", tiny.each_family("gpt2", "llama", "gemma2"))
+def test_shared_prefixes_and_lockstep_change_no_logit_and_no_gradient(name: str) -> None:
+    c, p = tiny.model(name).config, tiny.model(name).params
     batch = tiny.batch(c, rows=5, shared=3)
     rng = np.random.default_rng(0)
     masks = {

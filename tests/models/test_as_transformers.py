@@ -13,8 +13,8 @@ import pytest
 import safetensors.numpy
 
 import mgnp_jax as mg
-from mgnp_jax.models.families import llama
 from mgnp_jax.models.files import INDEX, ONE_FILE
+from mgnp_jax.models.rope_config import read_rope
 from mgnp_jax.models.weights import tensors_from_params
 from tests import tiny
 
@@ -42,6 +42,12 @@ def same_as_torch(folder: Path) -> mg.Model:
     assert wanted.std() > 0.5
     np.testing.assert_allclose(got, wanted, atol=1e-4)
     return model
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_what_is_saved_is_the_same_model_in_transformers(family: str, tmp_path: Path) -> None:
+    mg.save_model(tiny.model(family), tmp_path)
+    assert same_as_torch(tmp_path).config == tiny.FAMILIES[family]
 
 
 def lively(family: str, *, tied: bool, seed: int = 0) -> tuple[dict[str, Any], Tensors]:
@@ -182,14 +188,14 @@ def transformers_theta(raw: dict[str, Any]) -> float:
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
 def test_the_rotary_base_is_that_of_transformers(place: dict[str, Any]) -> None:
-    assert llama.rope_theta(place) == transformers_theta(place)
+    assert read_rope(place, 16)[0] == transformers_theta(place)
 
 
 @pytest.mark.parametrize("place", CONTRADICTIONS, ids=str)
 def test_places_that_disagree_on_the_base_are_named(place: dict[str, Any]) -> None:
     taken = f"{transformers_theta(place):g}".replace("+", r"\+")
     with pytest.raises(mg.MgnpError, match=rf"500000.* transformers 5 takes {taken};"):
-        llama.rope_theta(place)
+        read_rope(place, 16)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])

@@ -8,6 +8,7 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.models.families import family_named
+from tests.models.hub_configs import OTHERS
 from tests.models.test_config import GPT2_HUB, LLAMA_HUB, QWEN2_HUB
 
 LLAMA = {
@@ -47,6 +48,18 @@ LLAMA_3_2 = LLAMA | {
     "transformers_version": "4.45.0.dev0",
     "vocab_size": 128256,
 }
+NAMES = {
+    "kv_heads": "num_key_value_heads",
+    "mlp_width": "intermediate_size ffn_dim",
+    "norm_eps": "rms_norm_eps layer_norm_eps layer_norm_epsilon",
+    "head_width": "head_dim",
+    "activation": "hidden_act hidden_activation activation_function",
+    "attention_cap": "attn_logit_softcapping",
+    "logit_cap": "final_logit_softcapping",
+    "query_scalar": "query_pre_attn_scalar",
+    "parallel": "use_parallel_residual",
+}
+"""Fields of `ModelConfig` → what families call them."""
 HUB: dict[str, dict[str, Any]] = {
     "gpt2": GPT2_HUB,
     "gpt2-medium": GPT2_HUB
@@ -94,6 +107,7 @@ HUB: dict[str, dict[str, Any]] = {
         "transformers_version": "4.40.0.dev0",
         "vocab_size": 128256,
     },
+    "Llama-3.2-1B": LLAMA_3_2,
     "Qwen2.5-0.5B": QWEN2_HUB,
     "Qwen2.5-1.5B": QWEN2_HUB
     | {
@@ -105,6 +119,17 @@ HUB: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 28,
         "sliding_window": 131072,
     },
+    "Llama-3.1-8B": LLAMA_3_2
+    | {
+        "head_dim": 128,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 32,
+        "rope_scaling": LLAMA_3_2["rope_scaling"] | {"factor": 8.0},
+        "tie_word_embeddings": False,
+    },
+    **OTHERS,
 }
 
 
@@ -128,16 +153,18 @@ def test_configs_of_the_hub_are_read_as_transformers_reads_them(
         text.max_position_embeddings,
     )
     assert config.tied == text.tie_word_embeddings
-    if config.rope_theta is not None:
-        assert config.kv_heads == text.num_key_value_heads
-        assert config.mlp_width == text.intermediate_size
-        assert config.norm_eps == text.rms_norm_eps
-        assert config.rope_theta == text.rope_parameters["rope_theta"]
-
-
-def test_scaled_positions_of_llama_3_2_are_refused_by_name() -> None:
-    with pytest.raises(mg.MgnpError, match="'rope_scaling' = .*'llama3'.*only rope_type 'default'"):
-        family_named("llama").read_config(LLAMA_3_2)
+    for ours, theirs in NAMES.items():
+        said = [getattr(text, name) for name in theirs.split() if hasattr(text, name)]
+        assert not said or getattr(config, ours) in said, (ours, said)
+    rope = getattr(text, "rope_parameters", None)
+    if rope is not None:
+        rope = rope.get("full_attention", rope)
+        assert config.rope_theta == rope["rope_theta"]
+        assert (config.rope_scaling is None) == (rope["rope_type"] == "default")
+        assert config.turned == int(config.head_width * rope.get("partial_rotary_factor", 1))
+    windowed = [kind == "sliding_attention" for kind in getattr(text, "layer_types", None) or ()]
+    if windowed:
+        assert [window > 0 for window in config.windows or [0] * config.layers] == windowed
 
 
 def test_attention_of_the_mistral_gpt2s_is_refused_by_name() -> None:

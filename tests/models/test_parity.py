@@ -19,7 +19,10 @@ GOLDEN = json.loads((Path(make.__file__).parent / "logits.json").read_text())
 
 
 def compare(model: Any, raw: dict[str, Any], tokens: np.ndarray, mask: np.ndarray) -> float:
-    """Largest difference between a torch model's logits and ours, on real positions."""
+    """Largest difference between a torch model's logits and ours, as a share of the largest logit.
+
+    On real positions alone.
+    """
     import torch
 
     tensors = {k: v.detach().numpy() for k, v in model.state_dict().items()}
@@ -33,7 +36,7 @@ def compare(model: Any, raw: dict[str, Any], tokens: np.ndarray, mask: np.ndarra
     got = np.asarray(mg.forward(config, params, jnp.asarray(tokens), jnp.asarray(mask)))
     # Zeros compared with zeros prove nothing.
     assert wanted[mask].std() > 0.5
-    return float(np.abs(got[mask] - wanted[mask]).max())
+    return float(np.abs(got[mask] - wanted[mask]).max() / np.abs(wanted[mask]).max())
 
 
 def prompts(vocabulary: int, rows: int = 3, length: int = 9) -> tuple[np.ndarray, np.ndarray]:
@@ -47,32 +50,51 @@ def prompts(vocabulary: int, rows: int = 3, length: int = 9) -> tuple[np.ndarray
 def test_tiny_models_match_torch(name: str) -> None:
     pytest.importorskip("torch")
     model, raw = make.torch_model(name)
-    assert compare(model, raw, *prompts(raw["vocab_size"])) < 1e-4
+    assert compare(model, raw, *prompts(raw["vocab_size"])) < 1e-5
+
+
+ATTENTION_OUT = "attn.c_proj self_attn.o_proj attention.dense attn.out_proj self_attn.out_proj"
+MLP_OUT = "mlp.c_proj mlp.down_proj mlp.dense_4h_to_h mlp.fc_out fc2"
+
+
+def module(layer: Any, names: str) -> Any:
+    """The first of these that a torch layer has."""
+    parts = dict(layer.named_modules())
+    return next(parts[name] for name in names.split() if name in parts)
 
 
 def masked_torch(
-    model: Any, masks: dict[str, np.ndarray], clean: np.ndarray, corrupted: np.ndarray
+    model: Any,
+    masks: dict[str, np.ndarray],
+    clean: np.ndarray,
+    corrupted: np.ndarray,
+    norm_after: bool,
 ) -> np.ndarray:
     """The masked run written as hooks on the torch model: what a module reads and writes, mixed."""
     import torch
 
-    inner = getattr(model, "transformer", None) or model.model
-    layers = inner.h if hasattr(inner, "h") else inner.layers
+    inner = getattr(model, model.base_model_prefix)
+    inner = getattr(inner, "decoder", inner)
+    reads: dict[Any, Any] = {}
+    writes: dict[Any, Any] = {}
     seen: dict[Any, Any] = {}
-    gates = {}
-    for i, layer in enumerate(layers):
-        attention = layer.attn.c_proj if hasattr(layer, "attn") else layer.self_attn.o_proj
-        mlp = layer.mlp.c_proj if hasattr(layer.mlp, "c_proj") else layer.mlp.down_proj
-        neurons = masks["attention_heads"][i][:, None] * masks["attention_neurons"][i]
-        gates[attention] = neurons.ravel(), masks["attention_blocks"][i]
-        gates[mlp] = masks["mlp_hidden"][i], masks["mlp_output"][i] * masks["mlp_blocks"][i]
+    for i, layer in enumerate(inner.h if hasattr(inner, "h") else inner.layers):
+        attention, mlp = module(layer, ATTENTION_OUT), module(layer, MLP_OUT)
+        reads[attention] = (
+            masks["attention_heads"][i][:, None] * masks["attention_neurons"][i]
+        ).ravel()
+        reads[mlp] = masks["mlp_hidden"][i]
+        if norm_after:
+            attention, mlp = layer.post_attention_layernorm, layer.post_feedforward_layernorm
+        writes[attention] = masks["attention_blocks"][i]
+        writes[mlp] = masks["mlp_output"][i] * masks["mlp_blocks"][i]
 
     def mixed(gate: Any, own: Any, other: Any) -> Any:
         return other + torch.tensor(gate) * (own - other)
 
     def run(tokens: np.ndarray, read: Any, write: Any) -> np.ndarray:
-        hooks = [m.register_forward_pre_hook(read) for m in gates]
-        hooks += [m.register_forward_hook(write) for m in gates]
+        hooks = [m.register_forward_pre_hook(read) for m in reads]
+        hooks += [m.register_forward_hook(write) for m in writes]
         with torch.no_grad():
             logits = model(torch.tensor(tokens).long()).logits.numpy()
         for hook in hooks:
@@ -86,12 +108,19 @@ def masked_torch(
     )
     return run(
         clean,
-        lambda module, args: (mixed(gates[module][0], args[0], seen[module, 0]),),
-        lambda module, args, out: mixed(gates[module][1], out, seen[module, 1]),
+        lambda module, args: (mixed(reads[module], args[0], seen[module, 0]),),
+        lambda module, args, out: mixed(writes[module], out, seen[module, 1]),
     )
 
 
-@pytest.mark.parametrize("name", sorted(make.CASES))
+# A second case of a family differs from its first in what no mask meets.
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if "-" not in name else pytest.param(name, marks=pytest.mark.full)
+        for name in sorted(make.CASES)
+    ],
+)
 def test_masked_passes_match_torch_with_hooks(name: str) -> None:
     pytest.importorskip("torch")
     model, _ = make.torch_model(name)
@@ -100,11 +129,11 @@ def test_masked_passes_match_torch_with_hooks(name: str) -> None:
     masks = {n: rng.random(m.shape, np.float32) for n, m in mg.full_masks(config).items()}
     clean, _ = prompts(config.vocab_size)
     corrupted = (clean + rng.integers(1, 9, clean.shape)).astype(np.int32) % config.vocab_size
-    wanted = masked_torch(model, masks, clean, corrupted)
+    wanted = masked_torch(model, masks, clean, corrupted, config.norm_after)
     got = mg.two_stream_forward(config, params, masks, clean, corrupted)
     plain = np.asarray(mg.forward(config, params, clean))
     assert np.abs(wanted - plain).max() > 0.1
-    np.testing.assert_allclose(got, wanted, atol=1e-4)
+    assert np.abs(got - wanted).max() < 1e-5 * np.abs(wanted).max()
 
 
 @pytest.mark.slow

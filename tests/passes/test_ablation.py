@@ -15,7 +15,7 @@ import mgnp_jax as mg
 from mgnp_jax.metrics.evaluate import evaluate_all
 from mgnp_jax.passes.ablation import ablation_values
 from mgnp_jax.passes.cached_runs import masked_logits, plain_runs
-from mgnp_jax.passes.layers import Layer
+from mgnp_jax.passes.layer_steps import Layer
 from mgnp_jax.passes.precision import as_stored
 from tests import tiny
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -24,12 +25,13 @@ from mgnp_jax.masks.edges import (
 from mgnp_jax.passes.cached_runs import masked_logits, plain_runs
 from mgnp_jax.passes.edge_forward import edge_logits, edge_logits_after, whole_run
 from mgnp_jax.passes.embeddings import embed, unembed
-from mgnp_jax.passes.layers import Layer
-from mgnp_jax.passes.packing import attend
+from mgnp_jax.passes.layer_steps import Layer, stacked_layers
 from tests import tiny
 from tests.masks.test_edges import some_nodes
 
-MODELS = ("gpt2", "llama", "qwen2", "parallel")
+MODELS = tiny.each_family(
+    "gpt2", "llama", "gpt_neox", "qwen3", but=("olmo2", "gemma2", "gemma3_text", "post-norm")
+)
 
 
 @functools.cache
@@ -58,15 +60,16 @@ def slow_logits(model_config: mg.ModelConfig, params: mg.Params, masks: mg.Masks
     def of(index: int, tree: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf[index], tree)
 
+    layers = stacked_layers(c, params)
     for index in range(c.layers):
-        layer, other = Layer(c, of(index, params["blocks"])), of(index, values)
+        layer, other = Layer(c, of(index, layers)), of(index, values)
         parts = []
         for place, name in enumerate(HEAD_EDGES):
             seen = [read(gate, beside) for gate in masks[name][index]]
-            each = [layer.step("attn_qkv", x, layout.positions)[place] for x in seen]
+            each = [layer.qkv(layout, x)[place] for x in seen]
             parts.append(jnp.stack([own[:, n] for n, own in enumerate(each)], axis=1))
         q, k, v = parts
-        z = attend(layout, q, k, v, of(index, runs.corrupted.prefix[0]))
+        z = layer.attend(layout, q, k, v, of(index, runs.corrupted.prefix[0]))
         alone = [
             jnp.zeros_like(z).at[:, head].set(z[:, head] - other.attn_z[:, head])
             for head in range(c.heads)
@@ -146,9 +149,6 @@ def test_layers_into_which_all_edges_are_kept_need_not_run_again(name: str) -> N
         other = full | {n: masks[n].at[:first].set(0) for n in full if n != LOGITS_EDGES}
         other |= {LOGITS_EDGES: masks[LOGITS_EDGES]}
         np.testing.assert_array_equal(found, later(other, runs, whole, first))
-    with pytest.raises(mg.MgnpError, match="a norm after attention"):
-        odd, _, more = prompts("post-norm")
-        whole_run(odd.config, odd.params, more)
 
 
 def test_dangling_edges_change_nothing() -> None:
@@ -180,7 +180,13 @@ def test_layers_are_compiled_once() -> None:
     assert text.count("stablehlo.while") == 1
 
 
-def test_a_norm_after_attention_is_refused() -> None:
-    model, _, runs = prompts("post-norm")
+@pytest.mark.parametrize("name", ["gemma2", "olmo2", "post-norm"])
+def test_a_norm_after_attention_is_refused(name: str) -> None:
+    model, _, runs = prompts(name)
     with pytest.raises(mg.MgnpError, match="a norm after attention"):
         edge_logits(model.config, model.params, {Q_EDGES: jnp.zeros(1)}, runs)
+    with pytest.raises(mg.MgnpError, match="a norm after attention"):
+        whole_run(model.config, model.params, runs)
+    alone = dataclasses.replace(model.config, norm_after=False, qk_norm="all")
+    with pytest.raises(mg.MgnpError, match="queries of all heads"):
+        edge_logits(alone, model.params, {Q_EDGES: jnp.zeros(1)}, runs)

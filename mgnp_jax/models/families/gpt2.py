@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mgnp_jax.models.config import ModelConfig, check_keys
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.config_keys import check_keys
 from mgnp_jax.models.family import Family, Source, dense, norm
 from mgnp_jax.models.parts import ACTIVATIONS
 from mgnp_jax.models.values import flag, number, one_of, size
