@@ -109,7 +109,7 @@ class ModelConfig:
                 f"config: {self.heads} query heads cannot share {self.kv_heads} key-value "
                 "heads evenly; num_key_value_heads must divide num_attention_heads"
             )
-        if self.rope_theta is not None and self.turned % 2:
+        if self.rope_theta is not None and (self.turned % 2 or not self.turned):
             part = "" if self.rope_width is None else ", or the part of it that is turned,"
             raise MgnpError(
                 f"config: rotary positions turn pairs, so head_dim (or hidden_size / "

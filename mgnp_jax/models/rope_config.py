@@ -13,7 +13,7 @@ from typing import Any
 from mgnp_jax.files import shown
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.rotary import RopeScaling
-from mgnp_jax.models.values import number
+from mgnp_jax.models.values import number, size
 from mgnp_jax.types import MgnpError
 
 ORIGINAL, SHARE = "original_max_position_embeddings", "partial_rotary_factor"
@@ -153,18 +153,18 @@ def _scaling(
         return None
     if kind == "linear":
         return RopeScaling(kind="linear", factor=_positive(rope, "factor"))
-    original = _positive(rope, ORIGINAL, raw.get(ORIGINAL) or context)
+    original = size({ORIGINAL: raw.get(ORIGINAL) or context} | dict(rope), ORIGINAL)
     if raw.get(ORIGINAL) not in (None, original):
         raise MgnpError(
             f"config.json has {ORIGINAL!r} = {shown(raw[ORIGINAL])} and '{key}.{ORIGINAL}' = "
-            f"{original:g}; delete the wrong one from a local copy of the checkpoint"
+            f"{original}; delete the wrong one from a local copy of the checkpoint"
         )
     if kind == "llama3":
         return _llama3(key, rope, original)
     return _yarn(key, rope, original, context, theta)
 
 
-def _llama3(key: str, rope: Mapping[str, Any], original: float) -> RopeScaling:
+def _llama3(key: str, rope: Mapping[str, Any], original: int) -> RopeScaling:
     slow, fast = _positive(rope, "low_freq_factor"), _positive(rope, "high_freq_factor")
     if slow >= fast:
         raise MgnpError(
@@ -172,11 +172,11 @@ def _llama3(key: str, rope: Mapping[str, Any], original: float) -> RopeScaling:
             "high_freq_factor"
         )
     factor = _positive(rope, "factor")
-    return RopeScaling(kind="llama3", factor=factor, original=int(original), slow=slow, fast=fast)
+    return RopeScaling(kind="llama3", factor=factor, original=original, slow=slow, fast=fast)
 
 
 def _yarn(
-    key: str, rope: Mapping[str, Any], original: float, context: int, theta: float
+    key: str, rope: Mapping[str, Any], original: int, context: int, theta: float
 ) -> RopeScaling:
     if theta <= 1:
         raise MgnpError(f"config.json has 'rope_theta' = {theta:g}; yarn wants one above 1")
@@ -192,7 +192,9 @@ def _yarn(
         return 0.1 * scale * math.log(factor) + 1 if factor > 1 else 1.0
 
     # As transformers: what is null or 0 counts as not said.
-    scales = [rope.get(name) and _positive(rope, name) for name in ("mscale", "mscale_all_dim")]
+    scales: list[Any] = [
+        rope.get(name) and _positive(rope, name) for name in ("mscale", "mscale_all_dim")
+    ]
     if rope.get("attention_factor") is not None:
         amplitude = _positive(rope, "attention_factor")
     elif all(scales):
@@ -202,7 +204,7 @@ def _yarn(
     return RopeScaling(
         kind="yarn",
         factor=factor,
-        original=int(original),
+        original=original,
         slow=_positive(rope, "beta_slow") if rope.get("beta_slow") else 1.0,
         fast=_positive(rope, "beta_fast") if rope.get("beta_fast") else 32.0,
         amplitude=amplitude,

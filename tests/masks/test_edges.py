@@ -68,8 +68,13 @@ def test_names_are_the_fields() -> None:
     assert "input->a0.h4<q>" in grouped
 
 
-def test_where_both_read_the_same_stream_heads_do_not_feed_their_mlp() -> None:
-    names = set(edge_names(tiny.PARALLEL, existing(tiny.PARALLEL)))
+@pytest.mark.parametrize(
+    "model_config", [tiny.PARALLEL, tiny.FAMILIES["gpt_neox"], tiny.FAMILIES["gptj"]]
+)
+def test_where_both_read_the_same_stream_heads_do_not_feed_their_mlp(
+    model_config: mg.ModelConfig,
+) -> None:
+    names = set(edge_names(model_config, existing(model_config)))
     assert "a0.h0->m0" not in names and "a0.h0->m1" in names
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -14,7 +15,8 @@ import safetensors.numpy
 
 import mgnp_jax as mg
 from mgnp_jax.models.files import INDEX, ONE_FILE
-from mgnp_jax.models.rope_config import read_rope
+from mgnp_jax.models.rope_config import read_rope, write_rope
+from mgnp_jax.models.rotary import frequencies
 from mgnp_jax.models.weights import tensors_from_params
 from tests import tiny
 
@@ -196,6 +198,63 @@ def test_places_that_disagree_on_the_base_are_named(place: dict[str, Any]) -> No
     taken = f"{transformers_theta(place):g}".replace("+", r"\+")
     with pytest.raises(mg.MgnpError, match=rf"500000.* transformers 5 takes {taken};"):
         read_rope(place, 16)
+
+
+SCALED: list[dict[str, Any]] = [
+    {"rope_type": "linear", "factor": 8.0},
+    {
+        "rope_type": "llama3",
+        "factor": 32.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    },
+    {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
+    {"rope_type": "yarn", "factor": 4.0, "truncate": False, "attention_factor": 0.9},
+    {"rope_type": "yarn", "factor": 40.0, "mscale": 0.7, "mscale_all_dim": 1.0, "beta_slow": 2},
+    {"rope_type": "yarn", "factor": None, "original_max_position_embeddings": 4096},
+    {"rope_type": "dynamic", "factor": 2.0},
+]
+
+
+@pytest.mark.parametrize("scaling", SCALED, ids=str)
+def test_scaled_angles_are_those_of_transformers(scaling: dict[str, Any]) -> None:
+    pytest.importorskip("torch")
+    import transformers
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    raw = {"rope_theta": 5e5, "rope_scaling": scaling, "max_position_embeddings": 131072}
+    theta, ours = read_rope(raw, 131072)
+    theirs: Any = transformers.LlamaConfig(**json.loads(json.dumps(raw)), head_dim=128)
+    kind = theirs.rope_parameters["rope_type"]
+    wanted, amplitude = ROPE_INIT_FUNCTIONS[kind](theirs, None)
+    np.testing.assert_allclose(frequencies(theta, 128, ours), wanted.numpy(), rtol=1e-5)
+    assert amplitude == pytest.approx(1.0 if ours is None else ours.amplitude)
+    # And it is read back as it is written down.
+    config = dataclasses.replace(tiny.LLAMA, rope_theta=theta, rope_scaling=ours)
+    assert read_rope(write_rope(config), 131072) == (theta, ours)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (
+            {"rope_scaling": SCALED[0], "rope_parameters": SCALED[1]},
+            "'rope_scaling' = .* and 'rope_parameters' = .*takes the first",
+        ),
+        ({"rope_scaling": SCALED[1] | {"low_freq_factor": 4.0}}, "low_freq_factor below its high"),
+        ({"rope_scaling": SCALED[2] | {"factor": -1}}, "'factor' = -1, wanted a number from"),
+        ({"rope_scaling": SCALED[2], "rope_theta": 1}, "yarn wants one above 1"),
+        ({"rope_scaling": SCALED[3] | {"truncate": 1}}, "truncate' = 1, wanted true or false"),
+        ({"rope_scaling": SCALED[2], "original_max_position_embeddings": 5}, "= 5 and .*= 32768"),
+        ({"rope_scaling": SCALED[0], "partial_rotary_factor": 0.5}, "not supported together"),
+        ({"rope_scaling": SCALED[2] | {"original_max_position_embeddings": 0.5}}, "an integer"),
+    ],
+    ids=str,
+)
+def test_scaled_positions_that_cannot_be_are_named(raw: dict[str, Any], message: str) -> None:
+    with pytest.raises(mg.MgnpError, match=message):
+        read_rope(raw, 131072)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])

@@ -33,7 +33,7 @@ junk = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=6,
 )
-BASES = [config.family.write_config(config) for config in tiny.CONFIGS.values()]
+BASES = [config.family.write_config(config) for config in tiny.FAMILIES.values()]
 KEYS = sorted({key for base in BASES for key in base} | {
     "rope_parameters", "rope_scaling", "quantization_config", "layer_types", "per_layer_config",
     "is_causal", "sliding_window", "use_sliding_window", "text_config", "attention_bias",

@@ -98,7 +98,8 @@ def loop_masked(
         layer = Layer(config, jax.tree.map(lambda leaf, i=i: leaf[i], layers))
         call = layer.step
         m = {k: v[i] for k, v in masks.items() if k != "embedding"}
-        zx, zy = (layer.attend(layout, *layer.qkv(layout, s)) for s in (x, y))
+        (qx, kx, vx), (qy, ky, vy) = (layer.qkv(layout, s) for s in (x, y))
+        zx, zy = layer.attend(layout, qx, kx, vx), layer.attend(layout, qy, ky, vy)
         zx = mix(m["attention_heads"][None, :, None], zx, zy)
         zx = mix(m["attention_neurons"][None], zx, zy)
         ox, oy = (call("attn_write", call("attn_out", z)) for z in (zx, zy))

@@ -28,9 +28,8 @@ def _ropes(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The config as a model would have it whose layers were all of one kind: full, with windows."""
     nested, old = raw.get("rope_parameters"), ("rope_scaling", *_KINDS.values())
     if nested is None:
-        whole = {k: v for k, v in raw.items() if k != "rope_local_base_freq"}
-        local = raw.get("rope_local_base_freq", 10_000.0)
-        return whole, {"rope_theta": local}
+        key = _KINDS["sliding_attention"]
+        return dict(raw), {key: raw[key]} if key in raw else {}
     if not isinstance(nested, dict) or set(nested) - set(_KINDS):
         raise MgnpError(
             f"config.json has 'rope_parameters' = {shown(nested)}, wanted an object with "
@@ -68,7 +67,7 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
     said = {"sliding_window": 4096, **raw}
     windows = read_windows(said, layers, context, [(i + 1) % every != 0 for i in range(layers)])
     full, local = _ropes(raw)
-    theta, scaling = read_rope(local, context, 10_000.0)
+    theta, scaling = read_rope(local, context, 10_000.0, base="rope_local_base_freq")
     if scaling is not None:
         raise MgnpError(
             f"config.json has 'rope_parameters' = {shown(raw['rope_parameters'])}, of which scaled "

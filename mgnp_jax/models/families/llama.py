@@ -73,7 +73,7 @@ def common_config(
     return ModelConfig(family=family, **(common | fields))
 
 
-def attention_biases(raw: Mapping[str, Any]) -> dict[str, bool]:
+def attention_biases(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Whether all four projections of attention have biases, as fields of `ModelConfig`."""
     biased = flag(raw, "attention_bias", False)
     return {"qkv_bias": biased, "attention_bias": biased}
