@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -15,11 +16,13 @@ from mgnp_jax.evidence.removal import strongest, together
 from mgnp_jax.masks.granularities import GRANULARITIES, NEURONS
 from mgnp_jax.metrics.evaluate import check_logits
 from mgnp_jax.metrics.scores import answered_rightly
+from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.budget import PLAIN
 from mgnp_jax.passes.cached_runs import CachedRuns, both_runs, plain_runs
 from mgnp_jax.passes.caching import cache_logits
-from mgnp_jax.types import Batch
+from mgnp_jax.passes.embeddings import unembed
+from mgnp_jax.types import Batch, Params
 
 ALONE_AT_ONCE = 16
 """Most nodes that are kept alone in one pass, whose cost is the unembedding."""
@@ -129,7 +132,8 @@ def _exactly(
         read = jax.device_get(read_clean(model, runs, clean, chunk.weights))
         del clean
         found = circuit.exact(runs, chunk.weights, out, into, progress)
-        logits = _all_logits(model, chunk, runs, found.pop("logits"))
+        base, other = np.asarray(runs.base_logits), _corrupted_logits(model, split, chunk, runs)
+        logits = {"model": base, "circuit": found.pop("logits"), "corrupted": other}
         scores = {name: _scores(model, chunk, runs, each) for name, each in logits.items()}
         sums = _plus(sums, {"model": read, "circuit": found, "scores": scores})
         some = max(min(examples - int(chunk.rows[0]), chunk.real), 0)
@@ -138,13 +142,20 @@ def _exactly(
     return means, jax.tree.map(lambda *parts: np.concatenate(parts), *shown)
 
 
-def _all_logits(
-    model: Model, chunk: Chunk, runs: CachedRuns, logits: np.ndarray
-) -> dict[str, np.ndarray]:
-    """[B, V] of model, circuit, and model on corrupted prompts."""
-    swapped: Batch = chunk.batch.replace(clean=chunk.batch.corrupted)  # type: ignore[attr-defined]
-    other = cache_logits(model.config, model.params, swapped, len(swapped))
-    return {"model": np.asarray(runs.base_logits), "circuit": logits, "corrupted": other}
+def _corrupted_logits(model: Model, split: Split, chunk: Chunk, runs: CachedRuns) -> np.ndarray:
+    """[B, V] of the model on corrupted prompts."""
+    if split.constants is None:
+        return np.asarray(_read_corrupted(model.config, model.params, runs))
+    batch: Batch = chunk.batch.replace(clean=chunk.batch.corrupted)  # type: ignore[attr-defined]
+    return cache_logits(model.config, model.params, batch, len(batch))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _read_corrupted(model_config: ModelConfig, params: Params, runs: CachedRuns) -> jax.Array:
+    """[B, V] of what the corrupted run wrote, where it is kept."""
+    answers, (values,) = runs.layout.answers, runs.corrupted.values
+    written = (values.attn_out + values.mlp_out)[:, answers].sum(0)
+    return unembed(model_config, params, runs.corrupted.embedding[answers] + written)
 
 
 def _scores(
