@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 
+from mgnp_jax.evidence.chunks import Split
 from mgnp_jax.masks.levels import NODE, level_of
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.cached_runs import plain_runs
 from mgnp_jax.passes.spans import packed_tokens, spans_of
 from mgnp_jax.passes.whole_prompts import circuit_patterns, plain_patterns
-from mgnp_jax.types import AblationValues, Batch, Masks
+from mgnp_jax.types import Batch, Masks
 
 PATTERN_BYTES = 2**26
 """About the most that patterns come to."""
@@ -65,18 +65,13 @@ def strongest_heads(sizes: np.ndarray, most: int, prompts: int, length: int) -> 
 
 
 def patterns_of(
-    model: Model,
-    masks: Masks,
-    constants: AblationValues | None,
-    examples: Batch,
-    heads: np.ndarray,
+    model: Model, masks: Masks, examples: Split, heads: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Attention of some heads on whole prompts.
 
     Args:
       model: the model.
       masks: bool, of the circuit.
-      constants: that pruned nodes are given; None for the corrupted run's values.
       examples: P prompts.
       heads: [heads, 2] as `strongest_heads` found them.
 
@@ -85,20 +80,31 @@ def patterns_of(
       [P, heads, T, T], 255 is 1; rows read from columns, 0 beyond a prompt's end.
     """
     c, params, count = model.config, model.params, len(heads)
-    if not count:
-        shape = (len(examples), 0, examples.clean.shape[1], examples.clean.shape[1])
-        return dict.fromkeys(("clean", "corrupted"), np.zeros(shape, np.uint8))
+    names = ("clean", "corrupted", *(("circuit",) if level_of(masks) is NODE else ()))
+    prompts, length = np.shape(examples.batch.clean)
+    found = {name: np.zeros((prompts, count, length, length), np.uint8) for name in names}
     slots = np.full((c.layers, c.heads), count, np.int32)
     slots[tuple(heads.T)] = np.arange(count)
-    spans = spans_of(examples, share_prefix=False)
-    layout = spans.layout(np.arange(len(examples)), spans.sizes([np.arange(len(examples))]))
-    found = {
-        name: plain_patterns(c, params, tokens, layout, slots, count)
-        for name, tokens in zip(("clean", "corrupted"), packed_tokens(examples, layout))
-    }
-    if level_of(masks) is NODE:
-        runs = plain_runs(c, params, examples, share_prefix=False, ablation_values=constants)
-        gates = {name: np.asarray(mask, np.float32) for name, mask in masks.items()}
-        found["circuit"] = circuit_patterns(c, params, gates, runs, slots, count)
-    real = np.asarray(examples.attention_mask, bool)[:, None, :, None]
-    return {n: np.where(real, jax.device_get(p).swapaxes(0, 1), 0) for n, p in found.items()}
+    gates = {name: np.asarray(mask, np.float32) for name, mask in masks.items()}
+    spans, (chunks, sizes) = (
+        spans_of(examples.batch, share_prefix=False),
+        examples.chunks(whole=True),
+    )
+    for chunk in chunks if count else ():
+        layout = spans.layout(chunk.rows, sizes)
+        each = [
+            plain_patterns(c, params, tokens, layout, slots, count)
+            for tokens in packed_tokens(chunk.batch, layout)
+        ]
+        if level_of(masks) is NODE:
+            runs = plain_runs(
+                *(c, params, chunk.batch, sizes),
+                share_prefix=False,
+                ablation_values=examples.constants,
+            )
+            each.append(circuit_patterns(c, params, gates, runs, slots, count))
+        for name, pattern in zip(names, each, strict=True):
+            real = np.asarray(chunk.batch.attention_mask, bool)[:, None, :, None]
+            seen = np.where(real, np.asarray(pattern).swapaxes(0, 1), 0)
+            found[name][chunk.rows[: chunk.real]] = seen[: chunk.real]
+    return found

@@ -15,9 +15,9 @@ from mgnp_jax.passes.budget import COMPILING, PLAIN, budget_of, kept_floats, pla
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.caching import chunk_rows
 from mgnp_jax.passes.settings import Execution
-from mgnp_jax.passes.spans import Spans
+from mgnp_jax.passes.spans import Sizes, Spans, spans_of
 from mgnp_jax.passes.storage import gib
-from mgnp_jax.types import Batch, Record
+from mgnp_jax.types import AblationValues, Batch, Record
 
 FIGURES = ("score", "kl")
 """What effects are measured on, in the order of `figures`."""
@@ -122,6 +122,43 @@ def load_of(model: Model, batch: Batch, spans: Spans, memory_gib: float | None) 
     run = at_once(forward, most)
     nodes = 1 if jax.default_backend() == "cpu" else at_once(run * forward, NODES_AT_ONCE)
     return Load(bytes=room, prompts=prompts, forward=run, nodes=nodes)
+
+
+class Split(NamedTuple):
+    """Prompts as they are run.
+
+    Attributes:
+      batch: N of them.
+      load: how much goes together.
+      constants: that pruned nodes are given; None for the corrupted run's values.
+    """
+
+    batch: Batch
+    load: Load
+    constants: AblationValues | None
+
+    def chunks(self, *, gradient: bool = False, whole: bool = False) -> tuple[list[Chunk], Sizes]:
+        """Prompts that go together, and the sizes of their arrays.
+
+        Args:
+          gradient: whether gradients are taken.
+          whole: whether prompts are run from their first token, in a grid as wide as the batch.
+        """
+        chunks = list(self.load.chunks(self.batch, gradient=gradient))
+        spans = spans_of(self.batch, share_prefix=not whole and self.constants is None)
+        sizes = spans.sizes(chunk.rows for chunk in chunks)
+        return chunks, sizes._replace(positions=self.batch.clean.shape[1]) if whole else sizes
+
+    def examples(self, count: int) -> Split:
+        """The first prompts, as wide as the longest of them.
+
+        Args:
+          count: how many.
+        """
+        some = self.batch.take(slice(count))
+        longest = int(np.asarray(some.attention_mask).sum(1).max())
+        cut = {n: getattr(some, n)[:, :longest] for n in ("clean", "corrupted", "attention_mask")}
+        return self._replace(batch=some.replace(**cut))  # type: ignore[attr-defined]
 
 
 class Progress:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from mgnp_jax.evidence.chunks import FIGURES, Chunk, Load, Progress, figures
+from mgnp_jax.evidence.chunks import FIGURES, Chunk, Progress, Split, figures
 from mgnp_jax.evidence.of_edges import EdgeCircuit
 from mgnp_jax.evidence.of_nodes import NodeCircuit
 from mgnp_jax.evidence.reading import read_clean
@@ -15,11 +16,13 @@ from mgnp_jax.evidence.removal import strongest, together
 from mgnp_jax.masks.granularities import GRANULARITIES, NEURONS
 from mgnp_jax.metrics.evaluate import check_logits
 from mgnp_jax.metrics.scores import answered_rightly
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.budget import PLAIN
 from mgnp_jax.passes.cached_runs import CachedRuns, both_runs, plain_runs
 from mgnp_jax.passes.caching import cache_logits
-from mgnp_jax.passes.spans import Sizes, spans_of
-from mgnp_jax.types import AblationValues, Batch
+from mgnp_jax.passes.embeddings import unembed
+from mgnp_jax.types import Batch, Params
 
 ALONE_AT_ONCE = 16
 """Most nodes that are kept alone in one pass, whose cost is the unembedding."""
@@ -37,6 +40,7 @@ class Effects(NamedTuple):
       lens: of `model` and `circuit`, see `Evidence`.
       direct: mean over prompts, see `writes.direct`.
       scores: see `Evidence`.
+      logits: [P, V] of the first prompts, of `model`, `circuit`, and model on `corrupted` ones.
     """
 
     removal: Found
@@ -44,34 +48,15 @@ class Effects(NamedTuple):
     lens: dict[str, dict[str, np.ndarray]]
     direct: dict[str, np.ndarray]
     scores: dict[str, dict[str, float]]
-
-
-class Split(NamedTuple):
-    """Prompts as they are run.
-
-    Attributes:
-      batch: N of them.
-      load: how much goes together.
-      constants: that pruned nodes are given; None for the corrupted run's values.
-    """
-
-    batch: Batch
-    load: Load
-    constants: AblationValues | None
-
-    def chunks(self, *, gradient: bool = False) -> tuple[list[Chunk], Sizes]:
-        """Prompts that go together, and the sizes of their arrays.
-
-        Args:
-          gradient: whether gradients are taken.
-        """
-        chunks = list(self.load.chunks(self.batch, gradient=gradient))
-        spans = spans_of(self.batch, share_prefix=self.constants is None)
-        return chunks, spans.sizes(chunk.rows for chunk in chunks)
+    logits: dict[str, np.ndarray]
 
 
 def effects_of(
-    circuit: NodeCircuit | EdgeCircuit, split: Split, neurons: int, progress: Progress
+    circuit: NodeCircuit | EdgeCircuit,
+    split: Split,
+    neurons: int,
+    examples: int,
+    progress: Progress,
 ) -> Effects:
     """Effects of leaving the circuit and of joining the empty one.
 
@@ -79,6 +64,7 @@ def effects_of(
       circuit: of which level it may be.
       split: N prompts.
       neurons: how many of the neurons are measured exactly.
+      examples: P, of how many prompts logits are wanted.
       progress: counts passes.
     """
     kept = {name: circuit.nodes[name] for name in GRANULARITIES}
@@ -91,7 +77,7 @@ def effects_of(
         sized = {name: np.where(kept[name], removal[name][0], np.nan) for name in NEURONS}
         chosen = strongest(sized, NEURONS, neurons)
         leaving, joining = leaving | chosen, joining | chosen
-    means = _exactly(circuit, split, leaving, joining, progress)
+    means, logits = _exactly(circuit, split, leaving, joining, examples, progress)
     found = means["circuit"]
     wanted = {name: kept[name] | (name in coarse) for name in GRANULARITIES}
     return Effects(
@@ -100,6 +86,7 @@ def effects_of(
         lens={of: _float32(means[of]["lens"]) for of in ("model", "circuit")},
         direct=_float32(means["model"]["direct"]),
         scores=jax.tree.map(float, means["scores"]),
+        logits=logits,
     )
 
 
@@ -125,9 +112,10 @@ def _exactly(
     split: Split,
     leaving: dict[str, np.ndarray],
     joining: dict[str, np.ndarray],
+    examples: int,
     progress: Progress,
-) -> dict[str, Any]:
-    """Means over prompts of what the clean run and passes on the circuit say."""
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Means over prompts of what the clean run and passes on the circuit say; some logits."""
     model = circuit.model
     chunks, sizes = split.chunks()
     room = split.load.bytes // (4 * PLAIN * len(chunks[0].rows) * model.config.vocab_size)
@@ -136,6 +124,7 @@ def _exactly(
     out, into = list(together(leaving, split.load.nodes)), list(together(joining, alone))
     progress.total += len(chunks) * (len(out) + len(into))
     sums: dict[str, Any] = {}
+    shown: list[dict[str, np.ndarray]] = []
     for chunk in chunks:
         runs, clean = both_runs(
             *(model.config, model.params, chunk.batch, sizes), ablation_values=split.constants
@@ -143,26 +132,40 @@ def _exactly(
         read = jax.device_get(read_clean(model, runs, clean, chunk.weights))
         del clean
         found = circuit.exact(runs, chunk.weights, out, into, progress)
-        scores = _scores(circuit, chunk, runs, found.pop("logits"))
+        base, other = np.asarray(runs.base_logits), _corrupted_logits(model, split, chunk, runs)
+        logits = {"model": base, "circuit": found.pop("logits"), "corrupted": other}
+        scores = {name: _scores(model, chunk, runs, each) for name, each in logits.items()}
         sums = _plus(sums, {"model": read, "circuit": found, "scores": scores})
-    return jax.tree.map(lambda leaf: leaf / len(split.batch), sums)
+        some = max(min(examples - int(chunk.rows[0]), chunk.real), 0)
+        shown.append({name: each[:some] for name, each in logits.items()})
+    means = jax.tree.map(lambda leaf: leaf / len(split.batch), sums)
+    return means, jax.tree.map(lambda *parts: np.concatenate(parts), *shown)
+
+
+def _corrupted_logits(model: Model, split: Split, chunk: Chunk, runs: CachedRuns) -> np.ndarray:
+    """[B, V] of the model on corrupted prompts."""
+    if split.constants is None:
+        return np.asarray(_read_corrupted(model.config, model.params, runs))
+    batch: Batch = chunk.batch.replace(clean=chunk.batch.corrupted)  # type: ignore[attr-defined]
+    return cache_logits(model.config, model.params, batch, len(batch))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _read_corrupted(model_config: ModelConfig, params: Params, runs: CachedRuns) -> jax.Array:
+    """[B, V] of what the corrupted run wrote, where it is kept."""
+    answers, (values,) = runs.layout.answers, runs.corrupted.values
+    written = (values.attn_out + values.mlp_out)[:, answers].sum(0)
+    return unembed(model_config, params, runs.corrupted.embedding[answers] + written)
 
 
 def _scores(
-    circuit: NodeCircuit | EdgeCircuit, chunk: Chunk, runs: CachedRuns, logits: np.ndarray
-) -> dict[str, dict[str, Any]]:
-    """Sums of score, KL and accuracy of model, circuit, and model on corrupted prompts."""
-    model = circuit.model
-    swapped: Batch = chunk.batch.replace(clean=chunk.batch.corrupted)  # type: ignore[attr-defined]
-    other = cache_logits(model.config, model.params, swapped, len(swapped))
-    by_name = {"model": runs.base_logits, "circuit": logits, "corrupted": other}
-    found = {}
-    for name, each in by_name.items():
-        (score, kl), right = jax.device_get(_outcome(each, runs))
-        check_logits(model, kl, chunk.rows)
-        sums = [(value * chunk.weights).sum() for value in (score, kl, right)]
-        found[name] = dict(zip((*FIGURES, "accuracy"), sums, strict=True))
-    return found
+    model: Model, chunk: Chunk, runs: CachedRuns, logits: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Sums of score, KL and accuracy."""
+    (score, kl), right = jax.device_get(_outcome(logits, runs))
+    check_logits(model, kl, chunk.rows)
+    sums = [(value * chunk.weights).sum() for value in (score, kl, right)]
+    return dict(zip((*FIGURES, "accuracy"), sums, strict=True))
 
 
 @jax.jit

@@ -5,16 +5,15 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 
 from mgnp_jax.evidence.attention import patterns_of, strongest_heads
-from mgnp_jax.evidence.chunks import FIGURES, Load, Progress, load_of
+from mgnp_jax.evidence.chunks import FIGURES, Progress, Split, load_of
 from mgnp_jax.evidence.config import ExplainConfig
 from mgnp_jax.evidence.edges import strongest_edges
-from mgnp_jax.evidence.effects import Effects, Split, effects_of
+from mgnp_jax.evidence.effects import Effects, effects_of
 from mgnp_jax.evidence.evidence import Evidence
 from mgnp_jax.evidence.examples import prompt_texts, shown_examples, text_of
 from mgnp_jax.evidence.of_edges import EdgeCircuit
@@ -29,36 +28,9 @@ from mgnp_jax.masks.levels import NODE, check_masks, level_of
 from mgnp_jax.metrics.evaluate import checked
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
-from mgnp_jax.passes.cached_runs import plain_runs
-from mgnp_jax.passes.caching import cache_logits
-from mgnp_jax.passes.circuit_forward import circuit_logits
 from mgnp_jax.passes.edge_forward import check_edges
-from mgnp_jax.passes.precision import exact
 from mgnp_jax.passes.spans import spans_of
-from mgnp_jax.types import AblationValues, Batch, Masks, MgnpError, Record
-
-
-class Subject(NamedTuple):
-    """What is to be explained.
-
-    Attributes:
-      model: the model.
-      masks: bool, of nodes or edges.
-      constants: that pruned nodes are given; None for the corrupted run's values.
-      batch: N prompts.
-      config: how much is gathered.
-    """
-
-    model: Model
-    masks: Masks
-    constants: AblationValues | None
-    batch: Batch
-    config: ExplainConfig
-
-    @property
-    def examples(self) -> Batch:
-        """P prompts that are shown."""
-        return self.batch.take(slice(self.config.examples))
+from mgnp_jax.types import Batch, Masks, MgnpError, Record
 
 
 def explain(
@@ -97,13 +69,16 @@ def explain(
     batch = batch.take(slice(config.prompts))
     found, constants = checked(model, {"circuit": circuit}, batch, stacklevel=2)
     masks = level_of(found["circuit"]).consistent(found["circuit"])
-    subject = Subject(model, masks, constants, batch, config)
+    spans = spans_of(batch, share_prefix=constants is None)
+    split = Split(batch, load_of(model, batch, spans, config.memory_gib), constants)
+    on_record({"passing": True, "text": f"Memory: {split.load}"})
+    of_level = (NodeCircuit if level_of(masks) is NODE else EdgeCircuit)(model, masks)
     metadata = circuit.metadata if isinstance(circuit, Circuit) else {}
     return Evidence(
         task=str(metadata.get("task") or ""),
         model=model.name,
         prompts_used=len(batch),
-        **_gathered(subject, on_record),
+        **_gathered(of_level, masks, split, config, on_record),
         driver_prompts=prompt_texts(model.tokenizer, batch),
         votes=_votes(model.config, masks, others),
         seconds=time.perf_counter() - started,
@@ -112,45 +87,47 @@ def explain(
     )
 
 
-def _gathered(subject: Subject, on_record: Callable[[Record], None]) -> dict[str, Any]:
+def _gathered(
+    circuit: NodeCircuit | EdgeCircuit,
+    masks: Masks,
+    split: Split,
+    config: ExplainConfig,
+    on_record: Callable[[Record], None],
+) -> dict[str, Any]:
     """Everything that takes passes, by field."""
-    model, masks, constants, batch, config = subject
-    examples, spans = subject.examples, spans_of(batch, share_prefix=constants is None)
-    load = load_of(model, batch, spans, config.memory_gib)
-    on_record({"passing": True, "text": f"Memory: {load}"})
+    model, examples = circuit.model, split.examples(config.examples)
     # More are told when it is known how many nodes there are to try.
     progress = Progress(0, on_record)
-    found = (NodeCircuit if level_of(masks) is NODE else EdgeCircuit)(model, masks)
-    effects = effects_of(found, Split(batch, load, constants), config.neurons, progress)
+    effects = effects_of(circuit, split, config.neurons, len(examples.batch), progress)
     sizes = effects.removal[ATTENTION_HEADS][FIGURES[0]]
-    heads = strongest_heads(sizes, config.heads, *examples.clean.shape)
-    if isinstance(found, NodeCircuit):
-        positions = effects_by_position(model, masks, constants, examples)
+    heads = strongest_heads(sizes, config.heads, *np.shape(examples.batch.clean))
+    if isinstance(circuit, NodeCircuit):
+        positions = effects_by_position(model, masks, examples)
     else:
-        positions = nowhere(model.config, examples)
-    patterns = patterns_of(model, masks, constants, examples, heads)
+        positions = nowhere(model.config, examples.batch)
+    found = strongest_edges(model, masks, split.batch, config.edges, split.load, on_record)
     return {
         "scores": effects.scores,
         "removal": effects.removal,
         "addition": effects.addition,
         "positions": positions,
-        "examples": _examples(subject),
-        "patterns": {"heads": heads.tolist(), **patterns},
-        **_read(subject, found, effects, load, progress),
-        "edges": strongest_edges(model, masks, batch, config.edges, load, on_record),
+        "examples": shown_examples(model.tokenizer, examples.batch, effects.logits),
+        "patterns": {"heads": heads.tolist(), **patterns_of(model, masks, examples, heads)},
+        **_read(circuit, effects, split, config, progress),
+        "edges": found,
         "lens": effects.lens,
     }
 
 
 def _read(
-    subject: Subject,
     circuit: NodeCircuit | EdgeCircuit,
     effects: Effects,
-    load: Load,
+    split: Split,
+    config: ExplainConfig,
     progress: Progress,
 ) -> dict[str, Any]:
     """Where heads look, what nodes write, what drives neurons: `attends`, `writes`, `drivers`."""
-    model, _, _, batch, config = subject
+    model = circuit.model
     c, text = model.config, text_of(model.tokenizer)
     kept, direct = circuit.nodes[MLP_HIDDEN], effects.direct
     # Edges tell neurons of an MLP not apart; those that write most to the answer are shown.
@@ -162,7 +139,7 @@ def _read(
     sizes = {MLP_HIDDEN: np.where(kept, sizes, np.nan)}
     chosen = strongest(sizes, (MLP_HIDDEN,), config.neurons)[MLP_HIDDEN]
     neurons = Neurons(*np.nonzero(chosen))
-    whole = read_whole(model, batch, neurons, load, progress)
+    whole = read_whole(model, split.batch, neurons, split.load, progress)
     normed = direct["normed"].reshape(-1, c.width)
     by_head = towards_and_away(c, model.params, normed, config.tokens, text)
     by_neuron = towards_and_away(c, model.params, whole.normed, config.tokens, text)
@@ -181,24 +158,6 @@ def _read(
         },
         "drivers": drivers_of(neurons, whole.activations, config.drivers),
     }
-
-
-def _examples(subject: Subject) -> list[dict[str, Any]]:
-    """Prompts with what is answered."""
-    model, masks, constants, _, _ = subject
-    c, params, examples = model.config, model.params, subject.examples
-    runs = plain_runs(c, params, examples, ablation_values=constants)
-    swapped: Batch = examples.replace(clean=examples.corrupted)  # type: ignore[attr-defined]
-    gates = {name: np.asarray(mask, np.float32) for name, mask in masks.items()}
-    logits = {
-        "model": runs.base_logits,
-        "circuit": _circuit_logits(c, params, gates, runs),
-        "corrupted": cache_logits(c, params, swapped, len(examples)),
-    }
-    return shown_examples(model.tokenizer, examples, jax.device_get(logits))
-
-
-_circuit_logits = jax.jit(exact(circuit_logits), static_argnums=0)
 
 
 def _votes(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mgnp_jax.evidence.chunks import Split
 from mgnp_jax.masks.granularities import ATTENTION_HEADS, MLP_BLOCKS
 from mgnp_jax.metrics.scores import score
 from mgnp_jax.models.config import ModelConfig
@@ -15,7 +16,7 @@ from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
 from mgnp_jax.passes.precision import exact
 from mgnp_jax.passes.token_gates import logits_by_token
-from mgnp_jax.types import AblationValues, Batch, Masks, Params
+from mgnp_jax.types import Batch, Masks, Params
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -35,36 +36,39 @@ def _by_token(
     return -heads, -mlps
 
 
-def effects_by_position(
-    model: Model, masks: Masks, constants: AblationValues | None, examples: Batch
-) -> dict[str, np.ndarray]:
+def effects_by_position(model: Model, masks: Masks, examples: Split) -> dict[str, np.ndarray]:
     """First-order effects on the score of leaving out a head or an MLP at one token.
 
     Args:
       model: the model.
       masks: bool arrays by granularity, of the circuit.
-      constants: that pruned nodes are given; None for the corrupted run's values.
       examples: P prompts.
 
     Returns:
       Heads [P, L, H, T] and MLP blocks [P, L, T], float16; NaN for nodes that are not kept and
       beyond a prompt's end. Before a pair's first difference they are 0.
     """
-    c = model.config
-    runs = plain_runs(c, model.params, examples, ablation_values=constants)
+    c, real = model.config, np.asarray(examples.batch.attention_mask, bool)
     gates = {name: np.asarray(mask, np.float32) for name, mask in masks.items()}
-    heads, mlps = jax.device_get(_by_token(c, model.params, gates, runs))
-    used = np.asarray(runs.layout.used)
-    prompt, place = np.asarray(runs.layout.prompts)[used], runs.layout.positions[used]
-    real = np.asarray(examples.attention_mask, bool)
-    found = {}
-    for name, leaf in ((ATTENTION_HEADS, heads), (MLP_BLOCKS, mlps)):
-        whole = np.zeros((*real.shape, *np.delete(leaf.shape, 1)), np.float32)
-        whole[prompt, place] = np.moveaxis(leaf[:, used], 1, 0)
-        whole = np.moveaxis(whole, 1, -1)
+    found = {name: leaf.astype(np.float32) for name, leaf in nowhere(c, examples.batch).items()}
+    chunks, sizes = examples.chunks(gradient=True)
+    for chunk in chunks:
+        runs = plain_runs(
+            *(c, model.params, chunk.batch, sizes), ablation_values=examples.constants
+        )
+        by_token = jax.device_get(_by_token(c, model.params, gates, runs))
+        own = np.asarray(runs.layout.prompts)
+        used = np.asarray(runs.layout.used) & (chunk.weights > 0)[own]
+        rows, places = chunk.rows[own[used]], runs.layout.positions[used]
+        for name, leaf in zip((ATTENTION_HEADS, MLP_BLOCKS), by_token, strict=True):
+            found[name][chunk.rows[: chunk.real]] = 0
+            # Tokens before layers: [P, T, L, …].
+            at = np.moveaxis(found[name], -1, 1)
+            at[rows, places] = np.moveaxis(leaf[:, used], 1, 0)
+    for name, leaf in found.items():
         kept = np.asarray(masks[name], bool)[None, ..., None]
-        there = real.reshape(len(real), *(1,) * (whole.ndim - 2), -1)
-        found[name] = np.where(kept & there, whole, np.nan).astype(np.float16)
+        there = real.reshape(len(real), *(1,) * (leaf.ndim - 2), -1)
+        found[name] = np.where(kept & there, leaf, np.nan).astype(np.float16)
     return found
 
 

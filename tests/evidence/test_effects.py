@@ -185,8 +185,9 @@ def planted() -> tuple[mg.Model, np.ndarray]:
     blocks = params["blocks"]
     for name in ("q", "k"):
         blocks["attention"][name]["kernel"][:] = 0
-    # Nothing is written to the coordinate that everything is divided by.
+    # The coordinate that everything is divided by is not written to, nor read but for that.
     blocks["attention"]["o"]["kernel"][..., 0] = 0
+    blocks["attention"]["v"]["kernel"][:, 0] = 0
     blocks["mlp"]["down"]["kernel"][:] = 0
     blocks["attention"]["o"]["kernel"][:] *= 1e4
     blocks["attention"]["v"]["kernel"][:] *= 200

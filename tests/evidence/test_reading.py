@@ -13,7 +13,7 @@ from mgnp_jax.evidence.attention import (
     patterns_of,
     strongest_heads,
 )
-from mgnp_jax.evidence.chunks import Progress
+from mgnp_jax.evidence.chunks import Progress, Split
 from mgnp_jax.evidence.reading import Neurons, read_clean, read_whole
 from mgnp_jax.masks.granularities import ATTENTION_HEADS, MLP_HIDDEN
 from mgnp_jax.passes.attribution import clean_embedding
@@ -82,7 +82,7 @@ def test_patterns_in_the_whole_and_in_the_empty_circuit(value: float) -> None:
         masks["attention_neurons"][-1, 0] = 1
     masks = {name: np.asarray(mask, bool) for name, mask in masks.items()}
     some, heads = batch(model).take(slice(3)), np.argwhere(masks[ATTENTION_HEADS])
-    found = patterns_of(model, masks, None, some, heads)
+    found = patterns_of(model, masks, Split(some, LITTLE, None), heads)
     like = found["clean" if value else "corrupted"].astype(int)
     assert like.size and np.abs(found["circuit"].astype(int) - like).max() <= 1
     assert (found["clean"] != found["corrupted"]).any()
