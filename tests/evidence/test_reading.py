@@ -39,7 +39,7 @@ def plain_attention(model: mg.Model, tokens: np.ndarray) -> np.ndarray:
     found = np.zeros((c.layers, c.heads, length, length))
     for layer in range(c.layers):
         weights = jax.tree.map(lambda leaf, layer=layer: leaf[layer], model.params["blocks"])
-        q, k, _ = Layer(c, weights).step("attn_qkv", streams[layer], np.arange(length))
+        q, k, _ = Layer(c, weights).qkv(layout, streams[layer])
         for head in range(c.heads):
             of = head // (c.heads // c.kv_heads)
             scores = np.asarray(q)[:, head] @ np.asarray(k)[:, of].T / np.sqrt(c.head_width)
