@@ -25,10 +25,10 @@ from mgnp_jax.methods.node_pruning.compaction import closed, still_open
 from mgnp_jax.methods.node_pruning.controller import first_controller
 from mgnp_jax.methods.node_pruning.nested import (
     PRICES,
-    cost_of,
     draw_prices,
-    expected_cost,
+    expected_parameter_cost,
     log_price_of,
+    parameter_cost,
 )
 from mgnp_jax.methods.node_pruning.objective import objective
 from mgnp_jax.methods.node_pruning.prices import Nesting
@@ -66,9 +66,7 @@ def test_each_part_of_the_range_has_one_price() -> None:
 def test_at_a_price_of_one_the_objective_is_that_of_a_single_run(tiny_model: mg.Model) -> None:
     streams = plain_runs(tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config))
     log_alpha = mg.full_masks(tiny_model.config, 0.5)
-    free = {"parameters": 0.0, "head": 0.0, "block": 0.0}
-    one = Nesting(least=1 - 1e-7, most=1 + 1e-7, **free)
-    none = mg.Penalties(**{field.name: 0.0 for field in dataclasses.fields(mg.Penalties)})
+    one = Nesting(least=1 - 1e-7, most=1 + 1e-7)
 
     def run(config: mg.DiscoverConfig) -> Any:
         def loss(log_alpha: mg.Masks) -> jax.Array:
@@ -78,14 +76,12 @@ def test_at_a_price_of_one_the_objective_is_that_of_a_single_run(tiny_model: mg.
         return jax.value_and_grad(loss)(log_alpha)
 
     nested = run(dataclasses.replace(CONFIG, nesting=one))
-    single = run(dataclasses.replace(CONFIG, nested=False, penalties=none))
+    single = run(dataclasses.replace(CONFIG, nested=False))
     chex.assert_trees_all_close(nested, single, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_circuit_costs_its_parameters_and_something_for_heads_and_blocks(
-    any_family: mg.Model, seed: int
-) -> None:
+def test_a_circuit_costs_its_parameters(any_family: mg.Model, seed: int) -> None:
     c, rng = any_family.config, np.random.default_rng(seed)
     shapes = {name: leaf.shape for name, leaf in mg.full_masks(c).items()}
     drawn = {name: jnp.asarray(rng.random(shape) < 0.7) for name, shape in shapes.items()}
@@ -94,17 +90,14 @@ def test_a_circuit_costs_its_parameters_and_something_for_heads_and_blocks(
     sizes = mg.circuit_sizes(c, masks)
     share, total = sizes["parameters"]["prunable_kept"], mg.circuit_sizes(c, mg.full_masks(c))
     prunable = total["parameters"]["active"] - c.family.costs(c).outside
-    counts = {name: each["active"] for name, each in sizes["sizes"].items()}
-    blocks = counts["attention_blocks"] + counts["mlp_blocks"]
-    wanted = 2.0 * share * math.sqrt(prunable) + 3.0 * counts["attention_heads"] + 5.0 * blocks
-    found = cost_of(Nesting(parameters=2.0, head=3.0, block=5.0), c, chance)
-    assert float(found) == pytest.approx(wanted, rel=1e-9)
+    found = parameter_cost(Nesting(parameters=2.0), c, chance)
+    assert float(found) == pytest.approx(2.0 * share * math.sqrt(prunable), rel=1e-9)
 
 
 def test_what_is_expected_to_be_open_costs_what_draws_cost_on_average() -> None:
     c = tiny.model("llama").config
     assert c.kv_heads < c.heads, "keys and values are shared"
-    rng, nesting = np.random.default_rng(0), Nesting(parameters=2.0, head=3.0, block=5.0)
+    rng, nesting = np.random.default_rng(0), Nesting(parameters=2.0)
     log_alpha = {
         name: jnp.asarray(rng.normal(-1.0, 1.0, leaf.shape), jnp.float32)
         for name, leaf in mg.full_masks(c).items()
@@ -120,9 +113,9 @@ def test_what_is_expected_to_be_open_costs_what_draws_cost_on_average() -> None:
             name: (rng.random((4000, *leaf.shape)) < leaf).astype(np.float64)
             for name, leaf in chance.items()
         }
-        costs.append(cost_of(nesting, c, draws))
+        costs.append(parameter_cost(nesting, c, draws))
     spread = np.sqrt(sum(np.var(part) / len(part) for part in costs)) / len(costs)
-    expected = float(expected_cost(nesting, c, log_alpha, shift))
+    expected = float(expected_parameter_cost(nesting, c, log_alpha, shift))
     assert abs(expected - np.mean(costs)) < 5 * spread < 0.02 * expected
 
 
@@ -136,7 +129,8 @@ def test_what_a_prompt_loses_counts_over_its_price(tiny_model: mg.Model) -> None
         for name, leaf in mg.full_masks(tiny_model.config).items()
     }
     config = dataclasses.replace(CONFIG, softened_weight=0.0, score_weight=0.0, kl_weight=1.0)
-    config = dataclasses.replace(config, nesting=Nesting(parameters=0.0, head=0.0, block=0.0))
+    free = {f.name: 0.0 for f in dataclasses.fields(config.penalties)}
+    config = dataclasses.replace(config, penalties=type(config.penalties)(**free))
     rest = (config, tiny_model.config, tiny_model.params, streams, jnp.int32(9))
     key = jax.random.key(1)
     loss, terms = objective(log_alpha, key, *rest, first_controller(config))
@@ -269,7 +263,6 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_ranking(tmp_path: Path) -> N
     [
         ({"draws": "batch"}, "draws must be prompt with nested, got batch"),
         ({"train_embedding": True}, "train_embedding does not go with nested"),
-        ({"penalties": mg.Penalties(mlp_hidden=0.1)}, "penalties do not go with nested"),
         (
             {"penalty": 0.1},
             "penalty must lie within the prices of a nested run, 0.125 to 8 .* got 0.1",
@@ -314,7 +307,7 @@ def test_a_submission_has_the_edges_of_its_sizes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "nesting",
-    [{"least": 0.0}, {"least": 9.0}, {"slope": 0.0}, {"parameters": -1.0}, {"head": math.nan}],
+    [{"least": 0.0}, {"least": 9.0}, {"slope": 0.0}, {"parameters": -1.0}],
 )
 def test_prices_that_are_none_are_refused(nesting: dict[str, float]) -> None:
     with pytest.raises(mg.MgnpError, match="nesting"):

@@ -94,7 +94,7 @@ class Settings:
     target: TargetConfig = TargetConfig()
     """How they are met."""
     penalties: Penalties = Penalties()
-    """Price of one open node of each granularity; of a nested run, `nesting` says what costs."""
+    """Price of one open node of each granularity."""
     ablation: Ablation = "interchange"
     """What a pruned node is given: the corrupted run's value, zero, or its mean over the corrupted
     runs of the training prompts."""
@@ -230,11 +230,6 @@ def _check_together(config: Settings) -> None:
         raise MgnpError(
             f"penalty must lie within the prices of a nested run, {least:g} to {most:g} "
             f"(nesting.least, nesting.most), got {config.penalty:g}: its circuit is kept"
-        )
-    if config.nested and config.penalties != Penalties():
-        raise MgnpError(
-            "penalties do not go with nested, where nodes cost their parameters: set "
-            "nesting.parameters, nesting.head and nesting.block"
         )
     if config.nested and config.train_embedding:
         raise MgnpError("train_embedding does not go with nested: the embedding has no price")

@@ -16,12 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mgnp_jax.masks.circuit import binarise
-from mgnp_jax.masks.granularities import (
-    ATTENTION_BLOCKS,
-    ATTENTION_HEADS,
-    MLP_BLOCKS,
-    mask_shapes,
-)
+from mgnp_jax.masks.granularities import mask_shapes
 from mgnp_jax.masks.hard_concrete import THRESHOLD, open_probability
 from mgnp_jax.masks.parameters import expected_parameters
 from mgnp_jax.masks.ranking import all_the_way
@@ -61,8 +56,8 @@ def draw_prices(key: jax.Array, nesting: Nesting, prompts: int) -> Prices:
     return Prices(shift=nesting.slope * logs, weight=jnp.exp(-logs))
 
 
-def cost_of(nesting: Nesting, model_config: ModelConfig, chance: Mapping[str, Any]) -> Any:
-    """What open nodes cost at price 1: their parameters, and something for each head and block.
+def parameter_cost(nesting: Nesting, model_config: ModelConfig, chance: Mapping[str, Any]) -> Any:
+    """What the parameters within open nodes cost at price 1.
 
     Args:
       nesting: prices.
@@ -73,26 +68,18 @@ def cost_of(nesting: Nesting, model_config: ModelConfig, chance: Mapping[str, An
     Returns:
       [...] in the objective's unit.
     """
-    costs, kv_heads = model_config.family.costs(model_config), model_config.kv_heads
-    outside = costs.outside
+    # Without what is outside of all nodes numbers are smaller, sums finer.
+    costs = model_config.family.costs(model_config)._replace(outside=0)
     every = {name: np.ones(shape) for name, shape in mask_shapes(model_config).items()}
-    total = float(expected_parameters(costs, kv_heads, every)) - outside
+    total = float(expected_parameters(costs, model_config.kv_heads, every))
     price = nesting.parameters / math.sqrt(total)
-    # The shape alone decides what is outside; without it numbers are smaller, sums finer.
-    open_parameters = expected_parameters(costs._replace(outside=0), kv_heads, chance)
-    attention, mlps = chance[ATTENTION_BLOCKS], chance[MLP_BLOCKS]
-    heads = attention * chance[ATTENTION_HEADS].sum(-1)
-    return (
-        price * open_parameters
-        + nesting.head * heads.sum(-1)
-        + nesting.block * (attention + mlps).sum(-1)
-    )
+    return price * expected_parameters(costs, model_config.kv_heads, chance)
 
 
-def expected_cost(
+def expected_parameter_cost(
     nesting: Nesting, model_config: ModelConfig, log_alpha: Masks, shift: jax.Array
 ) -> jax.Array:
-    """What the nodes that are open cost, over a step's prompts, in expectation.
+    """What parameters within open nodes cost in expectation, mean over a step's prompts.
 
     Args:
       nesting: prices.
@@ -107,7 +94,7 @@ def expected_cost(
         name: open_probability(leaf[None] - shift.reshape(-1, *[1] * leaf.ndim))
         for name, leaf in log_alpha.items()
     }
-    return cost_of(nesting, model_config, chance).mean()
+    return parameter_cost(nesting, model_config, chance).mean()
 
 
 def circuit_of(config: Settings, log_alpha: Masks) -> Masks:

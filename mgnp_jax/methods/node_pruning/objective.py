@@ -14,7 +14,7 @@ from mgnp_jax.methods.node_pruning import losses, schedule
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.controller import Controller
 from mgnp_jax.methods.node_pruning.gates import expected_open, sample_masks
-from mgnp_jax.methods.node_pruning.nested import PRICES, draw_prices, expected_cost
+from mgnp_jax.methods.node_pruning.nested import PRICES, draw_prices, expected_parameter_cost
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns, masked_logits
 from mgnp_jax.passes.compaction import Compaction
@@ -71,11 +71,11 @@ def objective(
     else:
         loss, terms = unfaithful(masks, runs, weight)
     kept = expected_open(log_alpha, config.trained, shift)
-    if shift is not None:
-        terms["penalty"] = expected_cost(config.nesting, model_config, log_alpha, shift)
-    else:
-        sizes = {name: leaf.size for name, leaf in log_alpha.items()}
-        terms["penalty"] = losses.penalty(kept, sizes, config.penalties)
+    sizes = {name: leaf.size for name, leaf in log_alpha.items()}
+    terms["penalty"] = losses.penalty(kept, sizes, config.penalties)
+    if shift is not None and config.nesting.parameters:
+        more = expected_parameter_cost(config.nesting, model_config, log_alpha, shift)
+        terms["penalty"] += more
     # With a price a prompt, that of the controller is not one of training's.
     price = 1.0 if config.nested else controller.price
     loss += schedule.penalty_scale(config, step) * price * terms["penalty"]

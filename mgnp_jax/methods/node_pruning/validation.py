@@ -8,7 +8,7 @@ import numpy as np
 from mgnp_jax.methods.node_pruning import losses
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.controller import Controller
-from mgnp_jax.methods.node_pruning.nested import cost_of
+from mgnp_jax.methods.node_pruning.nested import parameter_cost
 from mgnp_jax.metrics.per_prompt import measure
 from mgnp_jax.metrics.sizes import prunable_share
 from mgnp_jax.models.config import ModelConfig
@@ -44,15 +44,14 @@ def binary_objective(
       price: scale of all prices.
     """
     terms = {"kl": measured[config.kl_over or "kl"], "score_gap": measured["score_gap"]}
+    terms["penalty"] = losses.penalty(
+        {name: mask.mean() for name, mask in masks.items()},
+        {name: mask.size for name, mask in masks.items()},
+        config.penalties,
+    )
     if config.nested:
         chance = {name: np.asarray(mask, np.float64) for name, mask in masks.items()}
-        terms["penalty"] = cost_of(config.nesting, model_config, chance)
-    else:
-        terms["penalty"] = losses.penalty(
-            {name: mask.mean() for name, mask in masks.items()},
-            {name: mask.size for name, mask in masks.items()},
-            config.penalties,
-        )
+        terms["penalty"] += parameter_cost(config.nesting, model_config, chance)
     off = abs(measured["score"] - measured["base_score"]) / max(abs(measured["base_score"]), 1e-6)
     return float(losses.total(config, terms, price)) + config.mean_score_weight * off
 
