@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -37,6 +37,8 @@ class EvaluateConfig:
     """Leave out prompts of --data that cannot be used, instead of refusing the file."""
     metric: str | None = None
     """How scores are read from the answers of --data; by default as the run did."""
+    answer: Literal["single", "first", "whole"] | None = None
+    """What is scored of answers of several tokens; by default as the run did."""
     prefix: str | None = None
     """Text put before every prompt, or none for nothing; by default as the run had it."""
     seed: int | None = None
@@ -79,24 +81,22 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         seed=config.seed,
         skip_bad=config.skip_bad,
         metric=config.metric,
+        answer=config.answer,
         prefix=config.prefix,
     )
     limit = config.test_prompts or (meta.get("test_prompts") if own or config.task else None)
     test = dataclasses.replace(data.test.take(slice(limit)), prefix=None)  # It is said below.
     found_on = f"{meta.get('task', 'a task')} on {meta.get('model', 'a model')}"
-    now = f"{data.name} on {model.name}"
-    others = "" if now == found_on else f" of {now}"
-    lines = [
-        f"{config.circuit}: {found_on}; measured on {many(len(test), 'test prompt')}{others}",
-        *data.told(),
-    ]
+    others = f" of {data.name} on {model.name}".removesuffix(f" of {found_on}")
+    told = f"{config.circuit}: {found_on}; measured on {many(len(test), 'test prompt')}{others}"
+    lines = [told, *data.told()]
     if data.prefix and origin["prefix"] not in (None, data.prefix.text):
         lines.append(f"It was found on prompts that begin with {origin['prefix'] or 'nothing'}")
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     same = (
         (own, data.seed, limit) == (True, origin["seed"], meta.get("test_prompts"))
         and data.checksum() == meta.get("data_checksum")
-        and data.metric in ("", origin["metric"])
+        and (data.metric, data.answer) in (("", ""), (origin["metric"], origin["answer"]))
         and mg.checksum(model.params) == meta.get("weights_checksum")
     )
     figures = evaluate_with_bar(model, circuit, test, console)

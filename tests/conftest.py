@@ -27,6 +27,7 @@ from tokenizers import pre_tokenizers
 
 import mgnp_jax as mg
 from mgnp_jax.tasks import words
+from mgnp_jax.tasks.agreement import VERBS
 from mgnp_jax.tasks.gendered_pronouns import popular_names
 from mgnp_jax.types import Tokenizer
 from tests import tiny
@@ -111,6 +112,8 @@ def digit_tokenizer() -> Tokenizer:
 
     names = (name for found in popular_names().values() for name in found[:100])
     lists = (words.GIRLS, words.BOYS, words.PLACES, words.OBJECTS, words.EVENTS, ("he", "she"))
+    lists += (words.COLORS, words.COLORED, words.PARAMETERS, ("A", "B", "C", "D"))
+    lists += (*VERBS, *words.PEOPLE, *words.NEARBY, *words.CAPITALS.items())
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     vocabulary = {symbol: i for i, symbol in enumerate(sorted(alphabet))}
     merges: list[tuple[str, str]] = []

@@ -161,6 +161,7 @@ def _origin(key: jax.Array, model: Model, data: TaskData, method: Any, settings:
             "extra_corruptions": data.extra_corruptions,
             "skip_bad": data.skipped > 0,
             "metric": data.metric,
+            "answer": data.answer,
             "prefix": data.prefix and data.prefix.text,
         },
         "data": data.described(),

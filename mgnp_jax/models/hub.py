@@ -70,7 +70,7 @@ def load_model(name: str | Path) -> Model:
     name = str(name)
     directory, notes = _directory(name)
     try:
-        config = _read_config(directory)
+        config = read_model_config(directory)
         files, more = weight_files(directory)
         loaded = params_from_tensors(config, open_tensors(files))
     except OSError as error:
@@ -110,8 +110,17 @@ def _directory(name: str) -> tuple[Path, tuple[str, ...]]:
     return _from_hub(name), ()
 
 
-def _read_config(directory: Path) -> ModelConfig:
-    file = directory / "config.json"
+def read_model_config(path: Path) -> ModelConfig:
+    """The shape that a config.json asks for.
+
+    Args:
+      path: of the file, or of the folder it is in.
+
+    Raises:
+      MgnpError: if there is none, or it asks for what is not done here.
+    """
+    directory = path.parent if path.is_file() else path
+    file = path if path.is_file() else path / "config.json"
     if not file.is_file():
         adapter = (directory / ADAPTER).exists()
         also = f" but {ADAPTER}: merge the adapter into its model first" if adapter else ""

@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -27,6 +27,8 @@ class CompareConfig:
     """Your own prompts instead, as for experiments.run."""
     metric: str = "logit_difference"
     """How scores are read from the answers of --data."""
+    answer: Literal["single", "first", "whole"] = "single"
+    """As for experiments.run."""
     prefix: str | None = None
     """As for experiments.run."""
     model: str = "gpt2-mini"
@@ -110,6 +112,7 @@ class CompareConfig:
             task=self.task,
             data=self.data,
             metric=self.metric,
+            answer=self.answer,
             prefix=self.prefix,
             model=self.model,
             seed=seed,

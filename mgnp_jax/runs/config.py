@@ -15,6 +15,7 @@ from mgnp_jax.runs.folder import results_in, settings_in
 from mgnp_jax.runs.inputs import checksums_of
 from mgnp_jax.runs.states import SAVE_EVERY
 from mgnp_jax.tasks import TASKS
+from mgnp_jax.tasks.answers import check_answer
 from mgnp_jax.tasks.metrics import metric_named
 from mgnp_jax.tasks.task import EXTRA_CORRUPTIONS
 from mgnp_jax.types import MgnpError, plain_json
@@ -28,16 +29,18 @@ class RunConfig:
     """Finds the circuit of a task in a model, measures it, saves it."""
 
     task: str | None = None
-    """Built-in task: ioi, gt (greater-than), gt-other or gp (gendered pronouns)."""
+    """Built-in task: ioi, gt (greater-than), gp (gendered pronouns), or another in README.md."""
     gt_corruption: Literal["01", "other"] = "01"
     """Start year of greater-than's corrupted prompts: the century's 01, or any other."""
     data: Path | None = None
-    """Your own prompts instead: JSON Lines or a JSON array (see mgnp_jax/tasks/files.py)."""
+    """Your own prompts instead: JSON Lines, a JSON array or CSV (see mgnp_jax/tasks/files.py)."""
     skip_bad: bool = False
     """Leave out prompts of --data that cannot be used, instead of refusing the file."""
     metric: str = "logit_difference"
     """How scores are read from the answers of --data: logit_difference, probability_difference or
     best_difference (best right answer against best wrong one); built-in tasks have their own."""
+    answer: Literal["single", "first", "whole"] = "single"
+    """Answers of --data must be one token each, or their first one is scored (whole: refused)."""
     prefix: str | None = None
     """Text put before every prompt, or none for nothing; by default as the model has it."""
     extra_corruptions: int = EXTRA_CORRUPTIONS
@@ -87,6 +90,7 @@ class RunConfig:
                 raise MgnpError(f"--{flag} must be at least {least}, got {getattr(self, name)}")
         object.__setattr__(self, "method", checked_method(self.method, self.config))
         metric_named(self.metric)
+        check_answer(self.answer)
         if self.sweep is not None:
             check_sweep(self.sweep, self.config)
 

@@ -30,6 +30,7 @@ def load(config: RunConfig) -> Loaded:
         skip_bad=config.skip_bad,
         extra_corruptions=config.extra_corruptions,
         metric=config.metric,
+        answer=config.answer,
         prefix=config.prefix,
         limits=model.config,
     )

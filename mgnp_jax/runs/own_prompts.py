@@ -9,12 +9,13 @@ from typing import Any
 
 from mgnp_jax.models.hub import Model
 from mgnp_jax.tasks import load_task
+from mgnp_jax.tasks.answers import SINGLE
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import MgnpError
 
 UNKNOWN: dict[str, Any] = {
     **{"source": "", "seed": 0, "extra_corruptions": 0, "skip_bad": False},
-    **{"metric": "logit_difference", "prefix": None},
+    **{"metric": "logit_difference", "answer": SINGLE, "prefix": None},
 }
 """What is taken for an origin that does not say."""
 
@@ -31,7 +32,7 @@ def origin_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     said = metadata.get("origin") or {}
     found = UNKNOWN | {name: value for name, value in said.items() if value is not None}
     # Built-in tasks have their own.
-    return found | {"metric": found["metric"] or UNKNOWN["metric"]}
+    return found | {name: found[name] or UNKNOWN[name] for name in ("metric", "answer")}
 
 
 def is_own_file(file: Path, metadata: Mapping[str, Any], model: Model) -> bool:
@@ -53,6 +54,7 @@ def is_own_file(file: Path, metadata: Mapping[str, Any], model: Model) -> bool:
             origin["seed"],
             skip_bad=origin["skip_bad"],
             metric=origin["metric"],
+            answer=origin["answer"],
             prefix=origin["prefix"],
             limits=model.config,
         )
@@ -70,6 +72,7 @@ def prompts_for(
     seed: int | None = None,
     skip_bad: bool = False,
     metric: str | None = None,
+    answer: str | None = None,
     prefix: str | None = None,
 ) -> tuple[TaskData, bool]:
     """Reads prompts to measure a circuit on.
@@ -81,6 +84,7 @@ def prompts_for(
       seed: of the prompts; this and what follows as the circuit's run had it by default.
       skip_bad: leave out pairs of a file that cannot be used.
       metric: how scores are read from the answers of a file.
+      answer: what is scored of them.
       prefix: put before every prompt.
 
     Returns:
@@ -106,6 +110,7 @@ def prompts_for(
         skip_bad=skip_bad or (own and origin["skip_bad"]),
         extra_corruptions=origin["extra_corruptions"],
         metric=metric or origin["metric"],
+        answer=answer or origin["answer"],
         prefix=origin["prefix"] if prefix is None else prefix,
         limits=model.config,
         # A file of other prompts is all held out, unless it says otherwise.

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mgnp_jax.tasks.agreement import ACROSS_PHRASE, AGREEMENT
+from mgnp_jax.tasks.answers import SINGLE, check_answer
+from mgnp_jax.tasks.arithmetic import ADDITION, SUBTRACTION
+from mgnp_jax.tasks.capital import CAPITAL
+from mgnp_jax.tasks.docstring import DOCSTRING
 from mgnp_jax.tasks.files import load_file
 from mgnp_jax.tasks.gendered_pronouns import GENDERED_PRONOUNS
 from mgnp_jax.tasks.greater_than import GREATER_THAN, OTHER_YEAR
-from mgnp_jax.tasks.ioi import IOI
+from mgnp_jax.tasks.induction import INDUCTION
+from mgnp_jax.tasks.ioi import IOI, SWAPPED
+from mgnp_jax.tasks.multiple_choice import MULTIPLE_CHOICE
 from mgnp_jax.tasks.task import EXTRA_CORRUPTIONS, Task, TaskData, build
 from mgnp_jax.tasks.tokens import Limits, check_tokenizer
 from mgnp_jax.types import MgnpError, Tokenizer
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (IOI, GREATER_THAN, GENDERED_PRONOUNS, OTHER_YEAR)
+    task.name: task
+    for task in (
+        *(IOI, GREATER_THAN, GENDERED_PRONOUNS, OTHER_YEAR, SWAPPED, ADDITION, SUBTRACTION),
+        *(MULTIPLE_CHOICE, DOCSTRING, AGREEMENT, ACROSS_PHRASE, INDUCTION, CAPITAL),
+    )
 }
 """Tasks by the name they have on the command line. One of your own may be added."""
 
@@ -26,6 +37,7 @@ def load_task(
     skip_bad: bool = False,
     extra_corruptions: int = EXTRA_CORRUPTIONS,
     metric: str = "logit_difference",
+    answer: str = SINGLE,
     prefix: str | None = None,
     limits: Limits | None = None,
     all_test: bool = False,
@@ -33,13 +45,15 @@ def load_task(
     """Makes a task's prompts for one tokenizer.
 
     Args:
-      name: of one of `TASKS`; or the path of a JSON Lines file (`tasks.files`).
+      name: of one of `TASKS`; or the path of a file of prompts (`tasks.files`).
       tokenizer: the model's; decides which words are single tokens.
       seed: of the draw; the same seed gives the same prompts.
       skip_bad: leave out pairs of a file that cannot be used, instead of refusing it.
       extra_corruptions: further corrupted prompts that each training prompt of a built-in task is
         used with, where it knows any.
       metric: how scores are read from the answers of a file, by name; tasks have their own.
+      answer: what is scored of the answers of a file: `"single"` if each must be one token,
+        `"first"` for the first of several.
       prefix: put before every prompt that does not begin with it; `""` or `"none"` for nothing,
         None for the checkpoint's own policy.
       limits: the model's config, so that prompts that are longer than its context, and tokens that
@@ -55,6 +69,7 @@ def load_task(
         used, each named.
     """
     check_tokenizer(tokenizer)
+    check_answer(answer)
     check_source(name)
     if str(name) in TASKS and not isinstance(name, Path):
         return build(
@@ -66,6 +81,7 @@ def load_task(
         seed,
         skip_bad=skip_bad,
         metric=metric,
+        answer=answer,
         prefix=prefix,
         limits=limits,
         all_test=all_test,
@@ -76,7 +92,7 @@ def check_source(name: str | Path) -> None:
     """Refuses a source of prompts that does not exist, before anything is loaded.
 
     Args:
-      name: a built-in task or the path of a JSON Lines file.
+      name: a built-in task or the path of a file of prompts.
 
     Raises:
       MgnpError: if it is neither.

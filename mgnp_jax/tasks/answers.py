@@ -6,10 +6,32 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mgnp_jax.types import AnswerMetric, Answers, Score, Targets
+from mgnp_jax.types import AnswerMetric, Answers, MgnpError, Score, Targets
 
 AnswerSets = tuple[Sequence[str], Sequence[str]]
 """Right and wrong answers."""
+
+SINGLE, FIRST, WHOLE = ANSWER = ("single", "first", "whole")
+"""What is scored of an answer: it must be one token; or its first token is; or all of them."""
+
+
+def check_answer(answer: str) -> None:
+    """Refuses what cannot be scored of an answer.
+
+    Args:
+      answer: one of `ANSWER`.
+
+    Raises:
+      MgnpError: for another name; and for the log-probability of whole answers, which is none of
+        the logits at one position, where training, cached runs and scores look.
+    """
+    if answer == WHOLE:
+        raise MgnpError(
+            "answer 'whole' (the log-probability of all tokens of an answer) is not done: runs are "
+            f"scored at one position; take {FIRST!r}, or answers of one token with {SINGLE!r}"
+        )
+    if answer not in ANSWER:
+        raise MgnpError(f"answer must be one of {', '.join(ANSWER)}, got {answer!r}")
 
 
 def padded(rows: Sequence[Sequence[int]]) -> np.ndarray:

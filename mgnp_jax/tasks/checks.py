@@ -79,7 +79,7 @@ def problems_of(
         lists = [*row.pair.sets.values(), row.pair.kl_over.values()]
         same = tuple(id(texts) for part in lists for texts in part)
         if same not in told:
-            told[same] = list(_of_answers(row.pair, answers, encoded.answers))
+            told[same] = list(_of_answers(row.pair, answers, encoded))
         said = [
             *_of_lengths(row, prefix, limits),
             *_of_words(tokenizer, unknown, row, prefix, limits),
@@ -140,15 +140,17 @@ def _of_words(
 
 
 def _of_answers(
-    pair: PromptPair, bad: Mapping[str, str], ids: Mapping[str, list[int]]
+    pair: PromptPair, bad: Mapping[str, str], encoded: Encoded
 ) -> Iterator[tuple[str, str]]:
     """What is wrong with a pair's answers."""
-    named: dict[str, str] = {}
+    ids, named = encoded.answers, dict[str, str]()
+    how = "begin with" if encoded.longer else "are"
     for name, texts in pair.used.items() if bad else ():
         for text in texts:
             if text in bad:
                 named.setdefault(text, name)
     if named:
+        several = any(len(ids[text]) > 1 for text in named)
         told = [
             f"answer {shown(text)} ({name}) {bad[text]}"
             for text, name in list(named.items())[:MOST_NAMED]
@@ -156,14 +158,15 @@ def _of_answers(
         more = f" and {len(named) - len(told):,} more" if len(named) > len(told) else ""
         yield (
             "an answer that is not one known token",
-            f"{'; '.join(told)}{more}; an answer must be one known token (mind the leading space)",
+            f"{'; '.join(told)}{more}; an answer must be one known token (mind the leading space)"
+            + ", or its first one may be scored (--answer first)" * several,
         )
         return
     for name, sides in pair.sets.items():
         right, wrong = ({ids[text][0]: text for text in side} for side in sides)
         both = [f"{shown(right[i])} and {shown(wrong[i])}" for i in right if i in wrong]
         if both:
-            said = f"{both[0]} are one token: right and wrong answers at once ({name})"
+            said = f"{both[0]} {how} one token: right and wrong answers at once ({name})"
             yield "an answer that is right and wrong", said
     for name, texts in pair.kl_over.items():
         if len({ids[text][0] for text in texts}) < len(texts):

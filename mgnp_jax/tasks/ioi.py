@@ -6,6 +6,7 @@ the two names in either order, which makes thirty templates.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 
@@ -104,4 +105,28 @@ def _others(
     return [write(A=a, B=b, S=s) for a, b, s in draws]
 
 
+def swapped_pairs(rng: np.random.Generator, tokenizer: Tokenizer) -> Iterator[PromptPair]:
+    """Endless random pairs; in the corrupted prompt the other one gives: one word differs.
+
+    Args:
+      rng: consumed.
+      tokenizer: names must be single tokens of it.
+
+    Yields:
+      Pairs with the logit difference of the two names as score, whose sign the corruption turns.
+    """
+    for pair in pairs(rng, tokenizer):
+        (io,), (subject,) = pair.answers, pair.wrong_answers
+        before, after = pair.clean.rsplit(subject, 1)
+        yield dataclasses.replace(
+            pair,
+            corrupted=f"{before}{io}{after}",
+            origin="ioi-swapped",
+            more_corrupted=lambda count: (),
+        )
+
+
 IOI = Task(name="ioi", counts=Counts(train=200, validation=200, test=12_256), pairs=pairs)
+
+SWAPPED = dataclasses.replace(IOI, name="ioi-swapped", pairs=swapped_pairs)
+"""The same, corrupted as MIB does (`s2_io_flip`): who receives in the clean prompt gives."""

@@ -1,4 +1,4 @@
-"""A file → JSON rows, each with where it stands; or one sentence that says what the file is."""
+"""A file → its rows, each with where it stands; or one sentence that says what the file is."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from mgnp_jax.files import shown
+from mgnp_jax.tasks.csv_rows import table_rows
+from mgnp_jax.tasks.layouts import FIELDS, Layout, Unusable, layout_of
 from mgnp_jax.types import MgnpError
 
 LARGEST = 2**28
 """Bytes of a file; prompts by which a circuit can be found are never so many."""
+
+NOT_JSON = "not JSON"
+"""Cause of a row's being unusable."""
 
 NAMED = 8
 """So many fields or columns are named."""
@@ -36,25 +41,20 @@ ENCODINGS = {
 }
 
 
-class Unusable(ValueError):
-    """A row that JSON cannot mean."""
-
-
-def read_rows(path: Path, wanted: Sequence[str]) -> list[tuple[str, Any]]:
-    """Reads JSON Lines, a JSON array, or one JSON object with a list of `prompts`.
+def read_rows(path: Path) -> tuple[list[tuple[str, Any]], Layout]:
+    """Reads JSON Lines, a JSON array, one JSON object with a list of `prompts`, or a table.
 
     Args:
       path: of the file.
-      wanted: fields that rows have.
 
     Returns:
-      Where each row stands and its value, an exception for what is not JSON; at least one row is
-      an object with all fields.
+      Where each row stands and its value, an exception for what is no row; and their layout, of
+      which at least one row has all fields.
 
     Raises:
       MgnpError: for a file that holds no such row, saying what it is.
     """
-    form = f"JSON Lines, one object a line with the fields {', '.join(wanted)}"
+    form = f"JSON Lines, one object a line with the fields {', '.join(FIELDS)}"
     text = _text(path, form)
     try:
         whole = _parsed(text)
@@ -62,16 +62,21 @@ def read_rows(path: Path, wanted: Sequence[str]) -> list[tuple[str, Any]]:
         whole = None
     prompts = whole.get("prompts") if isinstance(whole, Mapping) else None
     if isinstance(prompts, list):
-        rows = [(f"{path.name}: prompts[{i}]", _renamed(row)) for i, row in enumerate(prompts)]
+        rows = [(f"{path.name}: prompts[{i}]", row) for i, row in enumerate(prompts)]
     elif isinstance(whole, list):
         rows = [(f"{path.name}: [{i}]", row) for i, row in enumerate(whole)]
     elif isinstance(whole, Mapping):
         rows = [(f"{path.name}:1", whole)]
     else:
         rows = _lines(text, path.name)
-    if not any(isinstance(row, Mapping) and {*wanted} <= {*row} for _, row in rows):
+    layout = layout_of([row for _, row in rows])
+    if layout is None and not any(isinstance(row, Mapping) for _, row in rows):
+        table = table_rows(text, path.name) or []
+        layout = layout_of([row for _, row in table])
+        rows = table if layout else rows
+    if layout is None:
         raise MgnpError(f"{path} {_told(rows, text)}; wanted {form}")
-    return rows
+    return rows, layout
 
 
 def _text(path: Path, form: str) -> str:
@@ -107,18 +112,11 @@ def _once(pairs: list[tuple[str, Any]]) -> Any:
         return found
     counts = collections.Counter(name for name, _ in pairs)
     twice = next(name for name, count in counts.items() if count > 1)
-    return Unusable(f"the field {shown(twice)} is there twice")
+    return Unusable(f"the field {shown(twice)} is there twice", NOT_JSON)
 
 
 def _parsed(text: str) -> Any:
     return json.loads(text, object_pairs_hook=_once)
-
-
-def _renamed(row: Any) -> Any:
-    """A row of auto-circuit's layout in our words."""
-    if not isinstance(row, Mapping) or "corrupt" not in row or "corrupted" in row:
-        return row
-    return {"corrupted" if name == "corrupt" else name: value for name, value in row.items()}
 
 
 def _lines(text: str, name: str) -> list[tuple[str, Any]]:
@@ -134,7 +132,7 @@ def _lines(text: str, name: str) -> list[tuple[str, Any]]:
             # Its own words count lines from this one.
             at = isinstance(error, json.JSONDecodeError)
             told = f"{error.msg} at column {error.colno}" if at else error
-            row = Unusable(f"not JSON ({told})")
+            row = Unusable(f"not JSON ({told})", NOT_JSON)
         rows.append((f"{name}:{number}", row))
     return rows
 

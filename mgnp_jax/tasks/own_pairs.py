@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mgnp_jax.files import shown
+from mgnp_jax.tasks.answers import FIRST, SINGLE, check_answer
 from mgnp_jax.tasks.checks import problems_of
 from mgnp_jax.tasks.data import TaskData, split
 from mgnp_jax.tasks.metrics import metric_named
@@ -35,6 +36,7 @@ def from_pairs(
     *,
     name: str = "pairs",
     metric: str | AnswerMetric = "logit_difference",
+    answer: str = SINGLE,
     seed: int = 0,
     skip_bad: bool = False,
     prefix: str | None = None,
@@ -50,6 +52,8 @@ def from_pairs(
       pairs: at least three different clean prompts.
       name: of the task.
       metric: how scores are read from the answers: a function, or its name in `METRICS`.
+      answer: `"single"` if every answer must be one token, `"first"` to score the first token of
+        one that has several, as EAP-IG does.
       seed: of the shuffle by which pairs that name no split are dealt 50 / 25 / 25.
       skip_bad: leave out pairs that cannot be used instead of refusing all.
       prefix: put before every prompt; `"none"` for nothing, None for the model's own.
@@ -65,18 +69,15 @@ def from_pairs(
       MgnpError: with the bad pairs, what was wanted and what was got.
     """
     check_tokenizer(tokenizer)
+    check_answer(answer)
     before = prefix_of(tokenizer, prefix)
     found = {origin: list(said) for origin, said in (problems or {}).items()}
-    encoded = _usable(tokenizer, _with_origins(pairs, name), before, limits, found)
+    encoded = _usable(tokenizer, _with_origins(pairs, name), before, limits, found, answer)
     told = [problem for said in found.values() for problem in said]
     bad = sum(map(bool, found.values()))
     where = source or name
     if told and not skip_bad:
-        raise MgnpError(
-            f"{many(len(told), 'problem')} in {many(bad, 'bad line')} in {where}:"
-            f"{summary(told, name)}\n"
-            "Mend these lines, or leave them out (--skip-bad, or skip_bad=True)."
-        )
+        raise MgnpError(_refused(told, bad, where, name))
     try:
         rows, train, validation = _dealt(encoded.rows, seed, all_test)
     except MgnpError as error:
@@ -84,9 +85,17 @@ def from_pairs(
         raise MgnpError(f"{where} {error}{left_out}") from None
     whole = batch_of(encoded._replace(rows=rows), metric_named(metric), before)
     data = split(name, whole, train, validation, source=source, seed=seed)
-    known_as = getattr(metric, "__name__", metric)
-    return dataclasses.replace(
-        data, skipped=bad, problems=tuple(told), metric=known_as, prefix=before
+    said = {"metric": getattr(metric, "__name__", metric), "answer": answer, "prefix": before}
+    longer = f"Of {many(encoded.longer, 'answer')} with several tokens the first is scored"
+    note = longer if encoded.longer else ""
+    return dataclasses.replace(data, skipped=bad, problems=tuple(told), note=note, **said)
+
+
+def _refused(told: Sequence[Problem], bad: int, where: str, name: str) -> str:
+    return (
+        f"{many(len(told), 'problem')} in {many(bad, 'bad line')} in {where}:"
+        f"{summary(told, name)}\n"
+        "Mend these lines, or leave them out (--skip-bad, or skip_bad=True)."
     )
 
 
@@ -107,12 +116,13 @@ def _usable(
     prefix: Prefix,
     limits: Limits | None,
     found: dict[str, list[Problem]],
+    answer: str,
 ) -> Encoded:
     """Pairs that can be used, as tokens; what is wrong with the others is added to `found`."""
     for pair in pairs:
         found.setdefault(pair.origin, []).extend(_in_form(pair, pairs[0]))
     single = one_by_one([pair for pair in pairs if not found[pair.origin]])
-    encoded = encode(tokenizer, single, prefix)
+    encoded = encode(tokenizer, single, prefix, first_token=answer == FIRST)
     for row, said in zip(encoded.rows, problems_of(tokenizer, encoded, prefix, limits)):
         own = found[row.pair.origin]
         own += [problem for problem in said if problem not in own]
@@ -137,7 +147,7 @@ def _usable(
             )
             found[pair.origin].append(Problem(pair.origin, "one prompt in two splits", told))
     rows = [row for row in encoded.rows if not found[row.pair.origin]]
-    return Encoded(rows, encoded.answers)
+    return encoded._replace(rows=rows)
 
 
 def _in_form(pair: PromptPair, first: PromptPair) -> list[Problem]:

@@ -81,20 +81,29 @@ class Encoded(NamedTuple):
 
     Attributes:
       rows: the pairs.
-      answers: tokens of every answer.
+      answers: tokens of every answer that are scored.
+      longer: how many answers have more tokens than are scored.
     """
 
     rows: list[Row]
     answers: dict[str, list[int]]
+    longer: int = 0
 
 
-def encode(tokenizer: Tokenizer, pairs: Sequence[PromptPair], prefix: Prefix) -> Encoded:
+def encode(
+    tokenizer: Tokenizer,
+    pairs: Sequence[PromptPair],
+    prefix: Prefix,
+    *,
+    first_token: bool = False,
+) -> Encoded:
     """The tokens of pairs, usable or not.
 
     Args:
       tokenizer: a transformers tokenizer.
       pairs: N pairs, each with one corrupted prompt.
       prefix: what prompts begin with.
+      first_token: score the first token of an answer that has several.
     """
     clean, corrupted = (
         [prefix.before(ids) for ids in all_token_ids(tokenizer, texts)]
@@ -104,9 +113,12 @@ def encode(tokenizer: Tokenizer, pairs: Sequence[PromptPair], prefix: Prefix) ->
     used = [part for pair in pairs for of in pair.sets.values() for part in of]
     used += [part for pair in pairs for part in pair.kl_over.values()]
     answers = sorted({text for part in {id(p): p for p in used}.values() for text in part})
+    ids = all_token_ids(tokenizer, answers)
+    scored = [each[:1] for each in ids] if first_token else ids
     return Encoded(
         rows=[Row(*row) for row in zip(pairs, clean, corrupted, strict=True)],
-        answers=dict(zip(answers, all_token_ids(tokenizer, answers))),
+        answers=dict(zip(answers, scored)),
+        longer=sum(len(each) > len(part) for each, part in zip(ids, scored)),
     )
 
 
@@ -124,7 +136,7 @@ def batch_of(encoded: Encoded, metric: AnswerMetric, prefix: Prefix) -> Batch:
     Raises:
       MgnpError: if there are none.
     """
-    rows, answers = encoded
+    rows, answers, _ = encoded
     if not rows:
         raise MgnpError("there are no prompt pairs; wanted at least one")
     return Batch(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -145,12 +145,12 @@ def build(
     return dataclasses.replace(data, note=note, extra_corruptions=extra_corruptions, prefix=before)
 
 
-def usable(tokenizer: Tokenizer, words: tuple[str, ...], at_least: int, what: str) -> list[str]:
+def usable(tokenizer: Tokenizer, words: Sequence[str], at_least: int, what: str) -> list[str]:
     """Keeps the words that are one token with a leading space.
 
     Args:
       tokenizer: a transformers tokenizer.
-      words: candidates.
+      words: candidates; one given twice is kept once.
       at_least: fewer than this is an error.
       what: what the words are, for the message.
 
@@ -160,10 +160,31 @@ def usable(tokenizer: Tokenizer, words: tuple[str, ...], at_least: int, what: st
     Raises:
       MgnpError: if too few are left.
     """
-    kept = [word for word in words if is_single_token(tokenizer, f" {word}")]
+    rows = usable_rows(tokenizer, [(word,) for word in dict.fromkeys(words)], at_least, what)
+    return [word for (word,) in rows]
+
+
+def usable_rows(
+    tokenizer: Tokenizer, rows: Sequence[tuple[str, ...]], at_least: int, what: str
+) -> list[tuple[str, ...]]:
+    """Keeps the rows of words of which all are one token with a leading space.
+
+    Args:
+      tokenizer: a transformers tokenizer.
+      rows: candidates.
+      at_least: fewer than this is an error.
+      what: what the rows are, for the message.
+
+    Returns:
+      The usable rows, in order.
+
+    Raises:
+      MgnpError: if too few are left.
+    """
+    kept = [row for row in rows if all(is_single_token(tokenizer, f" {word}") for word in row)]
     if len(kept) < at_least:
         raise MgnpError(
-            f"only {len(kept)} of {len(words)} {what} are single tokens of this tokenizer, "
+            f"only {len(kept)} of {len(rows)} {what} are single tokens of this tokenizer, "
             f"wanted at least {at_least}; use another model, or bring your own prompts with "
             "--data FILE"
         )

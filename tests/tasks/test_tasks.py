@@ -196,7 +196,10 @@ def test_tasks_work_for_byte_level_tokenizers(
     assert texts(tokenizer, batch, "corrupted") == [pair.corrupted for pair in pairs]
     tokens = batch.targets.scores["score"].answers.tokens[:, 0]
     first = tokenizer.convert_ids_to_tokens(tokens.tolist())
-    assert all(answer.startswith("Ġ") != name.startswith("gt") for answer in first)
+    bare = name.startswith("gt") or (
+        which == "digit_tokenizer" and name in ("addition", "subtraction")
+    )
+    assert all(answer.startswith("Ġ") != bare for answer in first)
 
 
 def test_greater_than_of_a_digit_tokenizer_is_scored_on_the_tens_digit(
@@ -303,9 +306,9 @@ def test_every_unusable_pair_is_reported_at_once(
 
 def test_unknown_task_and_missing_tokenizer_are_refused(mini: mg.Model) -> None:
     with pytest.raises(
-        mg.MgnpError, match="unknown task 'docstring': wanted one of ioi, gt, gp, gt-other"
+        mg.MgnpError, match="unknown task 'antonyms': wanted one of ioi, gt, gp, gt-other, ioi-swap"
     ):
-        mg.load_task("docstring", mini.tokenizer)
+        mg.load_task("antonyms", mini.tokenizer)
     with pytest.raises(mg.MgnpError, match="no tokenizer.*lacks tokenizer.json"):
         mg.load_task("ioi", None)
 

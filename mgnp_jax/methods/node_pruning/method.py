@@ -6,13 +6,20 @@ import dataclasses
 from typing import ClassVar
 
 import jax
+from jax.stages import Traced
 
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.methods.node_pruning.config import Settings
+from mgnp_jax.methods.node_pruning.controller import first_controller
 from mgnp_jax.methods.node_pruning.loop import find_circuit
+from mgnp_jax.methods.node_pruning.state import first_trained
+from mgnp_jax.methods.node_pruning.step import train_step
 from mgnp_jax.methods.protocol import OnRecord, Saves, Search
+from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
+from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.tasks.task import TaskData
+from mgnp_jax.types import Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,3 +33,10 @@ class DiscoverConfig(Settings, Search):
     ) -> Circuit:
         """Trains gates and binarises them, see `Search.search`."""
         return find_circuit(key, model, data, self, on_record, saves)
+
+    def traced_step(self, model_config: ModelConfig, params: Params, runs: CachedRuns) -> Traced:
+        """One step as a program, see `Planned.traced_step`."""
+        config = self.of_a_step
+        key, controller = jax.random.key(0), first_controller(self)
+        state = jax.eval_shape(lambda root: first_trained(config, model_config, root), key)
+        return train_step.trace(config, model_config, key, params, state, runs, controller, None)

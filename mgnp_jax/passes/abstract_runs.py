@@ -1,0 +1,87 @@
+"""Weights and a batch of prompts as shapes alone: what a compiler needs, and no memory."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.weights import init_params
+from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
+from mgnp_jax.passes.precision import as_stored
+from mgnp_jax.passes.settings import Execution
+from mgnp_jax.passes.spans import packed_tokens, spans_of
+from mgnp_jax.types import AnswerMetric, Answers, Batch, Params, Score, Targets
+
+
+def abstract_params(model_config: ModelConfig, dtype: str) -> Params:
+    """Shapes of the weights, as passes have them.
+
+    Args:
+      model_config: the model's shape.
+      dtype: `"float32"` or `"bfloat16"`.
+    """
+    weights = jax.eval_shape(lambda key: init_params(key, model_config), jax.random.key(0))
+    return jax.eval_shape(functools.partial(as_stored, dtype=dtype), weights)
+
+
+def equal_prompts(rows: int, tokens: int, shared: int, metric: AnswerMetric) -> Batch:
+    """Prompts of one length, with a right and a wrong answer each; which tokens does not matter.
+
+    Args:
+      rows: B.
+      tokens: T of each.
+      shared: tokens before the first in which a pair differs, less than `tokens`.
+      metric: how scores are read.
+    """
+    clean = np.zeros((rows, tokens), np.int32)
+    corrupted = clean.copy()
+    corrupted[:, shared:] = 1
+    answers = Answers(
+        tokens=np.tile(np.array([[0, 1]], np.int32), (rows, 1)),
+        signs=np.tile(np.array([[1.0, -1.0]], np.float32), (rows, 1)),
+    )
+    score = Score(answers=answers, metric=metric)
+    return Batch(
+        clean=clean,
+        corrupted=corrupted,
+        attention_mask=np.ones(clean.shape, bool),
+        targets=Targets(answers=answers, scores={"score": score}),
+    )
+
+
+def abstract_runs(
+    model_config: ModelConfig, params: Params, batch: Batch, execution: Execution
+) -> CachedRuns:
+    """Shapes of a batch with its plain passes, as a step reads it.
+
+    Args:
+      model_config: the model's shape.
+      params: its weights, or their shapes.
+      batch: B prompts of one device; must be divisible by the parts of it that run one by one.
+      execution: how passes are run; `devices` is not looked at.
+
+    Returns:
+      Shapes; with a leading axis of parts if there are several.
+    """
+    parts = execution.accumulate
+    one = batch.take(slice(len(batch) // parts))
+    runs = jax.eval_shape(lambda weights: _runs(model_config, weights, one, execution), params)
+    if parts == 1:
+        return runs
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((parts, *leaf.shape), leaf.dtype), runs)
+
+
+def _runs(model_config: ModelConfig, params: Any, batch: Batch, execution: Execution) -> CachedRuns:
+    share = execution.share_prefix and not execution.lockstep
+    runs = plain_runs(model_config, params, batch, share_prefix=share)
+    if not execution.lockstep:
+        return runs
+    everything = np.arange(len(batch))
+    spans = spans_of(batch, share_prefix=False)
+    layout = spans.layout(everything, spans.sizes([everything]))
+    _, corrupted = packed_tokens(batch, layout)
+    return runs.replace(corrupted=corrupted)  # type: ignore[attr-defined]
