@@ -48,7 +48,7 @@ def some_nodes(model: mg.Model) -> mg.Masks:
 
 def some_edges(model: mg.Model) -> mg.Masks:
     rng = np.random.default_rng(3)
-    masks = {n: e & (rng.random(e.shape) < 0.6) for n, e in existing(model.config).items()}
+    masks: Any = {n: e & (rng.random(e.shape) < 0.6) for n, e in existing(model.config).items()}
     return jax.device_get(EDGE.consistent(masks))
 
 
