@@ -24,7 +24,7 @@ from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.embeddings import unembed
 from mgnp_jax.passes.node_values import SiteValues, site_gates
 from mgnp_jax.passes.precision import exact
-from mgnp_jax.passes.single_nodes import EmptyRun, empty_run, first_order_alone, single_logits
+from mgnp_jax.passes.single_nodes import EmptyRun, empty_run, first_order_alone, single_residual
 from mgnp_jax.types import Masks, Params
 
 
@@ -57,7 +57,8 @@ def gates_alone(model_config: ModelConfig, nodes: Nodes) -> SiteValues:
         masks = kept_alone(model_config, name, place)
         found.append({n: m[nodes.layer].astype(np.float32) for n, m in masks.items()})
     found = nodes.filled(found)
-    return site_gates({name: np.stack([each[name] for each in found]) for name in found[0]})
+    stacked: Any = {name: np.stack([each[name] for each in found]) for name in found[0]}
+    return site_gates(stacked)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -82,34 +83,17 @@ def empty_figures(
     return found, jax.vmap(pull)(jnp.eye(2, dtype=jnp.float32))[0]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-@exact
-def alone(
-    model_config: ModelConfig,
-    params: Params,
-    run: EmptyRun,
-    runs: CachedRuns,
-    layer: jax.Array,
-    gates: SiteValues,
-) -> jax.Array:
-    """Figures of circuits of one node each.
+def alone(model_config: ModelConfig, params: Params, run: EmptyRun, nodes: Nodes) -> jax.Array:
+    """What the logits are read from in circuits of one node each, [J, B, D].
 
     Args:
       model_config: the model's shape.
       params: its weights.
       run: in which no node is kept.
-      runs: B prompts.
-      layer: [] int, that all of the nodes are in.
-      gates: [J, …] of this layer.
-
-    Returns:
-      [J, 2, B].
+      nodes: J of them.
     """
-
-    def one(gates: SiteValues) -> jax.Array:
-        return figures(single_logits(model_config, params, run, layer, gates), runs)
-
-    return jax.vmap(one)(gates)
+    gates = gates_alone(model_config, nodes)
+    return single_residual(model_config, params, run, np.int32(nodes.layer), gates)
 
 
 def first_order(

@@ -25,6 +25,9 @@ FIGURES = ("score", "kl")
 PROMPTS_AT_ONCE = 64
 """Most prompts of a pass: products of matrices gain nothing from more."""
 
+READ_AT_ONCE = 8
+"""Nodes whose logits are read together: the unembedding is most of what many of them cost."""
+
 NODES_AT_ONCE = 16
 """Nodes of one pass where an accelerator has room; on CPUs, one after another is faster."""
 
@@ -111,7 +114,7 @@ def load_of(model: Model, batch: Batch, spans: Spans, memory_gib: float | None) 
     plain = plain_bytes(c, one, 1, longest)
     # The circuit's stream, values of the whole model and of what is left of it, logits.
     inner = c.layers * one.tokens * c.width + 2 * kept_floats(c, one.tokens)
-    forward = plain + 4 * (inner + PLAIN * c.vocab_size)
+    forward = plain + 4 * (inner + READ_AT_ONCE * PLAIN * c.vocab_size)
     room = max(budget.total - budget.taken - COMPILING, 0)
 
     def at_once(each: int, most: int) -> int:

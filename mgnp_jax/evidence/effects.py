@@ -18,14 +18,10 @@ from mgnp_jax.metrics.evaluate import check_logits
 from mgnp_jax.metrics.scores import answered_rightly
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
-from mgnp_jax.passes.budget import PLAIN
 from mgnp_jax.passes.cached_runs import CachedRuns, both_runs, plain_runs
 from mgnp_jax.passes.caching import cache_logits
 from mgnp_jax.passes.embeddings import unembed
 from mgnp_jax.types import Batch, Params
-
-ALONE_AT_ONCE = 16
-"""Most nodes that are kept alone in one pass, whose cost is the unembedding."""
 
 Found = dict[str, dict[str, np.ndarray]]
 """`score`, `kl` and `exact` by granularity, see `Evidence.removal`."""
@@ -118,9 +114,8 @@ def _exactly(
     """Means over prompts of what the clean run and passes on the circuit say; some logits."""
     model = circuit.model
     chunks, sizes = split.chunks()
-    room = split.load.bytes // (4 * PLAIN * len(chunks[0].rows) * model.config.vocab_size)
-    # All heads and blocks of a layer, where there is room.
-    alone = int(min(max(room, 1), ALONE_AT_ONCE, model.config.heads + 2))
+    # All heads and blocks of a layer.
+    alone = model.config.heads + 2
     out, into = list(together(leaving, split.load.nodes)), list(together(joining, alone))
     progress.total += len(chunks) * (len(out) + len(into))
     sums: dict[str, Any] = {}

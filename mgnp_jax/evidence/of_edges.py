@@ -12,7 +12,7 @@ import numpy as np
 from mgnp_jax.evidence import addition
 from mgnp_jax.evidence.chunks import Progress, figures
 from mgnp_jax.evidence.lens import logit_lens
-from mgnp_jax.evidence.of_nodes import Sums, figures_of, nothing_tried, put
+from mgnp_jax.evidence.of_nodes import Change, Sums, figures_of, nothing_tried, put
 from mgnp_jax.evidence.removal import Nodes
 from mgnp_jax.masks.edge_graph import nodes_within
 from mgnp_jax.masks.edges import LOGITS_EDGES, first_writer, writer_count
@@ -72,17 +72,14 @@ class EdgeCircuit:
             writers = _writers(c, nodes)
             first = np.int32(nodes.layer)
             found = _without(c, params, self._masks, runs, whole, first, writers)
-            put(removal, nodes, found, base, weights)
+            put(removal, nodes.names, nodes.places, found, base, weights)
             progress()
         read = clean_embedding(c, params, runs)
         written = runs.corrupted.embedding[runs.layout.answers]
         empty = empty_run(c, params, runs, read, written)
         base, _ = addition.empty_figures(c, params, empty, runs)
-        for nodes in joining:
-            gates = addition.gates_alone(c, nodes)
-            found = addition.alone(c, params, empty, runs, np.int32(nodes.layer), gates)
-            put(joined, nodes, found, base, weights)
-            progress()
+        change = Change(self.model, runs, weights, progress)
+        change.measure(joining, lambda nodes: addition.alone(c, params, empty, nodes), base, joined)
         streams = _read_after_layers(c, self._masks, runs, whole)
         lens = logit_lens(c, params, streams, runs.targets, weights)
         found = {"removal": removal, "addition": joined, "joining": {}, "lens": lens}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mgnp_jax.evidence import addition
-from mgnp_jax.evidence.chunks import Progress, figures
+from mgnp_jax.evidence.chunks import READ_AT_ONCE, Progress, figures
 from mgnp_jax.evidence.lens import logit_lens
 from mgnp_jax.evidence.removal import Nodes, Smaller, first_order, smaller, without
 from mgnp_jax.masks.granularities import mask_shapes
@@ -80,38 +80,24 @@ class NodeCircuit:
         streams = streams_apart(c, params, self._apart, small)
         logits = _logits_of(c, params, streams[-1], runs)
         base = figures_of(logits, runs)
+        masks = self._apart.masks
         removal, joined = nothing_tried(c), nothing_tried(c)
-        # Read together: the unembedding is half of what a late node costs.
-        at_once = max(joining[0].size // leaving[0].size, 1) if leaving else 1
-        for start in range(0, len(leaving), at_once):
-            some = leaving[start : start + at_once]
-            last = [self._without(nodes, small, streams, progress) for nodes in some]
-            filled = jnp.concatenate(last + last[:1] * (at_once - len(some)))
-            found = np.asarray(_figures_of(c, params, filled, runs))
-            for nodes, each in zip(some, np.split(found, at_once)):
-                put(removal, nodes, each, base, weights)
+
+        def left(nodes: Nodes) -> jax.Array:
+            changed = without(masks, nodes)
+            last = changed_from(c, self._apart, small, streams, nodes.layer, changed)
+            return last[:, runs.layout.answers]
+
+        change = Change(self.model, runs, weights, progress)
+        change.measure(leaving, left, base, removal)
         stream = jnp.stack([x[runs.layout.answers] for x in streams])
         lens = logit_lens(c, params, stream, runs.targets, weights)
         empty = addition.nothing_kept(c, params, self._circuit.masks, runs)
         base, gradient = addition.empty_figures(c, params, empty, runs)
         roughly = addition.first_order(c, params, empty, gradient * weights[None, :, None])
-        for nodes in joining:
-            gates = addition.gates_alone(c, nodes)
-            found = addition.alone(c, params, empty, runs, np.int32(nodes.layer), gates)
-            put(joined, nodes, found, base, weights)
-            progress()
+        change.measure(joining, lambda nodes: addition.alone(c, params, empty, nodes), base, joined)
         found = {"removal": removal, "addition": joined, "joining": roughly, "lens": lens}
         return jax.device_get({**found, "logits": logits})
-
-    def _without(
-        self, nodes: Nodes, small: CachedRuns, streams: list[jax.Array], progress: Progress
-    ) -> jax.Array:
-        """[J, B, D] what the logits are read from without each of the nodes."""
-        masks = without(self._apart.masks, nodes)
-        c, layer = self.model.config, nodes.layer
-        last = changed_from(c, self._apart, small, streams, layer, masks)
-        progress()
-        return last[:, small.layout.answers]
 
 
 @jax.jit
@@ -134,22 +120,72 @@ def nothing_tried(model_config: ModelConfig) -> dict[str, np.ndarray]:
     return {n: np.full((2, *shape), np.nan) for n, shape in mask_shapes(model_config).items()}
 
 
+class Change(NamedTuple):
+    """Measures what nodes change, on some prompts.
+
+    Attributes:
+      model: the model.
+      runs: B prompts.
+      weights: [B] of them.
+      progress: counts nodes that go together.
+    """
+
+    model: Model
+    runs: CachedRuns
+    weights: np.ndarray
+    progress: Progress
+
+    def measure(
+        self,
+        groups: Sequence[Nodes],
+        residual: Callable[[Nodes], jax.Array],
+        base: Any,
+        into: dict[str, np.ndarray],
+    ) -> None:
+        """Reads logits from streams that nodes have changed, of several groups together.
+
+        Args:
+          groups: of nodes.
+          residual: nodes → [J, B, D] after the last layer, at the answer position.
+          base: [2, B] figures without the change.
+          into: [2, …] by granularity, where the change goes, summed over prompts.
+        """
+        c, params, waiting = self.model.config, self.model.params, []
+        for i, nodes in enumerate(groups):
+            found = residual(nodes)
+            waiting += [(*of, found[k]) for k, of in enumerate(zip(nodes.names, nodes.places))]
+            self.progress()
+            last = i == len(groups) - 1
+            while len(waiting) >= READ_AT_ONCE or (last and waiting):
+                names, places, rows = zip(*waiting[:READ_AT_ONCE])
+                waiting = waiting[READ_AT_ONCE:]
+                filled = jnp.stack(rows + rows[:1] * (READ_AT_ONCE - len(rows)))
+                read = _figures_of(c, params, filled, self.runs)
+                put(into, names, places, np.asarray(read), base, self.weights)
+
+
 def put(
-    into: dict[str, np.ndarray], nodes: Nodes, found: Any, base: Any, weights: np.ndarray
+    into: dict[str, np.ndarray],
+    names: Sequence[str],
+    places: Sequence[tuple[int, ...]],
+    found: Any,
+    base: Any,
+    weights: np.ndarray,
 ) -> None:
     """Writes down what nodes change.
 
     Args:
       into: [2, …] by granularity.
-      nodes: J of them.
-      found: [J, 2, B] figures with the change.
+      names: of the nodes' granularities.
+      places: their indices.
+      found: [≥ nodes, 2, B] figures with the change.
       base: [2, B] without it.
       weights: [B] of the prompts.
     """
     change = np.asarray(found, np.float64) - np.asarray(base, np.float64)[None]
     # A figure of a prompt that only fills up may be anything.
     summed = np.where(weights > 0, change, 0).sum(-1)
-    for name, place, value in zip(nodes.names, nodes.places, summed):
+    for name, place, value in zip(names, places, summed):
         into[name][(slice(None), *place)] = value
 
 

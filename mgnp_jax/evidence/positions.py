@@ -50,7 +50,9 @@ def effects_by_position(model: Model, masks: Masks, examples: Split) -> dict[str
     """
     c, real = model.config, np.asarray(examples.batch.attention_mask, bool)
     gates = {name: np.asarray(mask, np.float32) for name, mask in masks.items()}
-    found = {name: leaf.astype(np.float32) for name, leaf in nowhere(c, examples.batch).items()}
+    found: dict[str, np.ndarray] = {
+        name: leaf.astype(np.float32) for name, leaf in nowhere(c, examples.batch).items()
+    }
     chunks, sizes = examples.chunks(gradient=True)
     for chunk in chunks:
         runs = plain_runs(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,7 +52,7 @@ class Apart(NamedTuple):
     left: Compaction
     gates: list[SiteValues]
 
-    def gates_of(self, layer: int, masks: Masks) -> SiteValues:
+    def gates_of(self, layer: int, masks: Mapping[str, Any]) -> SiteValues:
         """Gates of what is left of one layer, [1, …].
 
         Args:
@@ -60,7 +60,7 @@ class Apart(NamedTuple):
           masks: NumPy gates by granularity, of what is left or less.
         """
         segment = self.left.segments[layer]
-        part = {name: masks[name][layer][None] for name in GRANULARITIES}
+        part: dict[str, Any] = {name: masks[name][layer][None] for name in GRANULARITIES}
         heads, hidden = np.asarray(segment.heads[0]), np.asarray(segment.hidden[0])
         part[ATTENTION_HEADS] = part[ATTENTION_HEADS][:, heads] * np.asarray(segment.has_head)
         part[ATTENTION_NEURONS] = part[ATTENTION_NEURONS][:, heads]
@@ -140,7 +140,7 @@ def changed_from(
     runs: CachedRuns,
     streams: list[jax.Array],
     layer: int,
-    masks: Sequence[Masks],
+    masks: Sequence[Mapping[str, Any]],
 ) -> jax.Array:
     """The stream after the last layer of circuits that differ from another in one layer.
 

@@ -14,7 +14,6 @@ from flax import struct
 
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
-from mgnp_jax.passes.embeddings import unembed
 from mgnp_jax.passes.layer_steps import Layer, stacked_layers
 from mgnp_jax.passes.node_values import SiteValues
 from mgnp_jax.passes.precision import exact
@@ -73,36 +72,39 @@ def empty_run(
     return EmptyRun(residual=residual, heads=heads, hidden=hidden)
 
 
-def _of_layer(run: EmptyRun, layers: Params, index: jax.Array) -> Any:
-    return jax.tree.map(lambda leaf: leaf[index], (layers, run.heads, run.hidden))
-
-
+@functools.partial(jax.jit, static_argnums=0)
 @exact
-def single_logits(
+def single_residual(
     model_config: ModelConfig,
     params: Params,
     run: EmptyRun,
     layer: jax.Array,
     gates: SiteValues,
 ) -> jax.Array:
-    """The logits where nodes of one layer's attention, or of its MLP, are kept and nothing else.
+    """The stream where nodes of one layer's attention, or of its MLP, are kept and nothing else.
 
     Args:
       model_config: the model's shape.
       params: its weights.
       run: in which none is kept.
       layer: [] int.
-      gates: of this layer, either of attention or of the MLP; the others zero.
+      gates: [J, …] of this layer, either of attention or of the MLP; the others zero.
 
     Returns:
-      [B, V].
+      [J, B, D] after the last layer, at the answer position.
     """
-    weights, heads, hidden = _of_layer(run, stacked_layers(model_config, params), layer)
+    weights, heads, hidden = jax.tree.map(
+        lambda leaf: leaf[layer], (stacked_layers(model_config, params), run.heads, run.hidden)
+    )
     own = Layer(model_config, weights)
-    attention = own.linear("attn_out", gates.attn_z[None] * heads)
-    mlp = own.linear("mlp_out", gates.mlp_hidden[None] * hidden)
-    more = gates.attn_out[None] * attention + gates.mlp_out[None] * mlp
-    return unembed(model_config, params, run.residual + more)
+
+    def one(gates: SiteValues) -> jax.Array:
+        attention = own.linear("attn_out", gates.attn_z[None] * heads)
+        mlp = own.linear("mlp_out", gates.mlp_hidden[None] * hidden)
+        more = gates.attn_out[None] * attention + gates.mlp_out[None] * mlp
+        return run.residual + more
+
+    return jax.vmap(one)(gates)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -41,14 +41,14 @@ def batch(model: mg.Model) -> mg.Batch:
 def some_nodes(model: mg.Model) -> mg.Masks:
     """Two thirds of everything, a whole MLP and all of a layer's attention closed."""
     rng = np.random.default_rng(3)
-    masks = {n: rng.random(m.shape) < 0.67 for n, m in mg.full_masks(model.config).items()}
+    masks: Any = {n: rng.random(m.shape) < 0.67 for n, m in mg.full_masks(model.config).items()}
     masks[ATTENTION_BLOCKS][:], masks[MLP_BLOCKS][:] = (True, False, True), (True, True, False)
     return jax.device_get(NODE.consistent(jax.device_put(masks)))
 
 
 def some_edges(model: mg.Model) -> mg.Masks:
     rng = np.random.default_rng(3)
-    masks = {n: e & (rng.random(e.shape) < 0.6) for n, e in existing(model.config).items()}
+    masks: Any = {n: e & (rng.random(e.shape) < 0.6) for n, e in existing(model.config).items()}
     return jax.device_get(EDGE.consistent(masks))
 
 
@@ -79,7 +79,7 @@ def of_node(found: dict[str, Any], kind: str, index: tuple[int, ...]) -> np.ndar
     return np.array([found[kind][name][index] for name in ("score", "kl")])
 
 
-def closed(masks: mg.Masks, kind: str, index: tuple[int, ...]) -> mg.Masks:
+def closed(masks: mg.Masks, kind: str, index: tuple[int, ...]) -> Any:
     mask = np.array(masks[kind])
     mask[index] = False
     return {**masks, kind: mask}
@@ -153,7 +153,7 @@ def test_other_neurons_have_the_slope_of_their_gate() -> None:
         logits = masked_logits(model.config, model.params, masks, runs)
         return logit_difference(logits, runs.targets.answers).mean()
 
-    def slope(base: mg.Masks, kind: str, index: tuple[int, ...]) -> float:
+    def slope(base: Any, kind: str, index: tuple[int, ...]) -> float:
         ends = []
         for sign in (1, -1):
             gate = np.array(base[kind])
@@ -190,7 +190,7 @@ def planted() -> tuple[mg.Model, np.ndarray]:
     blocks["attention"]["v"]["kernel"][:, 0] = 0
     blocks["mlp"]["down"]["kernel"][:] = 0
     blocks["attention"]["o"]["kernel"][:] *= 1e4
-    blocks["attention"]["v"]["kernel"][:] *= 200
+    blocks["attention"]["v"]["kernel"][:] *= 50
     params["embeddings"]["head"]["kernel"][0] = 0
     for norm in (blocks["attention_norm"], params["embeddings"]["norm"]):
         norm["scale"][:] = 1
@@ -227,9 +227,9 @@ def exactly(
 def test_removing_and_adding_agree_where_effects_are_known() -> None:
     model, expected = planted()
     found = exactly(model, jax.tree.map(np.asarray, mg.full_masks(model.config)), batch(model))
-    assert np.abs(expected).max() > 1e-2
+    assert np.abs(expected).max() > 5e-3
     added = found["addition"][ATTENTION_HEADS][0, 0]
-    tolerance = {"rtol": 2e-3, "atol": 2e-3 * float(np.abs(expected).max())}
+    tolerance: Any = {"rtol": 2e-3, "atol": 2e-3 * float(np.abs(expected).max())}
     np.testing.assert_allclose(added, expected, **tolerance)
     np.testing.assert_allclose(found["removal"][ATTENTION_HEADS][0, 0], -added, **tolerance)
     whole = found["addition"][ATTENTION_BLOCKS][0, 0]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -39,7 +42,7 @@ def plain_attention(model: mg.Model, tokens: np.ndarray) -> np.ndarray:
     found = np.zeros((c.layers, c.heads, length, length))
     for layer in range(c.layers):
         weights = jax.tree.map(lambda leaf, layer=layer: leaf[layer], model.params["blocks"])
-        q, k, _ = Layer(c, weights).qkv(layout, streams[layer])
+        q, k, _ = Layer(c, weights).qkv(layout, jnp.asarray(streams[layer]))
         for head in range(c.heads):
             of = head // (c.heads // c.kv_heads)
             scores = np.asarray(q)[:, head] @ np.asarray(k)[:, of].T / np.sqrt(c.head_width)
@@ -73,7 +76,7 @@ def test_patterns_are_those_of_a_plain_computation() -> None:
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_patterns_in_the_whole_and_in_the_empty_circuit(value: float) -> None:
     model = tiny.model("llama")
-    masks = mg.full_masks(model.config, 1.0, embedding=True)
+    masks: Any = mg.full_masks(model.config, 1.0, embedding=True)
     masks["embedding"] = masks["embedding"] * value
     if not value:
         # All but one head, which is in the last layer and reads what the corrupted run has.
@@ -131,7 +134,7 @@ class Parts:
         return part * scale * np.asarray(self.params["embeddings"]["norm"]["scale"])
 
     def logits(self, normed: np.ndarray) -> np.ndarray:
-        return np.asarray(read_normed(self.c, self.params, normed.astype(np.float32)))
+        return np.asarray(read_normed(self.c, self.params, jnp.asarray(normed, jnp.float32)))
 
 
 def right_minus_wrong(b: mg.Batch, logits: np.ndarray) -> np.ndarray:
