@@ -39,6 +39,7 @@ SHORT = {
     "paper": [*("--tasks", "gp", "--seeds", "1", "--steps", "2"), *FEW],
     "decoys": [*("--steps", "2"), *FEW],
     "convert": [],
+    "show": ["--curve-prompts", "0"],
     "compare": [
         *("--methods", "random", "--reference", "magnitude", "--seeds", "1"),
         *(*FEW[:2], "--curve-prompts", "4"),
@@ -71,7 +72,7 @@ def test_module_commands_run_in_order(tmp_path: Path) -> None:
         assert call_here(*arguments, *SHORT[name], cwd=tmp_path) == 0, command
         ran.append(name)
     first, files = ["run", "run", "evaluate", "magnitude"], ["convert", "convert", "evaluate"]
-    assert ran == [*first, "paper", "decoys", "compare", *files, "convert"]
+    assert ran == [*first, "paper", "decoys", "compare", "show", "show", *files, "convert"]
 
 
 @pytest.mark.parametrize("stage", [pytest.param("", marks=real)])
