@@ -178,6 +178,7 @@ masks on the held-out test split; layers and heads are counted from 0.
 
 {_left_out(results)}| file | what it is |
 |---|---|
+| `index.html` | the circuit to look at, in a browser |
 | `circuit/` | the circuit, an Orbax checkpoint: {load} |
 | `results.json` | every figure of this page, and more |
 | `metrics.jsonl` | what the method said on its way (loss terms, validations), one JSON a line |

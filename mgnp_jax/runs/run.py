@@ -24,6 +24,8 @@ from mgnp_jax.metrics.sizes import circuit_sizes
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.sharding import batch_sharding
 from mgnp_jax.report import run_folder
+from mgnp_jax.report.page.content import Shown, content_of
+from mgnp_jax.report.page.html import PAGE, write_page
 from mgnp_jax.report.progress import TrainingProgress
 from mgnp_jax.runs.beside import curve_of
 from mgnp_jax.runs.config import RunConfig, finished, named_after, settings_text
@@ -226,10 +228,19 @@ def _measure_and_save(
     more = {"test_prompts": config.test_prompts, "seed": config.seed, "figures": figures}
     metadata = {**circuit.metadata, **more}
     nodes = level.nodes(model.config, circuit.masks)
-    run_folder.write(folder, dataclasses.replace(circuit, metadata=metadata), nodes, results)
+    kept = dataclasses.replace(circuit, metadata=metadata)
+    shown = Shown(folder.resolve().name, kept, results, results.get("curve", ()))
+    write_page(folder / PAGE, content_of(shown, model.config))
+    run_folder.write(folder, kept, nodes, results)
     _forget_states(folder)
     for table in run_folder.tables_of(results, nodes):
         console.print(table.rich())
     _warn(warned, console)
-    console.print(f"Saved to {folder} (start with {folder / 'README.md'})", highlight=False)
+    console.print(
+        f"Saved to {folder}: open {folder / PAGE}; python -m experiments.show --circuit {folder} "
+        "adds what each node does",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
     return results

@@ -11,22 +11,19 @@ from typing import Any
 
 from rich.console import Console
 
-from mgnp_jax.evidence.evidence import TEXT_FILE, load_evidence
 from mgnp_jax.files import read_object
 from mgnp_jax.masks.circuit import Circuit, load_circuit
 from mgnp_jax.masks.levels import check_masks, level_of
 from mgnp_jax.masks.mib.files import FORMS, import_mib
 from mgnp_jax.models.hub import Model, load_model
 from mgnp_jax.report.page.content import Shown, content_of
-from mgnp_jax.report.page.html import write_list, write_page
+from mgnp_jax.report.page.html import PAGE, write_list, write_page
 from mgnp_jax.report.page.runs_list import run_rows
 from mgnp_jax.runs.beside import curve_of
+from mgnp_jax.runs.evidence_beside import evidence_beside, gathered
 from mgnp_jax.runs.folder import RESULTS
 from mgnp_jax.runs.own_prompts import prompts_for
 from mgnp_jax.types import MgnpError
-
-PAGE = "index.html"
-"""The page of a run, in its folder; and of a folder of runs."""
 
 CURVES = "curves.csv"
 """What a comparison has beside its runs."""
@@ -50,6 +47,9 @@ class ShowConfig:
     out: Path | None = None
     """File for the page; by default index.html in the run's folder, or beside a file its name with
     .html."""
+    explain: bool = True
+    """Gather evidence for every node on the circuit's own test prompts, where none lies beside it:
+    it is left in evidence/ of the folder."""
     curve_prompts: int = 64
     """Measure the KL of a ranking's circuits of ten sizes on the first so many test prompts, where
     no curves.csv beside the folder has them; 0 leaves that away."""
@@ -97,19 +97,16 @@ def _shown(config: ShowConfig, console: Console) -> Path:
         found, _ = _read(other, config.model, model)
         check_masks(model.config, found.masks, f"the masks of {other}")
         others.append(_with_figures(other, found, model, config, console))
-    content = content_of(shown, model.config, evidence=_evidence_of(place), others=others)
+    evidence = evidence_beside(_folder_of(place))
+    if evidence is None and config.explain and not place.is_file():
+        evidence = gathered(_folder_of(place), circuit, model, console)
+    known = None if evidence is None else evidence.as_page()
+    content = content_of(shown, model.config, evidence=known, others=others)
     file = config.out or (
         place.with_suffix(".html") if place.is_file() else _folder_of(place) / PAGE
     )
     write_page(file, content)
     return file
-
-
-def _evidence_of(place: Path) -> dict[str, Any] | None:
-    """What was gathered for a circuit, beside it or in evidence/; None if nothing was."""
-    folder = _folder_of(place)
-    there = (folder / TEXT_FILE, folder / "evidence" / TEXT_FILE)
-    return load_evidence(folder).as_page() if any(file.is_file() for file in there) else None
 
 
 def _folder_of(place: Path) -> Path:
@@ -139,7 +136,7 @@ def _with_figures(
     folder = _folder_of(place)
     file = folder / RESULTS
     results = read_object(file) if file.is_file() else {}
-    curve = curve_beside(folder, circuit.metadata)
+    curve = results.get("curve") or curve_beside(folder, circuit.metadata)
     if not curve and circuit.scores is not None and config.curve_prompts and results:
         console.print(f"Measuring circuits of ten sizes of {place}", soft_wrap=True)
         curve = _measured(circuit, model, config.curve_prompts)

@@ -16,6 +16,9 @@ from mgnp_jax.report.page.headline import headlines, told
 from mgnp_jax.types import MgnpError, plain_json
 from mgnp_jax.version import __version__
 
+PAGE = "index.html"
+"""The page of a run, in its folder; and of a folder of runs."""
+
 SCRIPTS = (
     "state",
     "dom",
