@@ -60,6 +60,7 @@ since its shares are of another whole. Stars in the picture are the circuits as 
 
 | file | what it is |
 |---|---|
+| `index.html` | the circuits of the first seed side by side, in a browser |
 | `comparison.json` | a row a circuit: `matched` says in what it is as large as that of {ours} |
 | `curves.csv` | what the curves are drawn of |
 | `METHOD-seedN/` | the run: circuit, results, pictures, its own README.md |

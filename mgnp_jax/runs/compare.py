@@ -13,6 +13,7 @@ from mgnp_jax.files import write_csv, write_whole
 from mgnp_jax.report.comparison import tables_of, wins
 from mgnp_jax.report.comparison_page import comparison_figure, page
 from mgnp_jax.report.controls_table import real_table
+from mgnp_jax.report.page.html import PAGE
 from mgnp_jax.report.text import save_picture
 from mgnp_jax.runs.compare_config import CompareConfig
 from mgnp_jax.runs.control_searches import SEARCHES, searched
@@ -21,6 +22,7 @@ from mgnp_jax.runs.folder import at_work
 from mgnp_jax.runs.matched import Bench, measured
 from mgnp_jax.runs.own_process import apart
 from mgnp_jax.runs.run import ensured
+from mgnp_jax.runs.show import ShowConfig, show
 from mgnp_jax.runs.stopping import Stop
 from mgnp_jax.types import MgnpError
 
@@ -46,9 +48,12 @@ def compare(config: CompareConfig, console: Console) -> list[dict[str, Any]]:
             found += _of_seed(config, seed, out, stop)
         # First without the controls, whatever becomes of these.
         _write(config, out, found, [], console)
+        first, *others = (Path(str(run.out)) for run in config.runs_of(config.first_seed, out))
+        shown = ShowConfig(circuit=first, compare=tuple(others), out=out / PAGE, evidence_prompts=0)
+        apart(show, shown, stop=stop)
         if config.controls:
             _write(config, out, found, _controls(config, out, stop), console)
-        told = "start with README.md; comparison.json, curves.csv, comparison.png"
+        told = "open index.html, or README.md; comparison.json, curves.csv, comparison.png"
         console.print(f"Saved to {out} ({told})", highlight=False, markup=False)
         return [row for each in found for row in each["rows"]]
 

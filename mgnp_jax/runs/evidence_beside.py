@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mgnp_jax.evidence.config import ExplainConfig
 from mgnp_jax.evidence.evidence import TEXT_FILE, Evidence, load_evidence
 from mgnp_jax.evidence.explain import explain
 from mgnp_jax.masks.circuit import Circuit
@@ -31,13 +32,16 @@ def evidence_beside(folder: Path) -> Evidence | None:
     return load_evidence(folder) if any(file.is_file() for file in there) else None
 
 
-def gathered(folder: Path, circuit: Circuit, model: Model, console: Console) -> Evidence | None:
+def gathered(
+    folder: Path, circuit: Circuit, model: Model, config: ExplainConfig, console: Console
+) -> Evidence | None:
     """Gathers evidence on the test prompts of a circuit's run, and leaves it in the folder.
 
     Args:
       folder: of the circuit.
       circuit: the circuit; what it was found on is read again.
       model: that it is of.
+      config: how much to gather.
       console: where to draw a bar, and to say why there is none.
 
     Returns:
@@ -47,7 +51,7 @@ def gathered(folder: Path, circuit: Circuit, model: Model, console: Console) -> 
     try:
         data, _ = prompts_for(circuit.metadata, model, None)
         with TrainingProgress(None, console) as progress:
-            found = explain(model, circuit, data.test, on_record=progress)
+            found = explain(model, circuit, data.test, config, on_record=progress)
     except MgnpError as error:
         console.print(
             f"No evidence for single nodes: {error}", style="yellow", markup=False, soft_wrap=True

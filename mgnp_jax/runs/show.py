@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from mgnp_jax.evidence.config import ExplainConfig
 from mgnp_jax.files import read_object
 from mgnp_jax.masks.circuit import Circuit, load_circuit
 from mgnp_jax.masks.levels import check_masks, level_of
@@ -47,9 +48,9 @@ class ShowConfig:
     out: Path | None = None
     """File for the page; by default index.html in the run's folder, or beside a file its name with
     .html."""
-    explain: bool = True
-    """Gather evidence for every node on the circuit's own test prompts, where none lies beside it:
-    it is left in evidence/ of the folder."""
+    evidence_prompts: int = 64
+    """Gather evidence for every node on the first so many of the circuit's own test prompts, where
+    none lies beside it, and leave it in evidence/ of the folder; 0 leaves that away."""
     curve_prompts: int = 64
     """Measure the KL of a ranking's circuits of ten sizes on the first so many test prompts, where
     no curves.csv beside the folder has them; 0 leaves that away."""
@@ -60,8 +61,10 @@ class ShowConfig:
             raise MgnpError("pass one of --circuit DIR and --runs DIR")
         if self.runs is not None and (self.compare or self.model):
             raise MgnpError("--compare and --model go with --circuit alone")
-        if self.curve_prompts < 0:
-            raise MgnpError(f"--curve-prompts must be at least 0, got {self.curve_prompts}")
+        for name in ("curve_prompts", "evidence_prompts"):
+            if (count := getattr(self, name)) < 0:
+                flag = name.replace("_", "-")
+                raise MgnpError(f"--{flag} must be at least 0, got {count}")
 
 
 def show(config: ShowConfig, console: Console) -> Path:
@@ -98,8 +101,9 @@ def _shown(config: ShowConfig, console: Console) -> Path:
         check_masks(model.config, found.masks, f"the masks of {other}")
         others.append(_with_figures(other, found, model, config, console))
     evidence = evidence_beside(_folder_of(place))
-    if evidence is None and config.explain and not place.is_file():
-        evidence = gathered(_folder_of(place), circuit, model, console)
+    if evidence is None and config.evidence_prompts and not place.is_file():
+        some = ExplainConfig(prompts=config.evidence_prompts)
+        evidence = gathered(_folder_of(place), circuit, model, some, console)
     known = None if evidence is None else evidence.as_page()
     content = content_of(shown, model.config, evidence=known, others=others)
     file = config.out or (

@@ -104,6 +104,7 @@ def test_a_run_leaves_the_folder_that_was_promised(run_folder: Path) -> None:
         "heads.png",
         "neurons.png",
         "graph.png",
+        "index.html",
         "README.md",
     }
     results = json.loads((run_folder / "results.json").read_text())

@@ -312,6 +312,6 @@ def test_the_command_runs_each_method_in_a_process_of_its_own(
         ("magnitude", "own"),
         ("random", "own"),
     ]
-    assert "start with README.md" in " ".join(capfd.readouterr().out.split())
+    assert "open index.html, or README.md" in " ".join(capfd.readouterr().out.split())
     assert call_here("experiments.compare", *asked, "--methods", "nonsense") == 2
     assert "unknown method 'nonsense': wanted one of" in capfd.readouterr().err
