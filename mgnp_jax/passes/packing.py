@@ -231,8 +231,7 @@ def attention_pattern(
     seen = _seen(layout)
     if window is not None:
         seen &= _within(layout, window, 0)
-    parts = (to_grid(layout, part) for part in (q, k))
-    return attention_weights(*parts, seen, scalar=scalar, cap=cap)
+    return attention_weights(to_grid(layout, q), to_grid(layout, k), seen, scalar=scalar, cap=cap)
 
 
 def for_tokens(layout: Layout, gate: jax.Array, rank: int) -> jax.Array:

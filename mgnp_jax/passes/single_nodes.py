@@ -60,7 +60,8 @@ def empty_run(
         x, residual = both
         weights, other, prefix = inputs
         own = Layer(model_config, weights)
-        z = own.attend(layout, *own.qkv(layout, x), prefix if has_prefix else None)
+        q, k, v = own.qkv(layout, x)
+        z = own.attend(layout, q, k, v, prefix if has_prefix else None)
         read = x if model_config.parallel else x + other.attn_out
         hidden = own.step("mlp_hidden", read[answers])
         found = (z - other.attn_z)[answers], hidden - other.mlp_hidden[answers]
