@@ -248,7 +248,7 @@ def test_what_a_circuit_does_not_say_is_no_mistake(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--task", "docstring"], "unknown task 'docstring': wanted one of ioi, gt, gp"),
+        (["--task", "proverb"], "unknown task 'proverb': wanted one of ioi, gt, gp"),
         (["--task", "ioi", "--model", "no such!"], "unknown model 'no such!'"),
         ([], "pass one of --task"),
         (["--task", "ioi", "--data", "x.jsonl"], "not both"),

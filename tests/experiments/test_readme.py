@@ -159,22 +159,22 @@ def test_an_added_family_gives_torchs_logits(names: dict[str, Any], tmp_path: Pa
     torch = pytest.importorskip("torch")
     import transformers
 
-    config = transformers.MistralConfig(
+    config = transformers.SeedOssConfig(
         vocab_size=61,
         hidden_size=24,
         intermediate_size=40,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=6,
         max_position_embeddings=32,
-        sliding_window=None,
         initializer_range=0.3,
     )
     torch.manual_seed(0)
-    theirs = transformers.MistralForCausalLM(config).eval()
+    theirs = transformers.SeedOssForCausalLM(config).eval()
     theirs.save_pretrained(tmp_path)
     model = mg.load_model(str(tmp_path))
-    assert model.family is names["MISTRAL"]
+    assert model.family is names["SEED_OSS"]
     tokens = np.arange(10)[None] * 5
     with torch.no_grad():
         wanted = theirs(torch.tensor(tokens)).logits.numpy()
