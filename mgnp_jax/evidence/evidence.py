@@ -122,8 +122,10 @@ def load_evidence(folder: str | Path) -> Evidence:
       MgnpError: if there is none, or it is not what `save` writes.
     """
     folder = Path(folder)
-    if (folder / "evidence" / TEXT_FILE).is_file():
-        folder = folder / "evidence"
+    within = folder / "evidence"
+    # What somebody put into the folder itself goes before what a page's making left within.
+    if not (folder / TEXT_FILE).is_file() and (within / TEXT_FILE).is_file():
+        folder = within
     mend = "make it again with mg.explain(model, circuit, data.test).save(folder)"
     if not (folder / TEXT_FILE).is_file() or not (folder / ARRAY_FILE).is_file():
         raise MgnpError(f"{folder} holds no {TEXT_FILE} and {ARRAY_FILE}; {mend}")

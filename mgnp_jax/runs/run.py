@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -237,8 +238,8 @@ def _measure_and_save(
         console.print(table.rich())
     _warn(warned, console)
     console.print(
-        f"Saved to {folder}: open {folder / PAGE}; python -m experiments.show --circuit {folder} "
-        "adds what each node does",
+        f"Saved to {folder}: open {folder / PAGE}; python -m experiments.show --circuit "
+        f"{shlex.quote(str(folder))} adds what each node does",
         highlight=False,
         markup=False,
         soft_wrap=True,

@@ -16,8 +16,10 @@ from mgnp_jax.files import read_object
 from mgnp_jax.masks.circuit import Circuit, load_circuit
 from mgnp_jax.masks.levels import check_masks, level_of
 from mgnp_jax.masks.mib.files import FORMS, import_mib
+from mgnp_jax.metrics.sizes import circuit_sizes
 from mgnp_jax.models.hub import Model, load_model
 from mgnp_jax.report.page.content import Shown, content_of
+from mgnp_jax.report.page.headline import at
 from mgnp_jax.report.page.html import PAGE, write_list, write_page
 from mgnp_jax.report.page.runs_list import run_rows
 from mgnp_jax.runs.beside import curve_of
@@ -100,7 +102,7 @@ def _shown(config: ShowConfig, console: Console) -> Path:
         found, _ = _read(other, config.model, model)
         check_masks(model.config, found.masks, f"the masks of {other}")
         others.append(_with_figures(other, found, model, config, console))
-    evidence = evidence_beside(_folder_of(place))
+    evidence = evidence_beside(_folder_of(place), circuit, model, console)
     if evidence is None and config.evidence_prompts and not place.is_file():
         some = ExplainConfig(prompts=config.evidence_prompts)
         evidence = gathered(_folder_of(place), circuit, model, some, console)
@@ -125,10 +127,16 @@ def _read(place: Path, name: str | None, model: Model | None) -> tuple[Circuit, 
         model = model or load_model(str(name))
         return import_mib(place, model.config), model
     circuit = load_circuit(place)
+    said = circuit.metadata.get("model")
     if model is None:
-        if not (name := name or circuit.metadata.get("model")):
+        if not (name := name or said):
             raise MgnpError(f"{place} does not say of which model it is; pass --model")
         model = load_model(name)
+    elif name is None and said and said != model.name:
+        raise MgnpError(
+            f"{place} is a circuit of {said}, the page's of {model.name}; leave it away, or pass "
+            "--model if both are names of one model"
+        )
     check_masks(model.config, circuit.masks, f"the masks of {place}")
     return circuit, model
 
@@ -140,11 +148,29 @@ def _with_figures(
     folder = _folder_of(place)
     file = folder / RESULTS
     results = read_object(file) if file.is_file() else {}
+    if results and (why := _not_of(results, circuit, model)):
+        told = f"{file} is not shown: it is of another circuit, with other {why}"
+        console.print(told, style="yellow", markup=False, soft_wrap=True)
+        results = {}
+    if results and (said := results.get("model")) and said != model.name:
+        told = f"{file} was measured on {said}; evidence and curves are of {model.name}"
+        console.print(told, style="yellow", markup=False, soft_wrap=True)
+        warned = results.get("warnings")
+        results["warnings"] = [*(warned if isinstance(warned, list) else []), told]
     curve = results.get("curve") or curve_beside(folder, circuit.metadata)
     if not curve and circuit.scores is not None and config.curve_prompts and results:
         console.print(f"Measuring circuits of ten sizes of {place}", soft_wrap=True)
         curve = _measured(circuit, model, config.curve_prompts)
     return Shown(folder.name or str(folder.resolve().name), circuit, results, curve)
+
+
+def _not_of(results: Mapping[str, Any], circuit: Circuit, model: Model) -> str:
+    """What results count otherwise than a circuit has it; empty if nothing."""
+    own = circuit_sizes(model.config, circuit.masks)
+    for name, counts in own["sizes"].items():
+        if at(results, "sizes", name, "active") not in (None, counts["active"]):
+            return name
+    return "edges" if at(results, "edges", "active") not in (None, own["edges"]["active"]) else ""
 
 
 def _measured(circuit: Circuit, model: Model, prompts: int) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import mgnp_jax as mg
 from mgnp_jax.evidence.evidence import Evidence
 from mgnp_jax.files import write_csv
+from mgnp_jax.masks.levels import level_of
 from mgnp_jax.runs.show import ShowConfig, curve_beside
 from tests.experiments.test_commands import call_here
 from tests.experiments.test_convert import edges_of
@@ -68,9 +70,60 @@ def test_evidence_beside_a_circuit_is_shown(
         assert call_here(COMMAND, "--circuit", run) == 0
         assert content(run / "index.html")["evidence"]["examples"] == found["examples"]
         (folder / "evidence.json").unlink()
-    Evidence(**{**found, "removal": {"attention_heads": {"score": [[0.0]]}}}).save(run)
-    assert call_here(COMMAND, "--circuit", run) == 2
-    assert "the evidence is of another model: removal of" in capsys.readouterr().err
+    other = {**found["removal"], "attention_heads": {"score": [[0.0]]}}
+    for part, why in (
+        ({"removal": other}, "circuit, with other attention_heads"),
+        ({"model": "gpt2"}, "model, gpt2, and this is gpt2-mini"),
+    ):
+        Evidence(**{**found, **part}).save(run)
+        assert call_here(COMMAND, "--circuit", run) == 0
+        assert f"The evidence in {run} is not shown: it is of another {why}" in (
+            capsys.readouterr().out.replace("\n", " ")
+        )
+        assert content(run / "index.html")["evidence"] is None
+    # What somebody puts there goes before what the command left within.
+    Evidence(**found).save(run)
+    Evidence(**{**found, "prompts_used": 3}).save(run / "evidence")
+    assert mg.load_evidence(run).prompts_used == found["prompts_used"]
+
+
+def test_evidence_of_other_edges_is_not_shown(
+    mini: mg.Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    circuit = edges_of(mini)
+    metadata = {**circuit.metadata, "model": "gpt2-mini"}
+    dataclasses.replace(circuit, metadata=metadata).save(tmp_path / "circuit")
+    nodes = level_of(circuit.masks).nodes(mini.config, circuit.masks)
+    found = some_evidence(mini.config, mg.Circuit(masks=nodes, metadata={}))
+    first = next(iter(mg.edge_names(mini.config, circuit.masks)))
+    for edge, shown in ((first.split("->"), True), (["m9", "logits"], False)):
+        Evidence(**{**found, "edges": [[*edge, 0.5]]}).save(tmp_path)
+        assert call_here(COMMAND, "--circuit", tmp_path, "--evidence-prompts", 0) == 0
+        assert (content(tmp_path / "index.html")["evidence"] is not None) == shown
+    assert "it is of another circuit, with other edges" in capsys.readouterr().out
+
+
+def test_figures_of_another_circuit_or_model_are_not_passed_off(
+    run: Path, mini: mg.Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = run / "results.json"
+    results = json.loads(file.read_text())
+    file.write_text(json.dumps({**results, "model": "./elsewhere"}))
+    assert call_here(COMMAND, "--circuit", run) == 0
+    (warned,) = content(run / "index.html")["results"]["warnings"]
+    assert warned.endswith("was measured on ./elsewhere; evidence and curves are of gpt2-mini")
+    results["sizes"]["attention_heads"]["active"] += 1
+    file.write_text(json.dumps(results))
+    assert call_here(COMMAND, "--circuit", run) == 0
+    assert "it is of another circuit, with other attention_heads" in capsys.readouterr().out
+    assert "circuit" not in content(run / "index.html")["results"]
+    other = edges_of(mini)
+    metadata = {**other.metadata, "model": "gpt2"}
+    dataclasses.replace(other, metadata=metadata).save(run.parent / "theirs")
+    asked = ("--circuit", run, "--compare", run.parent / "theirs", "--evidence-prompts", 0)
+    assert call_here(COMMAND, *asked) == 2
+    assert "theirs is a circuit of gpt2, the page's of gpt2-mini" in capsys.readouterr().err
+    assert call_here(COMMAND, *asked, "--model", "gpt2-mini") == 0
 
 
 def test_a_ranking_that_was_measured_nowhere_is_measured(
