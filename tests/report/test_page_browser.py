@@ -258,6 +258,10 @@ def test_downloads_are_what_the_package_writes(
     file = seen.saved("[data-file='circuit.json']", tmp_path)
     mg.export_mib(circuit, mini.config, tmp_path / "ours.json")
     assert file.read_bytes() == (tmp_path / "ours.json").read_bytes()
+    # The circuit as found, whatever size is looked at; the graph says what of that it lacks.
+    seen.page.focus("#slider")
+    seen.page.keyboard.press("End")
+    seen.page.locator("#graph output:text('at this size')").wait_for(timeout=5_000)
     masks = np.load(seen.saved("[data-file='masks.npz']", tmp_path))
     for name, mask in circuit.masks.items():
         np.testing.assert_array_equal(masks[name], mask)
@@ -270,6 +274,7 @@ def test_downloads_are_what_the_package_writes(
         row = rows[f"a{layer}.h{head}"]
         wanted = evidence["removal"]["attention_heads"]["score"][layer][head]
         assert float(row["removal-score"]) == wanted and row["kept"] == "1"
+    seen.page.click("#as-found")
     graph = json.loads(seen.saved("[data-file='graph.json']", tmp_path).read_text())
     check_graph(graph, evidence)
 
@@ -398,6 +403,7 @@ def test_a_circuit_of_edges_shows_them_and_others_stand_beside_it(
     seen.page.keyboard.press("Home")
     # The graph follows when the slider rests.
     seen.page.locator("#graph .edge").nth(10).wait_for(state="detached", timeout=5_000)
+    assert "at this size" not in seen.text("#graph")
     told = seen.text("#compare")
     assert "mine (mine)" in told and "in both" in told.lower()
     assert seen.page.locator("#compare svg rect").count() == 4 * 9

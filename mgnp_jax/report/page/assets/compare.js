@@ -22,8 +22,8 @@ function nameOf({ title }) {
 
 function figureTable(all) {
   const columns = [["KL, nats", (r) => r.circuit?.kl], ["score", (r) => r.circuit?.score], ["accuracy", (r) => r.circuit?.accuracy],
-    ["parameters kept, %", (r) => (r.parameters ? 100 * r.parameters.prunable_kept : null)], ["heads", (r) => r.sizes?.attention_heads.active],
-    ["MLPs", (r) => r.sizes?.mlp_blocks.active], ["edges", (r) => r.edges?.active], ["search, s", (r) => r.training?.seconds]];
+    ["parameters kept, %", (r) => (r.parameters ? 100 * r.parameters.prunable_kept : null)], ["heads", (r) => r.sizes?.attention_heads?.active],
+    ["MLPs", (r) => r.sizes?.mlp_blocks?.active], ["edges", (r) => r.edges?.active], ["search, s", (r) => r.training?.seconds]];
   const head = make("tr", {}, make("th", { scope: "col" }, "circuit"), ...columns.map(([name]) => make("th", { scope: "col", class: "number" }, name)));
   const rows = all.map((each) => make("tr", {}, make("th", { scope: "row", dir: "auto" }, nameOf(each)), ...columns.map(([, of]) => {
     const value = of(each.results) ?? null;

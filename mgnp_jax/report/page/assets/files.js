@@ -16,7 +16,8 @@ function drawFiles() {
     ["masks.npz", "its masks, for numpy.load", () => save("masks.npz", new Blob([bytesOf(data.files.masks)], { type: "application/zip" }))],
   ];
   if (attributed.length || own.length) offers.push(["graph.json", "nodes and edges as Neuronpedia's graph viewer reads them, for the chosen prompt", () => save("graph.json", JSON.stringify(neuronpediaGraph()), "application/json")]);
-  put("files", make("table", { class: "plain" }, make("tbody", {}, ...offers.map(([name, text, act]) =>
+  const sizes = data.steps ? make("p", { class: "soft" }, "All but the graph are of the circuit as found, whatever the slider says; of another size: ", make("code", {}, "mgnp_jax.load_circuit(FOLDER).at(keep=…)"), ".") : null;
+  put("files", sizes, make("table", { class: "plain" }, make("tbody", {}, ...offers.map(([name, text, act]) =>
     make("tr", {}, make("td", {}, button(name, act, { "data-file": name })), make("td", {}, text))))));
 }
 
@@ -35,7 +36,7 @@ function csvCell(value) {
 function nodesCsv() {
   const figures = shades().filter((shade) => shade.name !== "kept");
   const rows = [["node", "kind", "layer", "kept", ...figures.map((shade) => shade.name), "label", "group"]];
-  const add = (node) => rows.push([node.id, node.granularity, node.layer, keptNow(node) ? 1 : 0,
+  const add = (node) => rows.push([node.id, node.granularity, node.layer, isKept(node.granularity, node.at) ? 1 : 0,
     ...figures.map((shade) => (shade.name === "rank" && !data.steps.first[node.granularity] ? null : shade.of(node))), state.notes[node.id]?.label ?? "", state.notes[node.id]?.group ?? ""]);
   NODES.forEach(add);
   if (data.level === "node") {

@@ -53,8 +53,9 @@ function refreshGraph() {
   const most = Math.min(all.length, 500);
   edgesShown = Math.min(Math.max(edgesShown, 1), most);
   const slider = make("input", { type: "range", id: "edges-shown", min: 1, max: Math.max(most, 1), value: edgesShown, on: { input: (event) => { edgesShown = Number(event.target.value); told.textContent = toldOf(); drawing.replaceChildren(graphOf(all.slice(0, edgesShown))); } } });
-  // Of a large circuit the page carries the strongest alone.
-  const rest = state.step === null && data.kept_edges > all.length ? ` (the strongest of ${count(data.kept_edges)})` : "";
+  // Of a large circuit the page carries the strongest alone, and attributions of the circuit as found alone.
+  const total = state.step === null || !data.steps ? data.kept_edges : data.steps.edges[state.step];
+  const rest = total <= all.length ? "" : state.step === null ? ` (the strongest of ${count(total)})` : ` (${count(total)} at this size; the others are not in this page)`;
   const toldOf = () => `${count(edgesShown)} of ${count(all.length)} edges between kept nodes${rest}`;
   const told = make("output", { for: "edges-shown" }, toldOf());
   const drawing = make("div");

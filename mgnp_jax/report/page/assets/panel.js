@@ -35,7 +35,7 @@ function refreshPanel() {
 
 function missing() {
   return make("p", { class: "soft" }, "This page has the circuit and its figures alone. Effects of each node, attention, what nodes write and which edges matter are its evidence: ",
-    make("code", {}, "mgnp_jax.explain(model, circuit, data.test).save(folder)"), " with the run's folder, then ", make("code", {}, "python -m experiments.show"), " again.");
+    make("code", {}, "python -m experiments.show --circuit FOLDER"), " gathers it for a run's folder; for others ", make("code", {}, "mgnp_jax.explain(model, circuit, data.test).save(FOLDER)"), " does, before it.");
 }
 
 const EFFECTS = { removal: "Removed from the circuit", addition: "Alone, added to nothing" };

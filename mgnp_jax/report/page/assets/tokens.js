@@ -32,5 +32,5 @@ function topTable(title, rows, right) {
   return make("div", {}, make("h3", {}, title), make("table", { class: "plain" }, make("tbody", {}, ...rows.map(([token, chance]) =>
     make("tr", {}, make("td", { title: clipped(visible(token), 200) }, right.includes(token) ? make("b", {}, visible(token)) : visible(token)),
       make("td", {}, make("span", { class: "bar plain", style: { width: `${(50 * chance).toFixed(1)}px` } })),
-      make("td", { class: "number" }, chance.toFixed(3)))))));
+      make("td", { class: "number" }, chance?.toFixed(3) ?? "–"))))));
 }
