@@ -40,7 +40,15 @@ def evidence_beside(
     for place in (folder, folder / FOLDER):
         if (place / TEXT_FILE).is_file():
             found = load_evidence(place)
-            if not (why := of_another(found, circuit, model)):
+            try:
+                why = of_another(found, circuit, model)
+            # Whoever wrote it, its parts may be anything.
+            except (AttributeError, TypeError, ValueError):
+                raise MgnpError(
+                    f"{place / TEXT_FILE} has not the form that mg.explain gives evidence; remove "
+                    "it, or make it again with mg.explain(model, circuit, data.test).save(folder)"
+                ) from None
+            if not why:
                 return found
             told = f"The evidence in {place} is not shown: it is of another {why}"
             console.print(told, style="yellow", markup=False, soft_wrap=True)

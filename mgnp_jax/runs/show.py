@@ -52,7 +52,8 @@ class ShowConfig:
     .html."""
     evidence_prompts: int = 64
     """Gather evidence for every node on the first so many of the circuit's own test prompts, where
-    none lies beside it, and leave it in evidence/ of the folder; 0 leaves that away."""
+    none of that circuit lies beside it, and leave it in evidence/ of the folder; 0 leaves that
+    away."""
     curve_prompts: int = 64
     """Measure the KL of a ranking's circuits of ten sizes on the first so many test prompts, where
     no curves.csv beside the folder has them; 0 leaves that away."""
@@ -229,6 +230,8 @@ def _listed(config: ShowConfig) -> Path:
     if not found:
         raise MgnpError(f"there is no run in {config.runs}: no folder in it has {RESULTS}")
     file = config.out or config.runs / PAGE
+    if config.out is None and (config.runs / CURVES).is_file():
+        raise MgnpError(f"{file} is the page of a comparison; pass another --out in that folder")
     if file.resolve().parent != config.runs.resolve():
         raise MgnpError(f"links of the list lead from {config.runs}; pass an --out in it")
     write_list(file, config.runs.resolve().name, run_rows(sorted(found, key=lambda each: each[0])))

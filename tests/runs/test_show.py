@@ -81,6 +81,9 @@ def test_evidence_beside_a_circuit_is_shown(
             capsys.readouterr().out.replace("\n", " ")
         )
         assert content(run / "index.html")["evidence"] is None
+    Evidence(**{**found, "removal": []}).save(run)
+    assert call_here(COMMAND, "--circuit", run) == 2
+    assert "has not the form that mg.explain gives evidence" in capsys.readouterr().err
     # What somebody puts there goes before what the command left within.
     Evidence(**found).save(run)
     Evidence(**{**found, "prompts_used": 3}).save(run / "evidence")
@@ -147,7 +150,7 @@ def test_a_ranking_that_was_measured_nowhere_is_measured(
     assert curve[7]["keep"] == 0.2 and curve[7]["kl"] == pytest.approx(kl, rel=1e-4)
 
 
-def test_a_curve_of_a_comparison_is_read(run: Path) -> None:
+def test_a_curve_of_a_comparison_is_read(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     columns = ["method", "seed", "keep", "prunable_kept", "edge_sparsity", "kl", "score"]
     rows = [["mine", 0, 0.1, 0.2, 90, 0.5, 1], ["mine", 1, 0.1, 0.3, 90, 0.5, 1]]
     file = run.parent / "curves.csv"
@@ -155,6 +158,10 @@ def test_a_curve_of_a_comparison_is_read(run: Path) -> None:
     (row,) = curve_beside(run, {"method": "mine", "seed": 0})
     assert row["prunable_kept"] == 0.2 and np.isnan(row["accuracy"])
     assert curve_beside(run, {"method": "other", "seed": 0}) == []
+    # The comparison's own page stays.
+    assert call_here(COMMAND, "--runs", run.parent) == 2
+    assert "is the page of a comparison; pass another --out" in capsys.readouterr().err
+    assert call_here(COMMAND, "--runs", run.parent, "--out", run.parent / "runs.html") == 0
     write_csv(file, columns, [["mine", 0, "x", 0, 0, 0, 0]])
     with pytest.raises(mg.MgnpError, match="has a row without the numbers keep"):
         curve_beside(run, {"method": "mine", "seed": 0})
