@@ -31,19 +31,26 @@ class Block(nn.Module):
             self.attention_post_norm = norm(c)
             self.mlp_post_norm = norm(c)
 
-    def attn_qkv(self, x: jax.Array, angles: jax.Array | None) -> tuple[jax.Array, ...]:
+    def attn_qkv(
+        self, x: jax.Array, angles: jax.Array | None, amplitude: float | jax.Array = 1.0
+    ) -> tuple[jax.Array, ...]:
         """Residual [K,D], angles [K,R/2] → queries [K,H,E], keys and values [K,KV,E]."""
-        return self.attention.read(self.attn_normed(x), angles)
+        return self.attention.read(self.attn_normed(x), angles, amplitude)
 
     def attn_normed(self, x: jax.Array) -> jax.Array:
         """Residual [...,K,D] → what attention projects [...,K,D]; the first part of `attn_qkv`."""
         return self.attention_norm(x) if self.model_config.norm_before else x
 
     def attn_project_each(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, angles: jax.Array | None
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        angles: jax.Array | None,
+        amplitude: float | jax.Array = 1.0,
     ) -> tuple[jax.Array, ...]:
         """The second part of `attn_qkv`, of a normed residual stream of each head's own."""
-        return self.attention.read_each(q, k, v, angles)
+        return self.attention.read_each(q, k, v, angles, amplitude)
 
     def attn_out_each(self, z: jax.Array) -> jax.Array:
         """Head outputs [K,H,E] → what each adds to the projection [H,K,D]."""

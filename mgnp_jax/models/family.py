@@ -29,10 +29,13 @@ class BlockSteps(Protocol):
     `mlp_out` are affine: a masked pass uses that W(z) − W(z') is W(z − z') without the bias.
     """
 
-    def attn_qkv(self, x: jax.Array, angles: jax.Array | None) -> tuple[jax.Array, ...]:
+    def attn_qkv(
+        self, x: jax.Array, angles: jax.Array | None, amplitude: float | jax.Array = 1.0
+    ) -> tuple[jax.Array, ...]:
         """Residual [K,D] → queries [K,H,E], keys and values [K,KV,E].
 
-        Angles [K,R/2] are those of rotary positions; None where positions are learned.
+        Angles [K,R/2] are those of rotary positions; None where positions are learned. What is
+        turned is multiplied by the amplitude [].
         """
         ...
 
@@ -41,7 +44,12 @@ class BlockSteps(Protocol):
         ...
 
     def attn_project_each(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, angles: jax.Array | None
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        angles: jax.Array | None,
+        amplitude: float | jax.Array = 1.0,
     ) -> tuple[jax.Array, ...]:
         """The second part where each head reads another residual stream, which edges are.
 

@@ -46,8 +46,10 @@ class Attention(nn.Module):
             self.q_norm = norm(c)
             self.k_norm = norm(c)
 
-    def read(self, x: jax.Array, angles: jax.Array | None) -> tuple[jax.Array, ...]:
-        """[K,D] and angles [K,R/2] → queries [K,H,E], keys and values [K,KV,E]."""
+    def read(
+        self, x: jax.Array, angles: jax.Array | None, amplitude: float | jax.Array = 1.0
+    ) -> tuple[jax.Array, ...]:
+        """[K,D], angles [K,R/2] and amplitude → queries [K,H,E], keys and values [K,KV,E]."""
         c = self.model_config
         if c.fused_qkv:
             parts = jnp.split(self.qkv(x), 3, axis=-1)
@@ -58,19 +60,22 @@ class Attention(nn.Module):
         q, k, v = (part.reshape(len(x), -1, c.head_width) for part in parts)
         if c.qk_norm == "head":
             q, k = self.q_norm(q), self.k_norm(k)
-        return *self._turned(q, k, angles), v
+        return *self._turned(q, k, angles, amplitude), v
 
     def _turned(
-        self, q: jax.Array, k: jax.Array, angles: jax.Array | None
+        self, q: jax.Array, k: jax.Array, angles: jax.Array | None, amplitude: float | jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         if angles is None:
             return q, k
-        scaling = self.model_config.rope_scaling
-        amplitude = 1.0 if scaling is None else scaling.amplitude
         return turn(q, angles, amplitude), turn(k, angles, amplitude)
 
     def read_each(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, angles: jax.Array | None
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        angles: jax.Array | None,
+        amplitude: float | jax.Array = 1.0,
     ) -> tuple[jax.Array, ...]:
         """`read` of a residual stream of each head's own: [H,K,D], and [KV,K,D] twice."""
         c = self.model_config
@@ -90,7 +95,7 @@ class Attention(nn.Module):
         q, k, v = (project(weights, x) for weights, x in zip(found, (q, k, v), strict=True))
         if c.qk_norm == "head":
             q, k = self.q_norm(q), self.k_norm(k)
-        return *self._turned(q, k, angles), v
+        return *self._turned(q, k, angles, amplitude), v
 
     def write(self, z: jax.Array) -> jax.Array:
         """Head outputs [K,H,E] → [K,D]."""

@@ -86,7 +86,7 @@ def _kept_yarn(theta: float, width: int, scaling: RopeScaling) -> np.ndarray:
     return (1 - np.clip(ramp, 0, 1)).astype(np.float32)
 
 
-def turn(x: jax.Array, angles: jax.Array, amplitude: float = 1.0) -> jax.Array:
+def turn(x: jax.Array, angles: jax.Array, amplitude: float | jax.Array = 1.0) -> jax.Array:
     """Turns pairs (i, i + R/2) of each head's first R numbers; the others stay as they are.
 
     Args:
@@ -99,7 +99,10 @@ def turn(x: jax.Array, angles: jax.Array, amplitude: float = 1.0) -> jax.Array:
     """
     half = angles.shape[-1]
     cos, sin = (f(angles).astype(x.dtype)[:, None] for f in (jnp.cos, jnp.sin))
-    if amplitude != 1:
+    if isinstance(amplitude, jax.Array):
+        # So that it does not widen what it scales, as no plain number does.
+        cos, sin = (part * amplitude.astype(x.dtype) for part in (cos, sin))
+    elif amplitude != 1:
         cos, sin = cos * amplitude, sin * amplitude
     first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     turned = [first * cos - second * sin, second * cos + first * sin]

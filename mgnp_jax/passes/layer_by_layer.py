@@ -31,7 +31,7 @@ from mgnp_jax.passes.node_forward import mixed_embedding
 from mgnp_jax.passes.node_values import SiteValues, site_gates
 from mgnp_jax.passes.packing import Layout
 from mgnp_jax.passes.precision import exact
-from mgnp_jax.passes.segment_plan import Plan
+from mgnp_jax.passes.segment_plan import Plan, heads_run
 from mgnp_jax.passes.segments import Stack, narrowed_shape
 from mgnp_jax.types import Masks, Params
 
@@ -102,7 +102,7 @@ def apart(model_config: ModelConfig, params: Params, masks: Masks) -> Apart:
     """
     c = model_config
     left = what_stays({name: np.asarray(masks[name], bool) for name in NEURONS})
-    heads, hidden = left[ATTENTION_HEADS].sum(1), left[MLP_HIDDEN].sum(1)
+    heads, hidden = heads_run(c, left[ATTENTION_HEADS].sum(1)), left[MLP_HIDDEN].sum(1)
     # Few shapes: powers of two, and so many parts of an MLP.
     heads = [min(1 << int(n - 1).bit_length(), c.heads) if n else 0 for n in heads.tolist()]
     part = -(-c.mlp_width // PARTS)

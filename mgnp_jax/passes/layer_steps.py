@@ -38,18 +38,28 @@ def stacked_layers(model_config: ModelConfig, params: Params) -> Params:
         constants["window"] = jnp.array([w or c.context for w in c.windows], jnp.int32)
     if c.rope_theta is not None and (c.unrotated or c.local_rope_theta is not None):
         everywhere = frequencies(c.rope_theta, c.turned, c.rope_scaling)
-        nearby = everywhere
+        nearby = None
         if c.local_rope_theta is not None:
             nearby = frequencies(c.local_rope_theta, c.turned, None)
-        constants["frequencies"] = jnp.stack(
-            [
-                jnp.zeros_like(everywhere)
-                if layer in c.unrotated
-                else (nearby if c.windows and c.windows[layer] else everywhere)
-                for layer in range(c.layers)
-            ]
-        )
+        angles, amplitudes = [], []
+        for layer in range(c.layers):
+            own, amplitude = everywhere, _amplitude(c)
+            if layer in c.unrotated:
+                own, amplitude = jnp.zeros_like(everywhere), 1.0
+            elif nearby is not None and c.windows and c.windows[layer]:
+                own, amplitude = nearby, 1.0
+            angles.append(own)
+            amplitudes.append(amplitude)
+        constants["frequencies"] = jnp.stack(angles)
+        if _amplitude(c) != 1:
+            constants["amplitude"] = jnp.array(amplitudes, jnp.float32)
     return {**params["blocks"], CONSTANTS: constants} if constants else params["blocks"]
+
+
+def _amplitude(model_config: ModelConfig) -> float:
+    """By which scaled positions multiply what they turn."""
+    scaling = model_config.rope_scaling
+    return 1.0 if scaling is None else scaling.amplitude
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +74,7 @@ class Layer:
     model_config: ModelConfig
     weights: Params
 
-    def step(self, method: str, *inputs: jax.Array | None) -> Any:
+    def step(self, method: str, *inputs: jax.Array | float | None) -> Any:
         """Applies a step of the family's block.
 
         Args:
@@ -82,7 +92,7 @@ class Layer:
           layout: K tokens.
           x: the residual stream.
         """
-        return self.step("attn_qkv", x, self._angles(layout))
+        return self.step("attn_qkv", x, *self._rotary(layout))
 
     def qkv_each(self, layout: Layout, *normed: jax.Array) -> tuple[jax.Array, ...]:
         """The same where each head reads a stream of its own, all of them normed.
@@ -91,7 +101,7 @@ class Layer:
           layout: K tokens.
           normed: for queries [H,K,D], for keys and values [KV,K,D].
         """
-        return self.step("attn_project_each", *normed, self._angles(layout))
+        return self.step("attn_project_each", *normed, *self._rotary(layout))
 
     def attend(
         self, layout: Layout, q: jax.Array, k: jax.Array, v: jax.Array, prefix: Prefix = None
@@ -126,14 +136,15 @@ class Layer:
     def _constants(self) -> Any:
         return self.weights.get(CONSTANTS, {})
 
-    def _angles(self, layout: Layout) -> jax.Array | None:
-        """[K, R / 2] of rotary positions; None where positions are learned."""
+    def _rotary(self, layout: Layout) -> tuple[jax.Array | None, float | jax.Array]:
+        """Angles [K, R / 2] of rotary positions, and amplitude []; None where they are learned."""
         c = self.model_config
         if c.rope_theta is None:
-            return None
+            return None, 1.0
         each = self._constants.get("frequencies")
         each = frequencies(c.rope_theta, c.turned, c.rope_scaling) if each is None else each
-        return layout.positions.astype(jnp.float32)[:, None] * each[None]
+        amplitude = self._constants.get("amplitude", _amplitude(c))
+        return layout.positions.astype(jnp.float32)[:, None] * each[None], amplitude
 
     def linear(self, method: str, difference: jax.Array) -> jax.Array:
         """An affine step's linear part: what the difference of two inputs writes.

@@ -36,6 +36,22 @@ class Plan:
     cost: float
 
 
+def heads_run(model_config: ModelConfig, heads: np.ndarray) -> np.ndarray:
+    """How many heads of each layer must be run for the sake of those that are left.
+
+    Args:
+      model_config: the model's shape.
+      heads: [L] heads left in each layer.
+
+    Returns:
+      [L].
+    """
+    if model_config.qk_norm != "all":
+        return heads
+    # A norm over all queries needs all heads, unless attention is closed as a whole.
+    return np.where(heads > 0, model_config.heads, 0)
+
+
 def plan(
     model_config: ModelConfig, heads: np.ndarray, hidden: np.ndarray, most_segments: int
 ) -> Plan:
@@ -47,9 +63,7 @@ def plan(
       hidden: [L] hidden neurons left in each layer.
       most_segments: each costs the compilation of one more layer.
     """
-    if model_config.qk_norm == "all":
-        # A norm over all queries needs all heads, unless attention is closed as a whole.
-        heads = np.where(heads > 0, model_config.heads, 0)
+    heads = heads_run(model_config, heads)
     costs = model_config.family.costs(model_config)
     per_head = costs.query + costs.key + (costs.value + costs.z_row) * model_config.head_width
     per_hidden = costs.hidden_in + model_config.width * costs.hidden_row

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from mgnp_jax.files import shown
 from mgnp_jax.tasks.greater_than import DIGITS, tens_digit, two_digits
-from mgnp_jax.tasks.tokens import is_single_token, token_ids
+from mgnp_jax.tasks.tokens import answer_ids, is_single_token
 from mgnp_jax.types import Tokenizer
 
 FIELDS = ("clean", "corrupted", "answers", "wrong_answers")
@@ -122,8 +122,8 @@ def _texts(value: Any, field: str, tokenizer: Tokenizer) -> list[str]:
             f"{shown(value)}: is the file of another tokenizer?"
         )
     texts = [tokenizer.decode([each]) for each in ids]
-    for each, text in zip(ids, texts):
-        if token_ids(tokenizer, text) != [each]:
+    for each, text, read in zip(ids, texts, answer_ids(tokenizer, texts)):
+        if read != [each]:
             raise Unusable(f"token {each} ({field}) is {shown(text)}, which is read as another one")
     return texts
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mgnp_jax.tasks.answers import AnswerSets, encode_targets, padded
 from mgnp_jax.tasks.prefix import Prefix
-from mgnp_jax.tasks.tokens import all_token_ids
+from mgnp_jax.tasks.tokens import all_token_ids, answer_ids
 from mgnp_jax.types import AnswerMetric, Batch, MgnpError, Tokenizer
 
 
@@ -113,7 +113,7 @@ def encode(
     used = [part for pair in pairs for of in pair.sets.values() for part in of]
     used += [part for pair in pairs for part in pair.kl_over.values()]
     answers = sorted({text for part in {id(p): p for p in used}.values() for text in part})
-    ids = all_token_ids(tokenizer, answers)
+    ids = answer_ids(tokenizer, answers)
     scored = [each[:1] for each in ids] if first_token else ids
     return Encoded(
         rows=[Row(*row) for row in zip(pairs, clean, corrupted, strict=True)],

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from mgnp_jax.types import MgnpError, Tokenizer
 
+_BEFORE = "a"
+"""A text that other text may follow."""
+
 
 class Limits(Protocol):
     """What a model can take; its `ModelConfig` says so."""
@@ -58,6 +61,33 @@ def all_token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]
         if len(texts) == 1:
             return [[]]
         return [all_token_ids(tokenizer, [text])[0] for text in texts]
+
+
+def answer_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Tokens of texts as they follow other text.
+
+    Tokenizers of Llama 2, Mistral and Phi-3 put a space before whatever they read, so that a text
+    that begins with one would have two.
+
+    Args:
+      tokenizer: a transformers tokenizer.
+      texts: leading space included.
+
+    Returns:
+      Token ids of each, as `all_token_ids`.
+    """
+    found = all_token_ids(tokenizer, texts)
+    # One token is read alike everywhere, and nearly all answers are.
+    several = [i for i, text in enumerate(texts) if text[:1] == " " and len(found[i]) > 1]
+    if not several:
+        return found
+    (before,) = all_token_ids(tokenizer, [_BEFORE])
+    after = all_token_ids(tokenizer, [_BEFORE + texts[i] for i in several])
+    bare = all_token_ids(tokenizer, [texts[i][1:] for i in several])
+    for i, whole, own in zip(several, after, bare):
+        if own and whole == before + own != before + found[i]:
+            found[i] = own
+    return found
 
 
 def token_ids(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -115,5 +145,5 @@ def is_single_token(tokenizer: Tokenizer, text: str) -> bool:
       tokenizer: a transformers tokenizer.
       text: as it stands inside a prompt, leading space included.
     """
-    ids = token_ids(tokenizer, text)
+    (ids,) = answer_ids(tokenizer, [text])
     return len(ids) == 1 and not has_unknown(tokenizer, unknown_token(tokenizer), text, ids)

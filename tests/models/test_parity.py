@@ -53,6 +53,28 @@ def test_tiny_models_match_torch(name: str) -> None:
     assert compare(model, raw, *prompts(raw["vocab_size"])) < 1e-5
 
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("smollm3", {"rope_scaling": YARN}),
+        ("gemma3", {"rope_scaling": YARN}),
+        # As long as the context, so that it hides nothing: its layers' angles are others still.
+        ("gemma3", {"sliding_window": 32}),
+    ],
+    ids=str,
+)
+def test_layers_with_angles_of_their_own_match_torch(
+    name: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setitem(make.CASES, "changed", make.CASES[name] | changes)
+    model, raw = make.torch_model("changed")
+    assert compare(model, raw, *prompts(raw["vocab_size"])) < 1e-5
+
+
 ATTENTION_OUT = "attn.c_proj self_attn.o_proj attention.dense attn.out_proj self_attn.out_proj"
 MLP_OUT = "mlp.c_proj mlp.down_proj mlp.dense_4h_to_h mlp.fc_out fc2"
 

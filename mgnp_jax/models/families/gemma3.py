@@ -17,9 +17,12 @@ from mgnp_jax.models.families.gemma2 import KEYS, capped_fields, written_fields
 from mgnp_jax.models.families.llama import COMMON_KEYS, common_config, sources
 from mgnp_jax.models.family import Family
 from mgnp_jax.models.rope_config import read_rope
-from mgnp_jax.models.values import size
+from mgnp_jax.models.values import LARGEST, size
 from mgnp_jax.models.windows import read_windows
 from mgnp_jax.types import MgnpError
+
+UNCAPPED = {"attn_logit_softcapping": (None,)}
+"""A key that transformers' Gemma 3 keeps of Gemma 2, and does not act on."""
 
 _KINDS = {"full_attention": "rope_theta", "sliding_attention": "rope_local_base_freq"}
 
@@ -60,12 +63,14 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
         implemented.
     """
     own = ("rope_local_base_freq", "sliding_window_pattern")
-    read = (*COMMON_KEYS, *KEYS, *own)
-    check_keys(raw, read=read, inert=("attention_dropout",), required=BOTH_WAYS)
+    read = {*COMMON_KEYS, *KEYS, *own} - UNCAPPED.keys()
+    check_keys(raw, read=read, inert=("attention_dropout",), required=BOTH_WAYS | UNCAPPED)
     layers, context = size(raw, "num_hidden_layers"), size(raw, "max_position_embeddings")
     every = size(raw, "sliding_window_pattern", 6)
     said = {"sliding_window": 4096, **raw}
-    windows = read_windows(said, layers, context, [(i + 1) % every != 0 for i in range(layers)])
+    # Whatever the context: a window tells whose angles a layer has, even where it hides nothing.
+    in_turn = [(i + 1) % every != 0 for i in range(layers)]
+    windows = read_windows(said, layers, LARGEST + 1, in_turn)
     full, local = _ropes(raw)
     theta, scaling = read_rope(local, context, 10_000.0, base="rope_local_base_freq")
     if scaling is not None:

@@ -1,0 +1,33 @@
+"""A circuit run layer by layer is the circuit run at once."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mgnp_jax as mg
+from mgnp_jax.masks.hierarchy import consistent
+from mgnp_jax.passes.cached_runs import plain_runs
+from mgnp_jax.passes.layer_by_layer import apart, streams_apart
+from mgnp_jax.passes.node_forward import masked_residual
+from tests import tiny
+
+
+# A norm over the queries of all heads needs those that are closed, too.
+@pytest.mark.parametrize("family", ["olmo2", pytest.param("gemma2", marks=pytest.mark.full)])
+def test_layers_as_narrow_as_their_circuit_write_the_same(family: str) -> None:
+    model, rng = tiny.model(family), np.random.default_rng(0)
+    c, params = model.config, model.params
+    drawn = {n: rng.random(m.shape) < 0.7 for n, m in mg.full_masks(c).items()}
+    drawn["attention_blocks"][:] = drawn["mlp_blocks"][:] = True
+    masks = jax.device_get(consistent(jax.device_put(drawn)))
+    heads = masks["attention_heads"].sum(1)
+    assert any(0 < heads) and all(heads <= c.heads) and any(heads <= c.heads // 2)
+    runs = plain_runs(c, params, tiny.batch(c, shared=3))
+    circuit = apart(c, params, masks)
+    found = streams_apart(c, params, circuit, circuit.runs(c, runs))[-1]
+    gates = {name: jnp.asarray(mask, jnp.float32) for name, mask in masks.items()}
+    wanted = masked_residual(c, params, [gates], runs.clean, runs.corrupted, runs.layout)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
