@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.rotary import frequencies
-from mgnp_jax.passes.packing import Layout, attend, attention_pattern
+from mgnp_jax.passes.packed_attention import attend, attention_pattern
+from mgnp_jax.passes.packing import Layout
 from mgnp_jax.passes.precision import as_numbers
 from mgnp_jax.types import Params
 
