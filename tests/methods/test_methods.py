@@ -43,7 +43,7 @@ SHORT: dict[str, list[object]] = {
     "mattr-edges": ["--steps", 2, "--validation-prompts", 8],
 }
 
-OFTEN = ("eap", "nap-ig", "acdc", "hybrid", "mattr", "magnitude", "random")
+OFTEN = ("nap-ig", "acdc", "hybrid", "mattr", "magnitude", "random")
 """One of every kind; the others differ from one of these by what `find` does, tested by itself.
 
 Node pruning goes through all commands in other tests."""
