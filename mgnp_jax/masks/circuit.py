@@ -15,6 +15,7 @@ from mgnp_jax.masks.edges import Graph
 from mgnp_jax.masks.granularities import as_bool
 from mgnp_jax.masks.hard_concrete import is_open
 from mgnp_jax.masks.hierarchy import apply_hierarchy
+from mgnp_jax.masks.notebook import as_html
 from mgnp_jax.masks.ranking import RANKING
 from mgnp_jax.masks.selection import largest, of_size
 from mgnp_jax.types import AblationValues, Masks, MgnpError, checksum, plain_json
@@ -96,6 +97,10 @@ class Circuit:
           MgnpError: if the circuit's method ranks nothing.
         """
         return self._resized(largest(self._ranking(), fits, self.metadata.get(RANKING)), at)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return as_html(self.masks, self.metadata)
 
     def _ranking(self) -> Masks:
         if self.scores is None:

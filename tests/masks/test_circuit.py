@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax import checkpoint
+from mgnp_jax.masks.edges import edge_count, existing
 from tests import tiny
 
 
@@ -36,6 +38,21 @@ def test_binarise_is_the_threshold_then_the_hierarchy() -> None:
     assert int(masks["attention_neurons"].sum()) == 3 * 4 * 3 - 3
     assert bool(masks["mlp_blocks"].all())
     chex.assert_type(list(masks.values()), bool)
+
+
+def test_a_notebook_shows_what_is_kept_and_measured() -> None:
+    circuit = a_circuit()
+    shown = circuit._repr_html_()
+    heads = np.asarray(circuit.masks["attention_heads"])
+    assert f"<td>{heads.sum()} of {heads.size}</td>" in shown and "0.25" in shown
+    last = "".join("■" if kept else "□" for kept in heads[-1])
+    assert f"<th scope=row>{len(heads) - 1}</th><td>{last}</td>" in shown
+    assert shown.count("■") == heads.sum() + np.asarray(circuit.masks["mlp_blocks"]).sum()
+    hostile = {"task": "<script>alert(1)</script>", "figures": {"kl": "<b>", "score": None}}
+    shown = dataclasses.replace(circuit, metadata=hostile)._repr_html_()
+    assert "<script" not in shown and "&lt;script&gt;" in shown and "<td><b>" not in shown
+    edges = mg.Circuit(masks=jax.device_put(existing(tiny.GPT2)), metadata={"figures": 3})
+    assert f"<td>{edge_count(existing(tiny.GPT2))}</td>" in edges._repr_html_()
 
 
 def test_saved_and_loaded_circuits_are_the_same(tmp_path: Path) -> None:
