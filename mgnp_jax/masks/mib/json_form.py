@@ -35,11 +35,10 @@ BYTES_PER_ENTRY = 256
 LARGEST_SCORE = float(np.finfo(np.float32).max)
 
 
-def write(file: Path, contents: Contents, model_config: ModelConfig) -> None:
-    """Writes a file, whole or not at all.
+def text_of(contents: Contents, model_config: ModelConfig) -> str:
+    """What a file says.
 
     Args:
-      file: where.
       contents: in it.
       model_config: the model's shape.
     """
@@ -57,8 +56,20 @@ def write(file: Path, contents: Contents, model_config: ModelConfig) -> None:
         name: {"score": float(scores[place]), "in_graph": bool(contents.edges[place])}
         for name, place in edge_places(model_config).items()
     }
-    with replacing(file) as part, part.open("w", encoding="utf-8") as stream:
-        json.dump({"cfg": cfg_of(model_config), "nodes": nodes, "edges": edges}, stream)
+    return json.dumps({"cfg": cfg_of(model_config), "nodes": nodes, "edges": edges})
+
+
+def write(file: Path, contents: Contents, model_config: ModelConfig) -> None:
+    """Writes a file, whole or not at all.
+
+    Args:
+      file: where.
+      contents: in it.
+      model_config: the model's shape.
+    """
+    text = text_of(contents, model_config)
+    with replacing(file) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def read(file: Path, model_config: ModelConfig) -> Contents:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +11,8 @@ from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.edges import READERS, edge_count, existing, reader_names, writer_names
 from mgnp_jax.masks.granularities import TABLE
 from mgnp_jax.masks.levels import EDGE, level_of
-from mgnp_jax.masks.mib.files import export_mib
+from mgnp_jax.masks.mib import json_form
+from mgnp_jax.masks.mib.files import contents_of
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.report.page.evidence_form import carried
 from mgnp_jax.report.page.headline import at
@@ -196,7 +195,5 @@ def mib_text(circuit: Circuit, model_config: ModelConfig) -> str:
       circuit: of nodes or edges.
       model_config: of its model.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "circuit.json"
-        export_mib(circuit, model_config, file)
-        return compressed(file.read_bytes())
+    text = json_form.text_of(contents_of(circuit, model_config), model_config)
+    return compressed(text.encode())
