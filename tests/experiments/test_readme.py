@@ -39,7 +39,7 @@ SHORT = {
     "paper": [*("--tasks", "gp", "--seeds", "1", "--steps", "2"), *FEW],
     "decoys": [*("--steps", "2"), *FEW],
     "convert": [],
-    "show": ["--curve-prompts", "0", "--evidence-prompts", "2"],
+    "show": ["--curve-prompts", "0", "--evidence-prompts", "0"],
     "compare": [
         *("--methods", "random", "--reference", "magnitude", "--seeds", "1"),
         *(*FEW[:2], "--curve-prompts", "4"),

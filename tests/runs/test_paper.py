@@ -67,7 +67,7 @@ def test_tables_are_written_and_finished_runs_kept(checkpoint: Path, tmp_path: P
 
 def test_unknown_tasks_are_refused() -> None:
     with pytest.raises(mg.MgnpError, match="some of ioi, gt, gp"):
-        paper.PaperConfig(tasks=("docstring",))
+        paper.PaperConfig(tasks=("proverb",))
 
 
 def test_a_sweep_goes_on_where_it_was_and_draws_the_trade_off(

@@ -137,11 +137,13 @@ def test_a_ranking_that_was_measured_nowhere_is_measured(
     metadata = {**ranked.metadata, "origin": origin}
     folder = run.parent / "edges-seed0"
     mg.Circuit(masks=ranked.masks, scores=ranked.scores, metadata=metadata).save(folder / "circuit")
+    few = ("--curve-prompts", 4, "--evidence-prompts", 2)
     (folder / "results.json").write_text("{}")
-    assert call_here(COMMAND, "--circuit", folder, "--curve-prompts", 4) == 0
+    assert call_here(COMMAND, "--circuit", folder, *few) == 0
     assert content(folder / "index.html")["curve"] == []
+    assert mg.load_evidence(folder).prompts_used == 2
     (folder / "results.json").write_text('{"circuit": {"kl": 1.0}}')
-    assert call_here(COMMAND, "--circuit", folder, "--curve-prompts", 4) == 0
+    assert call_here(COMMAND, "--circuit", folder, *few) == 0
     assert "Measuring circuits of ten sizes" in capsys.readouterr().out
     curve = content(folder / "index.html")["curve"]
     data = mg.load_task("ioi", mini.tokenizer, seed=0).test.take(slice(4))
