@@ -155,7 +155,8 @@ def test_configs_of_the_hub_are_read_as_transformers_reads_them(
     assert config.tied == text.tie_word_embeddings
     for ours, theirs in NAMES.items():
         said = [getattr(text, name) for name in theirs.split() if hasattr(text, name)]
-        assert not said or getattr(config, ours) in said, (ours, said)
+        # None leaves it to the model's code, as Gemma's activation in transformers 5.0.
+        assert not said or None in said or getattr(config, ours) in said, (ours, said)
     rope = getattr(text, "rope_parameters", None)
     if rope is not None:
         rope = rope.get("full_attention", rope)
