@@ -30,7 +30,7 @@ class TaskData:
       note: what a run should say of the prompts; empty if nothing.
       extra_corruptions: that were asked for beside each training prompt's own.
       metric: of one's own prompts, by name; empty where the task has its own.
-      answer: what is scored of one's own answers (`own_pairs.ANSWER`); empty where the task says.
+      answer: what is scored of one's own answers (`answers.ANSWER`); empty where the task says.
       prefix: what is put before every prompt; None where that is not known, as of prompts that were
         given as tokens.
     """
