@@ -143,7 +143,7 @@ def effects(
 
 
 def _at_once(model_config: ModelConfig, kind: Kind, spans: Spans, most_bytes: int) -> int:
-    """How many prompts go together; sums round by it, so methods do not ask what memory there is."""
+    """How many prompts go together; sums round by it, so methods ask for no less memory."""
     longest = int((spans.lengths - spans.starts).max())
     each = 4 * longest * kind.floats(model_config)
     return int(min(max(most_bytes // each, 1), AT_ONCE, len(spans.lengths)))
