@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +12,6 @@ from mgnp_jax.evidence.attention import kinds_of_positions
 from mgnp_jax.evidence.chunks import Load, Progress
 from mgnp_jax.evidence.lens import logit_lens
 from mgnp_jax.evidence.writes import direct, neurons_normed
-from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.attribution import clean_embedding
 from mgnp_jax.passes.cached_runs import CachedRuns
@@ -39,19 +37,16 @@ def read_clean(
     """
     c, params = model.config, model.params
     embedding = clean_embedding(c, params, runs)
-    streams = _streams_at_answers(c, runs, embedding, clean)
+    streams = _streams_at_answers(runs, embedding, clean)
     return {
         "lens": logit_lens(c, params, streams, runs.targets, weights),
         "direct": direct(c, params, runs, embedding, clean, weights),
     }
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _streams_at_answers(
-    model_config: ModelConfig, runs: CachedRuns, embedding: jax.Array, clean: SiteValues
-) -> jax.Array:
+@jax.jit
+def _streams_at_answers(runs: CachedRuns, embedding: jax.Array, clean: SiteValues) -> jax.Array:
     """[L + 1, B, D] residual stream of the full model."""
-    del model_config
     answers = runs.layout.answers
     more = (clean.attn_out + clean.mlp_out)[:, answers]
     return jnp.concatenate([embedding[answers][None], more]).cumsum(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -107,15 +108,25 @@ def sized(
     }
 
 
+def emptied(model_config: ModelConfig, circuit: Circuit) -> Circuit:
+    """The same circuit with nothing kept.
+
+    Args:
+      model_config: the model's shape.
+      circuit: of either level.
+    """
+    masks = level_of(circuit.masks).full(model_config, 0.0, circuit.masks)
+    return dataclasses.replace(circuit, masks=masks)
+
+
 def curve_of(
-    model: Model, circuit: Circuit, empty: Circuit, reference: Circuit, some: Batch
+    model: Model, circuit: Circuit, reference: Circuit, some: Batch
 ) -> list[dict[str, Any]]:
     """A ranking's circuits of every size.
 
     Args:
       model: of all circuits.
       circuit: with scores.
-      empty: the same with nothing kept.
       reference: whose sizes the circuits are put beside.
       some: prompts to measure on.
 
@@ -123,7 +134,7 @@ def curve_of(
       Rows of curves.csv, one for each of `KEEPS`, without what is known of the method.
     """
     every = {f"{keep:g}": circuit.at(keep=keep) for keep in KEEPS}
-    figures = evaluate_all(model, {"empty": empty, **every}, some)
+    figures = evaluate_all(model, {"empty": emptied(model.config, circuit), **every}, some)
     wanted = ("edge_sparsity", "prunable_kept", "kl", "score", "accuracy", "faithfulness")
     rows = []
     for keep, (name, each) in zip(KEEPS, every.items()):

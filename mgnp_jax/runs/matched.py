@@ -18,7 +18,7 @@ from mgnp_jax.metrics.curves import KEEPS, areas
 from mgnp_jax.metrics.evaluate import evaluate_all
 from mgnp_jax.models.hub import Model
 from mgnp_jax.report.run_folder import save_circuit
-from mgnp_jax.runs.beside import OWN, at_sizes_of, curve_of, ranks_all, sized
+from mgnp_jax.runs.beside import OWN, at_sizes_of, curve_of, emptied, ranks_all, sized
 from mgnp_jax.runs.config import RunConfig
 from mgnp_jax.runs.folder import MEND, RESULTS, results_in
 from mgnp_jax.runs.loading import load
@@ -145,8 +145,7 @@ def _measured(
     if whole and run is not bench.runs[0]:
         others = at_sizes_of(model, circuit, reference)
     level = level_of(circuit.masks)
-    empty = dataclasses.replace(circuit, masks=level.full(model.config, 0.0, circuit.masks))
-    every = {"empty": empty, OWN: circuit, **others}
+    every = {"empty": emptied(model.config, circuit), OWN: circuit, **others}
     figures = evaluate_all(model, every, test)
     found = []
     for name, each in every.items():
@@ -159,7 +158,7 @@ def _measured(
         save_circuit(folder, each)
     curve, some = [], test.take(slice(bench.curve_prompts))
     if circuit.scores is not None:
-        curve = curve_of(model, circuit, empty, reference, some)
+        curve = curve_of(model, circuit, reference, some)
     area = dict.fromkeys(("cmd", "cpr", "accuracy_area"))
     if whole:
         values = areas(KEEPS, *([row[n] for row in curve] for n in ("faithfulness", "accuracy")))

@@ -224,8 +224,7 @@ def _measure_and_save(
     some = test.take(slice(config.control_prompts))
     results["controls"] = controls_of(model, circuit, some, config.seed)
     if RANKING in circuit.metadata:
-        empty = dataclasses.replace(circuit, masks=level.full(model.config, 0.0, circuit.masks))
-        results["curve"] = curve_of(model, circuit, empty, circuit, some)
+        results["curve"] = curve_of(model, circuit, circuit, some)
     more = {"test_prompts": config.test_prompts, "seed": config.seed, "figures": figures}
     metadata = {**circuit.metadata, **more}
     nodes = level.nodes(model.config, circuit.masks)

@@ -14,7 +14,7 @@ from rich.console import Console
 from mgnp_jax.evidence.config import ExplainConfig
 from mgnp_jax.files import read_object
 from mgnp_jax.masks.circuit import Circuit, load_circuit
-from mgnp_jax.masks.levels import check_masks, level_of
+from mgnp_jax.masks.levels import check_masks
 from mgnp_jax.masks.mib.files import FORMS, import_mib
 from mgnp_jax.metrics.sizes import circuit_sizes
 from mgnp_jax.models.hub import Model, load_model
@@ -176,9 +176,7 @@ def _not_of(results: Mapping[str, Any], circuit: Circuit, model: Model) -> str:
 
 def _measured(circuit: Circuit, model: Model, prompts: int) -> list[dict[str, Any]]:
     data, _ = prompts_for(circuit.metadata, model, None)
-    masks = level_of(circuit.masks).full(model.config, 0.0, circuit.masks)
-    empty = dataclasses.replace(circuit, masks=masks)
-    return curve_of(model, circuit, empty, circuit, data.test.take(slice(prompts)))
+    return curve_of(model, circuit, circuit, data.test.take(slice(prompts)))
 
 
 def curve_beside(folder: Path, metadata: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -100,8 +100,7 @@ def sources(model_config: ModelConfig) -> dict[str, Source]:
         "embeddings/token/embedding": Source("transformer.wte.weight"),
         **norm("embeddings/norm", "transformer.ln_f", bias=True),
     }
-    if not c.tied:
-        table |= dense("embeddings/head", "lm_head", bias=True)
+    table |= dense("embeddings/head", "lm_head", bias=True)
     layer = "transformer.h.{layer}."
     table |= norm("blocks/attention_norm", f"{layer}ln_1", bias=True)
     # GPT-J turns neighbours; here those that are half of what is turned apart. Queries and keys
