@@ -19,6 +19,7 @@ from mgnp_jax.models.hub import read_model_config
 from mgnp_jax.passes.abstract_runs import abstract_params, abstract_runs, equal_prompts
 from mgnp_jax.passes.cached_runs import plain_runs
 from mgnp_jax.passes.counting import multiply_adds
+from mgnp_jax.passes.keeping import shares_prefix
 from mgnp_jax.passes.storage import gib
 from mgnp_jax.report.tables import Table
 from mgnp_jax.runs.config import checked_method
@@ -140,10 +141,10 @@ def figures_of(config: PlanConfig) -> dict[str, Any]:
     rows, execution = method.batch_size, method.execution
     params = abstract_params(model_config, execution.dtype)
     batch = equal_prompts(rows, config.tokens, config.shared, logit_difference)
-    runs = abstract_runs(model_config, params, batch, execution)
+    share = shares_prefix(execution, method.ablation)
+    runs = abstract_runs(model_config, params, batch, execution, share)
     step = method.traced_step(model_config, params, runs)
     at_once = batch.take(slice(rows // execution.accumulate))
-    share = execution.share_prefix and not execution.lockstep
     plain = jax.jit(
         lambda weights: plain_runs(model_config, weights, at_once, share_prefix=share)
     ).trace(params)
