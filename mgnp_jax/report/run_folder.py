@@ -13,10 +13,7 @@ from typing import Any
 from mgnp_jax.checkpoint import writing
 from mgnp_jax.files import write_csv, write_whole
 from mgnp_jax.masks.circuit import Circuit
-from mgnp_jax.masks.edges import Graph, edge_count
-from mgnp_jax.masks.levels import EDGE, level_of
 from mgnp_jax.report.figures import heads_figure, neurons_figure, trade_off
-from mgnp_jax.report.graph_figure import MOST_EDGES, graph_figure
 from mgnp_jax.report.tables import (
     Table,
     controls_table,
@@ -74,6 +71,16 @@ def results_of(
     return results | {k: meta[k] for k in ("validation", "note") if k in meta}
 
 
+def measured(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What results.json says of prompts other than the test prompts.
+
+    Args:
+      figures: as `evaluate` returned them.
+    """
+    names = ("score", "accuracy", "kl", "base_score", "base_accuracy", "prompts")
+    return {name: figures[name] for name in names}
+
+
 def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings or results as one level, their names joined by points.
 
@@ -126,8 +133,7 @@ def write(folder: Path, circuit: Circuit, nodes: Masks, results: Mapping[str, An
     save_picture(neurons_figure(nodes, f"Neurons kept: {title}"), folder / "neurons.png")
     if curve := results.get("curve"):
         _save_curve(folder, curve, results["base"]["score"], title)
-    drawn = _save_graph(folder / "graph.png", circuit, f"Edges kept: {title}")
-    write_whole(folder / "README.md", _page(folder, nodes, results, drawn))
+    write_whole(folder / "README.md", _page(folder, nodes, results))
     # Last, so that a folder with results is a whole one.
     text = json.dumps(plain_json(results), indent=2, allow_nan=False)
     write_whole(folder / "results.json", text + "\n")
@@ -146,24 +152,10 @@ def _save_curve(folder: Path, curve: Sequence[Mapping[str, Any]], base: float, t
     save_picture(figure, folder / "curve.png")
 
 
-def _save_graph(file: Path, circuit: Circuit, title: str) -> bool:
-    """Draws the circuit's edges, or those between its nodes if they are few; False if it cannot."""
-    graph, level = Graph.said(circuit.metadata.get("graph")), level_of(circuit.masks)
-    edges = level.edges(graph, circuit.masks) if graph is not None else {}
-    count = edge_count(edges)
-    if graph is None or not count or (level is not EDGE and count > MOST_EDGES):
-        file.unlink(missing_ok=True)
-        return False
-    ranked = circuit.scores is not None and level is level_of(circuit.scores) is EDGE
-    save_picture(graph_figure(graph, edges, title, circuit.scores if ranked else None), file)
-    return True
-
-
-def _page(folder: Path, nodes: Masks, results: Mapping[str, Any], drawn: bool) -> str:
+def _page(folder: Path, nodes: Masks, results: Mapping[str, Any]) -> str:
     """What the run's README.md says."""
-    graph = "\n| `graph.png` | which kept node reads what which other writes |" if drawn else ""
-    if "curve" in results:
-        graph += "\n| `curve.csv`, `curve.png` | what circuits of every size lose |"
+    told = "\n| `curve.csv`, `curve.png` | what circuits of every size lose |"
+    curve = told if "curve" in results else ""
     title = markdown(f"{results['task']} on {results['model']}")
     warned = "".join(f"**Warning:** {markdown(text)}\n\n" for text in results["warnings"])
     tables = "\n\n".join(table.markdown() for table in tables_of(results, nodes))
@@ -173,8 +165,9 @@ def _page(folder: Path, nodes: Masks, results: Mapping[str, Any], drawn: bool) -
 
 {warned}{tables}
 
-Found by the method {markdown(results["method"])}. Every figure is measured with binary
-masks on the held-out test split; layers and heads are counted from 0.
+Found by the method {markdown(results["method"])}. Every figure is measured with binary masks on
+the held-out test split, if it does not say that it is on training prompts; layers and heads are
+counted from 0.
 
 {_left_out(results)}| file | what it is |
 |---|---|
@@ -183,7 +176,7 @@ masks on the held-out test split; layers and heads are counted from 0.
 | `results.json` | every figure of this page, and more |
 | `metrics.jsonl` | what the method said on its way (loss terms, validations), one JSON a line |
 | `config.json` | everything that was set |
-| `heads.png`, `neurons.png` | what is kept, as pictures |{graph}
+| `heads.png`, `neurons.png` | what is kept, as pictures |{curve}
 
 Measure it again in a new process: {again}
 """

@@ -33,6 +33,9 @@ CONTROLS = {
 }
 """Controls as a reader calls them."""
 
+CONTROLLED = {"score": "Score", "accuracy": "Accuracy", "kl": "KL(model ‖ circuit)"}
+"""Figures that controls are measured by, as a reader calls them."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
@@ -102,9 +105,9 @@ def faithfulness_table(results: Mapping[str, Any]) -> Table:
     """
     base, circuit, answered = results["base"], results["circuit"], results["answered"]
     rows = [
-        ("Score", *(f"{d['score']:z.4f}" for d in (base, circuit))),
-        ("Accuracy", *(f"{d['accuracy']:z.4f}" for d in (base, circuit))),
-        ("KL(model ‖ circuit), nats", "–", f"{circuit['kl']:z.4f}"),
+        (CONTROLLED["score"], *(f"{d['score']:z.4f}" for d in (base, circuit))),
+        (CONTROLLED["accuracy"], *(f"{d['accuracy']:z.4f}" for d in (base, circuit))),
+        (CONTROLLED["kl"], "–", f"{circuit['kl']:z.4f}"),
         ("Same top token", "–", f"{circuit['exact_match']:z.4f}"),
     ]
     for name in sorted(k for k in circuit if k.startswith("kl_")):
@@ -116,9 +119,12 @@ def faithfulness_table(results: Mapping[str, Any]) -> Table:
             ("Score, answered", f"{answered['base_score']:z.4f}", f"{answered['score']:z.4f}"),
             ("KL, answered", "–", f"{answered['kl']:z.4f}"),
         ]
+    if train := results.get("train"):
+        accuracy = f"{train['base_accuracy']:z.4f}", f"{train['accuracy']:z.4f}"
+        rows += [("Accuracy, training", *accuracy), ("KL, training", "–", f"{train['kl']:z.4f}")]
     title = (
         f"Faithfulness on {many(circuit['prompts'], 'test prompt')} "
-        f"(answered: the {answered['prompts']:,} that the model gets right)"
+        f"(answered: the {answered['prompts']:,} that the model gets right; KL in nats)"
     )
     return Table(title=title, columns=("", "Model", "Circuit"), rows=tuple(rows))
 
@@ -134,11 +140,11 @@ def controls_table(results: Mapping[str, Any]) -> Table:
     return Table(
         title=(
             "Does the circuit mean something? On the first "
-            f"{many(found['circuit']['prompts'], 'test prompt')}"
+            f"{many(found['circuit']['prompts'], 'test prompt')}; KL in nats"
         ),
-        columns=("", "Score", "Accuracy", "KL, nats"),
+        columns=("", *CONTROLLED.values()),
         rows=tuple(
-            (label, *(f"{found[name][figure]:z.4f}" for figure in ("score", "accuracy", "kl")))
+            (label, *(f"{found[name][figure]:z.4f}" for figure in CONTROLLED))
             for name, label in labels.items()
         ),
     )

@@ -20,6 +20,7 @@ from mgnp_jax.masks.levels import level_of
 from mgnp_jax.masks.ranking import RANKING
 from mgnp_jax.methods.discover import discover
 from mgnp_jax.methods.protocol import Interrupted
+from mgnp_jax.metrics.evaluate import evaluate
 from mgnp_jax.metrics.sanity import check_circuit, check_task
 from mgnp_jax.metrics.sizes import circuit_sizes
 from mgnp_jax.models.hub import Model
@@ -28,6 +29,7 @@ from mgnp_jax.report import run_folder
 from mgnp_jax.report.page.content import Shown, content_of
 from mgnp_jax.report.page.html import PAGE, write_page
 from mgnp_jax.report.progress import TrainingProgress
+from mgnp_jax.report.summary import summary
 from mgnp_jax.runs.beside import curve_of
 from mgnp_jax.runs.config import RunConfig, finished, named_after, settings_text
 from mgnp_jax.runs.folder import (
@@ -47,7 +49,7 @@ from mgnp_jax.runs.states import States
 from mgnp_jax.runs.stopping import Stop, Stopped
 from mgnp_jax.tasks import check_source
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import Batch, MgnpError, Record
+from mgnp_jax.types import MgnpError, Record
 
 STATES = "resume"
 """Where in a run's folder lies what it can be gone on from, until it is done."""
@@ -134,7 +136,7 @@ def _run(
     config: RunConfig, loaded: Loaded, folder: Path, stop: Stop, console: Console
 ) -> dict[str, Any]:
     """Searches, measures and saves, in a folder that is this process's alone."""
-    model, data, test = loaded
+    model, data, _ = loaded
     if not config.resume:
         write_whole(folder / SETTINGS, settings_text(config))
     _say_prompts(config, model, data, folder, console)
@@ -150,7 +152,7 @@ def _run(
         stop.told = ", ".join(filter(None, (stop.told, told)))
         raise
     found = _with_warnings(circuit, warned)
-    return _measure_and_save(config, model, found, test, folder, console)
+    return _measure_and_save(config, found, loaded, folder, console)
 
 
 def _say_prompts(
@@ -211,9 +213,10 @@ def _find(
 
 
 def _measure_and_save(
-    config: RunConfig, model: Model, circuit: Circuit, test: Batch, folder: Path, console: Console
+    config: RunConfig, circuit: Circuit, loaded: Loaded, folder: Path, console: Console
 ) -> dict[str, Any]:
     """Results of a circuit, which it leaves in the run's folder and prints."""
+    model, data, test = loaded
     if note := circuit.metadata.get("note"):
         console.print(note, highlight=False)
     figures = evaluate_with_bar(model, circuit, test, console)
@@ -221,8 +224,10 @@ def _measure_and_save(
     warned = check_circuit(sizes, level := level_of(circuit.masks))
     circuit = _with_warnings(circuit, warned)
     results = run_folder.results_of(circuit, config.seed, sizes, figures)
-    some = test.take(slice(config.control_prompts))
+    first = slice(config.control_prompts)
+    some = test.take(first)
     results["controls"] = controls_of(model, circuit, some, config.seed)
+    results["train"] = run_folder.measured(evaluate(model, circuit, data.train.take(first)))
     if RANKING in circuit.metadata:
         results["curve"] = curve_of(model, circuit, circuit, some)
     more = {"test_prompts": config.test_prompts, "seed": config.seed, "figures": figures}
@@ -233,8 +238,7 @@ def _measure_and_save(
     write_page(folder / PAGE, content_of(shown, model.config))
     run_folder.write(folder, kept, nodes, results)
     _forget_states(folder)
-    for table in run_folder.tables_of(results, nodes):
-        console.print(table.rich())
+    console.print(summary(results))
     _warn(warned, console)
     console.print(
         f"Saved to {folder}: open {folder / PAGE}; python -m experiments.show --circuit "

@@ -25,7 +25,7 @@ MOST_EDGES = 3_000
 
 FIGURES = (
     *("base", "circuit", "sizes", "parameters", "edges", "controls", "validation", "data"),
-    "training",
+    *("train", "training"),
 )
 """What of results.json the page shows, and its warnings."""
 

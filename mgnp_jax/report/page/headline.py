@@ -26,6 +26,7 @@ class Headline(NamedTuple):
 COMPARED = (
     ("Score", "circuit", "score", "base", "score"),
     ("Accuracy, test", "circuit", "accuracy", "base", "accuracy"),
+    ("Accuracy, training", "train", "accuracy", "train", "base_accuracy"),
     ("Accuracy, validation", "validation", "accuracy", "validation", "base_accuracy"),
 )
 """Figures of the circuit, and where results.json has the model's."""
