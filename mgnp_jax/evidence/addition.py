@@ -63,10 +63,10 @@ def gates_alone(model_config: ModelConfig, nodes: Nodes) -> SiteValues:
 
 @functools.partial(jax.jit, static_argnums=0)
 @exact
-def empty_figures(
+def empty_gradients(
     model_config: ModelConfig, params: Params, run: EmptyRun, runs: CachedRuns
-) -> tuple[jax.Array, jax.Array]:
-    """Figures of the empty circuit [2, B], and their gradients in the residual stream [2, B, D].
+) -> jax.Array:
+    """Gradients of figures of the empty circuit in its residual stream, [2, B, D].
 
     Args:
       model_config: the model's shape.
@@ -75,12 +75,11 @@ def empty_figures(
       runs: B prompts.
     """
 
-    def measured(residual: jax.Array) -> tuple[jax.Array, jax.Array]:
-        found = figures(unembed(model_config, params, residual), runs)
-        return found.sum(1), found
+    def measured(residual: jax.Array) -> jax.Array:
+        return figures(unembed(model_config, params, residual), runs).sum(1)
 
-    _, pull, found = jax.vjp(measured, run.residual, has_aux=True)
-    return found, jax.vmap(pull)(jnp.eye(2, dtype=jnp.float32))[0]
+    _, pull = jax.vjp(measured, run.residual)
+    return jax.vmap(pull)(jnp.eye(2, dtype=jnp.float32))[0]
 
 
 def alone(model_config: ModelConfig, params: Params, run: EmptyRun, nodes: Nodes) -> jax.Array:

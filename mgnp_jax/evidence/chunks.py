@@ -46,6 +46,46 @@ def figures(logits: jax.Array, runs: CachedRuns) -> jax.Array:
     return jnp.stack([own, kl_divergence(runs.base_logits, logits)])
 
 
+class FullModel(NamedTuple):
+    """What the KL of many circuits on the same prompts has in common.
+
+    Attributes:
+      probabilities: [B, V] of the full model.
+      entropy: [B] of it in nats.
+    """
+
+    probabilities: jax.Array
+    entropy: jax.Array
+
+    @classmethod
+    def of(cls, runs: CachedRuns) -> FullModel:
+        """That of some prompts.
+
+        Args:
+          runs: B prompts with their plain passes.
+        """
+        return cls(*_full_model(runs.base_logits))
+
+    def figures(self, logits: jax.Array, runs: CachedRuns) -> jax.Array:
+        """As `figures` finds them, with one exponential a logit instead of two.
+
+        Args:
+          logits: [B, V] of a circuit.
+          runs: of the prompts.
+        """
+        own = score(runs.targets.scores["score"], logits)
+        # KL = Σ p (log p − log q), and log q = logits less their logarithmic sum.
+        cross = jax.nn.logsumexp(logits, -1) - (self.probabilities * logits).sum(-1)
+        return jnp.stack([own, cross - self.entropy])
+
+
+@jax.jit
+def _full_model(base_logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    base = jax.nn.log_softmax(base_logits)
+    probabilities = jnp.exp(base)
+    return probabilities, -(probabilities * base).sum(-1)
+
+
 class Chunk(NamedTuple):
     """Some prompts that go together.
 

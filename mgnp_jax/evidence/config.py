@@ -28,13 +28,15 @@ class ExplainConfig:
     """Prompts that drive a neuron most."""
     edges: int = 500
     """Edges between kept nodes, the strongest by attribution."""
+    edge_prompts: int = 32
+    """Of the prompts, those that edges' attributions are means over."""
     memory_gib: float | None = dataclasses.field(default=None, metadata=SAME_RESULT)
     """Most memory that is taken, as of `Execution`: by default half of what is free, on CPUs at
     most 4."""
 
     def __post_init__(self) -> None:
         """Refuses values that cannot be meant."""
-        for name in ("prompts", "examples", "tokens", "drivers"):
+        for name in ("prompts", "examples", "tokens", "drivers", "edge_prompts"):
             if getattr(self, name) < 1:
                 raise MgnpError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("neurons", "heads", "edges"):

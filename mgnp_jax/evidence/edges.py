@@ -20,6 +20,10 @@ from mgnp_jax.types import Batch, Masks, Record
 AT_CLEAN = Path("inputs", (1.0,), 1)
 """Gradients of the model on the clean prompts."""
 
+AT_ONCE = 16
+"""Most prompts at a time, so that usual numbers of them come to chunks of one size: a last one of
+its own size is compiled again, which takes longer than it runs."""
+
 
 def strongest_edges(
     model: Model,
@@ -46,7 +50,7 @@ def strongest_edges(
     # No point of the path is random, so the key decides nothing.
     key = jax.random.key(0)
     room, figure = max(min(load.bytes, CHUNK_BYTES), 1), FIGURES[NAMES[0]]
-    found = effects(key, model, batch, EDGES, figure, AT_CLEAN, on_record, room)
+    found = effects(key, model, batch, EDGES, figure, AT_CLEAN, on_record, room, AT_ONCE)
     kept = level_of(masks).edges(c, masks)
     writers, readers = writer_names(c), reader_names(c)
     rows = []

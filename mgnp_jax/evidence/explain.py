@@ -105,7 +105,8 @@ def _gathered(
         positions = effects_by_position(model, masks, examples)
     else:
         positions = nowhere(model.config, examples.batch)
-    found = strongest_edges(model, masks, split.batch, config.edges, split.load, on_record)
+    some = split.batch.take(slice(config.edge_prompts))
+    found = strongest_edges(model, masks, some, config.edges, split.load, on_record)
     return {
         "scores": effects.scores,
         "removal": effects.removal,

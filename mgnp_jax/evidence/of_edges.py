@@ -12,7 +12,7 @@ import numpy as np
 from mgnp_jax.evidence import addition
 from mgnp_jax.evidence.chunks import Progress, figures
 from mgnp_jax.evidence.lens import logit_lens
-from mgnp_jax.evidence.of_nodes import Change, Sums, figures_of, nothing_tried, put
+from mgnp_jax.evidence.of_nodes import Change, Sums, nothing_tried, put
 from mgnp_jax.evidence.removal import Nodes
 from mgnp_jax.masks.edge_graph import nodes_within
 from mgnp_jax.masks.edges import LOGITS_EDGES, first_writer, writer_count
@@ -66,7 +66,7 @@ class EdgeCircuit:
         c, params = self.model.config, self.model.params
         whole = whole_run(c, params, runs, self._masks)
         logits = _logits_of(c, params, self._masks, runs)
-        base = figures_of(logits, runs)
+        base = _figures_of(logits, runs)
         removal, joined = nothing_tried(c), nothing_tried(c)
         for nodes in leaving:
             writers = _writers(c, nodes)
@@ -77,13 +77,20 @@ class EdgeCircuit:
         read = clean_embedding(c, params, runs)
         written = runs.corrupted.embedding[runs.layout.answers]
         empty = empty_run(c, params, runs, read, written)
-        base, _ = addition.empty_figures(c, params, empty, runs)
         change = Change(self.model, runs, weights, progress)
-        change.measure(joining, lambda nodes: addition.alone(c, params, empty, nodes), base, joined)
+        change.measure(
+            joining, lambda nodes: addition.alone(c, params, empty, nodes), empty.residual, joined
+        )
         streams = _read_after_layers(c, self._masks, runs, whole)
         lens = logit_lens(c, params, streams, runs.targets, weights)
         found = {"removal": removal, "addition": joined, "joining": {}, "lens": lens}
         return jax.device_get({**found, "logits": logits})
+
+
+@jax.jit
+def _figures_of(logits: jax.Array, runs: CachedRuns) -> jax.Array:
+    """[2, B] of a circuit's logits [B, V]."""
+    return figures(logits, runs)
 
 
 def _writers(model_config: ModelConfig, nodes: Nodes) -> np.ndarray:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mgnp_jax.evidence import addition
-from mgnp_jax.evidence.chunks import READ_AT_ONCE, Progress, figures
+from mgnp_jax.evidence.chunks import READ_AT_ONCE, FullModel, Progress
 from mgnp_jax.evidence.lens import logit_lens
 from mgnp_jax.evidence.removal import Nodes, Smaller, first_order, smaller, without
 from mgnp_jax.masks.granularities import mask_shapes
@@ -79,7 +79,6 @@ class NodeCircuit:
         small = self._apart.runs(c, runs)
         streams = streams_apart(c, params, self._apart, small)
         logits = _logits_of(c, params, streams[-1], runs)
-        base = figures_of(logits, runs)
         masks = self._apart.masks
         removal, joined = nothing_tried(c), nothing_tried(c)
 
@@ -89,26 +88,17 @@ class NodeCircuit:
             return last[:, runs.layout.answers]
 
         change = Change(self.model, runs, weights, progress)
-        change.measure(leaving, left, base, removal)
+        change.measure(leaving, left, streams[-1][runs.layout.answers], removal)
         stream = jnp.stack([x[runs.layout.answers] for x in streams])
         lens = logit_lens(c, params, stream, runs.targets, weights)
         empty = addition.nothing_kept(c, params, self._circuit.masks, runs)
-        base, gradient = addition.empty_figures(c, params, empty, runs)
+        gradient = addition.empty_gradients(c, params, empty, runs)
         roughly = addition.first_order(c, params, empty, gradient * weights[None, :, None])
-        change.measure(joining, lambda nodes: addition.alone(c, params, empty, nodes), base, joined)
+        change.measure(
+            joining, lambda nodes: addition.alone(c, params, empty, nodes), empty.residual, joined
+        )
         found = {"removal": removal, "addition": joined, "joining": roughly, "lens": lens}
         return jax.device_get({**found, "logits": logits})
-
-
-@jax.jit
-def figures_of(logits: jax.Array, runs: CachedRuns) -> jax.Array:
-    """`figures`, compiled.
-
-    Args:
-      logits: [B, V] of a circuit.
-      runs: of the prompts.
-    """
-    return figures(logits, runs)
 
 
 def nothing_tried(model_config: ModelConfig) -> dict[str, np.ndarray]:
@@ -139,7 +129,7 @@ class Change(NamedTuple):
         self,
         groups: Sequence[Nodes],
         residual: Callable[[Nodes], jax.Array],
-        base: Any,
+        unchanged: jax.Array,
         into: dict[str, np.ndarray],
     ) -> None:
         """Reads logits from streams that nodes have changed, of several groups together.
@@ -147,10 +137,13 @@ class Change(NamedTuple):
         Args:
           groups: of nodes.
           residual: nodes → [J, B, D] after the last layer, at the answer position.
-          base: [2, B] figures without the change.
+          unchanged: [B, D] the stream that none has changed.
           into: [2, …] by granularity, where the change goes, summed over prompts.
         """
         c, params, waiting = self.model.config, self.model.params, []
+        full = FullModel.of(self.runs)
+        repeated = jnp.broadcast_to(unchanged[None], (READ_AT_ONCE, *unchanged.shape))
+        base = np.asarray(_figures_of(c, params, repeated, full, self.runs))[0]
         for i, nodes in enumerate(groups):
             found = residual(nodes)
             waiting += [(*of, found[k]) for k, of in enumerate(zip(nodes.names, nodes.places))]
@@ -160,7 +153,7 @@ class Change(NamedTuple):
                 names, places, rows = zip(*waiting[:READ_AT_ONCE])
                 waiting = waiting[READ_AT_ONCE:]
                 filled = jnp.stack(rows + rows[:1] * (READ_AT_ONCE - len(rows)))
-                read = _figures_of(c, params, filled, self.runs)
+                read = _figures_of(c, params, filled, full, self.runs)
                 put(into, names, places, np.asarray(read), base, self.weights)
 
 
@@ -192,11 +185,15 @@ def put(
 @functools.partial(jax.jit, static_argnums=0)
 @exact
 def _figures_of(
-    model_config: ModelConfig, params: Params, residual: jax.Array, runs: CachedRuns
+    model_config: ModelConfig,
+    params: Params,
+    residual: jax.Array,
+    full: FullModel,
+    runs: CachedRuns,
 ) -> jax.Array:
     """[R, 2, B] read from residual streams [R, B, D] after the last layer."""
     logits = unembed(model_config, params, residual)
-    return jax.vmap(figures, in_axes=(0, None))(logits, runs)
+    return jax.vmap(full.figures, in_axes=(0, None))(logits, runs)
 
 
 @functools.partial(jax.jit, static_argnums=0)

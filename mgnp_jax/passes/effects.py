@@ -100,6 +100,7 @@ def effects(
     path: Path,
     on_record: Callable[[Record], None],
     most_bytes: int = CHUNK_BYTES,
+    most_prompts: int = AT_ONCE,
 ) -> dict[str, np.ndarray]:
     """First-order effects of keeping each edge or node instead of corrupting it.
 
@@ -112,13 +113,14 @@ def effects(
       path: where gradients are taken; they are averaged.
       on_record: told how far it is.
       most_bytes: about the most that a pass takes; for one prompt, if that takes more.
+      most_prompts: of a pass.
 
     Returns:
       Float64 by name, mean over prompts, summed over positions; above zero raises the figure.
     """
     model_config, params = model.config, model.params
     spans = spans_of(batch)
-    size = _at_once(model_config, kind, spans, most_bytes)
+    size = min(_at_once(model_config, kind, spans, most_bytes), most_prompts)
     chunks = list(chunk_rows(len(batch), size))
     sizes = spans.sizes(rows for rows, _ in chunks)
     total: dict[str, np.ndarray] = {}

@@ -85,11 +85,10 @@ def narrowed_runs(model_config: ModelConfig, left: Compaction, runs: CachedRuns)
       left: what is.
       runs: of the whole model.
     """
-    corrupted = _narrow(model_config, left.segments, runs.corrupted)
+    # On the host: a program for all layers would take longer to compile than it ever saves.
+    narrow = narrow_values(model_config, left.segments, jax.device_get(runs.corrupted))
+    corrupted = jax.device_put(narrow)
     return dataclasses.replace(runs, corrupted=corrupted)  # type: ignore[type-var]
-
-
-_narrow = jax.jit(narrow_values, static_argnums=0)
 
 
 def apart(model_config: ModelConfig, params: Params, masks: Masks) -> Apart:
