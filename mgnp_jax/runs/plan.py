@@ -139,7 +139,7 @@ def figures_of(config: PlanConfig) -> dict[str, Any]:
         )
     method = config.of_one_device
     rows, execution = method.batch_size, method.execution
-    params = abstract_params(model_config, execution.dtype)
+    params = abstract_params(model_config, execution.precision)
     batch = equal_prompts(rows, config.tokens, config.shared, logit_difference)
     share = shares_prefix(execution, method.ablation)
     runs = abstract_runs(model_config, params, batch, execution, share)
