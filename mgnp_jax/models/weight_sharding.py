@@ -129,9 +129,22 @@ def placed(model_config: ModelConfig, mesh: Mesh | None, weights: Params) -> Par
     """
     if mesh is None:
         return weights
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, shared_shapes(model_config, mesh, weights))
+    return jax.tree.map(put_on, shardings, weights)
 
-    def put(path: Any, leaf: Any) -> jax.Array:
+
+def shared_shapes(model_config: ModelConfig, mesh: Mesh, weights: Params) -> Params:
+    """Shapes of weights with how they lie on a mesh.
+
+    Args:
+      model_config: the model's shape.
+      mesh: as `mesh_of` makes it.
+      weights: params of the model, or weights of some of its layers, or their shapes.
+    """
+
+    def shape_of(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
         name = "/".join(part.key for part in path)
-        return put_on(weight_sharding(model_config, mesh, name, leaf.shape), leaf)
+        sharding = weight_sharding(model_config, mesh, name, leaf.shape)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    return jax.tree.map_with_path(put, weights)
+    return jax.tree.map_with_path(shape_of, weights)

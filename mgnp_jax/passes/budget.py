@@ -168,12 +168,12 @@ def weight_bytes(params: Params) -> int:
     """Bytes that one device has of a model's weights.
 
     Args:
-      params: they; each device has all of them, or as much as any other.
+      params: they, or their shapes; each device has all of them, or as much as any other.
     """
 
     def on_one(leaf: Any) -> int:
-        if not isinstance(leaf, jax.Array):
-            return leaf.nbytes
-        return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        sharding = getattr(leaf, "sharding", None)
+        shape = leaf.shape if sharding is None else sharding.shard_shape(leaf.shape)
+        return math.prod(shape) * leaf.dtype.itemsize
 
     return sum(map(on_one, jax.tree.leaves(params)))
