@@ -13,6 +13,7 @@ from rich.console import Console
 
 import mgnp_jax as mg
 from experiments.command import command
+from mgnp_jax.models.weights import weights_checksum
 from mgnp_jax.report.tables import comparison_table
 from mgnp_jax.runs.config import check_counts
 from mgnp_jax.runs.folder import undone
@@ -45,6 +46,8 @@ class EvaluateConfig:
     """Of the prompts; by default the run's."""
     test_prompts: int | None = None
     """Measure on the first so many test prompts only; by default all of --data, else as the run."""
+    shard: int = 1
+    """Devices that hold the weights together."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be meant."""
@@ -72,7 +75,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     meta = {name: value for name, value in circuit.metadata.items() if value is not None}
     if not (config.model or meta.get("model")):
         raise mg.MgnpError(f"{config.circuit} does not say of which model it is; pass --model")
-    model = mg.load_model(config.model or meta["model"])
+    model = mg.load_model(config.model or meta["model"], shard=config.shard)
     origin = origin_of(meta)
     data, own = prompts_for(
         meta,
@@ -97,7 +100,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         (own, data.seed, limit) == (True, origin["seed"], meta.get("test_prompts"))
         and data.checksum() == meta.get("data_checksum")
         and (data.metric, data.answer) in (("", ""), (origin["metric"], origin["answer"]))
-        and mg.checksum(model.params) == meta.get("weights_checksum")
+        and weights_checksum(model.params) == meta.get("weights_checksum")
     )
     figures = evaluate_with_bar(model, circuit, test, console)
     saved = meta.get("figures") if same else None

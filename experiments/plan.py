@@ -9,4 +9,5 @@ from experiments.command import command
 from mgnp_jax.runs.plan import PlanConfig, plan
 
 if __name__ == "__main__":
-    command(PlanConfig, plan)
+    # It says itself for how many devices JAX compiles.
+    command(PlanConfig, plan, on_device=False)

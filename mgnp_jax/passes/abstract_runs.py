@@ -7,8 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.weight_sharding import shared_shapes
 from mgnp_jax.models.weights import init_params
 from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
 from mgnp_jax.passes.precision import as_stored
@@ -17,15 +19,17 @@ from mgnp_jax.passes.spans import packed_tokens, spans_of
 from mgnp_jax.types import AnswerMetric, Answers, Batch, Params, Score, Targets
 
 
-def abstract_params(model_config: ModelConfig, dtype: str) -> Params:
+def abstract_params(model_config: ModelConfig, dtype: str, mesh: Mesh | None = None) -> Params:
     """Shapes of the weights, as passes have them.
 
     Args:
       model_config: the model's shape.
       dtype: `"float32"` or `"bfloat16"`.
+      mesh: of devices that hold them together, as `mesh_of` makes it; None for one.
     """
     weights = jax.eval_shape(lambda key: init_params(key, model_config), jax.random.key(0))
-    return jax.eval_shape(functools.partial(as_stored, dtype=dtype), weights)
+    weights = jax.eval_shape(functools.partial(as_stored, dtype=dtype), weights)
+    return weights if mesh is None else shared_shapes(model_config, mesh, weights)
 
 
 def equal_prompts(rows: int, tokens: int, shared: int, metric: AnswerMetric) -> Batch:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Any
 
 import jax
 
@@ -91,8 +93,8 @@ def budget_of(
         total = min(host // 2, ENOUGH) if asked is None else min(int(asked * 2**30), host)
         room = Room(device=0, host=max(total - taken - temporaries, 0), disk=free_on_disk())
         return Budget(total=total, taken=taken, temporaries=temporaries, room=room)
-    # Beside those that passes run on, the model's own, in float32.
-    weights = weight_bytes(params) * (1 if execution.dtype == "float32" else 3)
+    # Beside those that passes run on, the model's own, at most in float32.
+    weights = weight_bytes(params) * (1 if execution.precision == "float32" else 3)
     device = free + weights
     total = device // 2 if asked is None else min(int(asked * 2**30), device)
     room = Room(
@@ -163,9 +165,15 @@ def kept_floats(model_config: ModelConfig, tokens: int) -> int:
 
 
 def weight_bytes(params: Params) -> int:
-    """Bytes of a model's weights.
+    """Bytes that one device has of a model's weights.
 
     Args:
-      params: they.
+      params: they, or their shapes; each device has all of them, or as much as any other.
     """
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+
+    def on_one(leaf: Any) -> int:
+        sharding = getattr(leaf, "sharding", None)
+        shape = leaf.shape if sharding is None else sharding.shard_shape(leaf.shape)
+        return math.prod(shape) * leaf.dtype.itemsize
+
+    return sum(map(on_one, jax.tree.leaves(params)))

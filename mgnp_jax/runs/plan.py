@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
@@ -16,10 +17,13 @@ from mgnp_jax.files import write_whole
 from mgnp_jax.methods import DEFAULT
 from mgnp_jax.methods.protocol import Planned
 from mgnp_jax.models.hub import read_model_config
+from mgnp_jax.models.mesh import mesh_of
 from mgnp_jax.passes.abstract_runs import abstract_params, abstract_runs, equal_prompts
+from mgnp_jax.passes.budget import weight_bytes
 from mgnp_jax.passes.cached_runs import plain_runs
 from mgnp_jax.passes.counting import multiply_adds
 from mgnp_jax.passes.keeping import shares_prefix
+from mgnp_jax.passes.sharding import check_device
 from mgnp_jax.passes.storage import gib
 from mgnp_jax.report.tables import Table
 from mgnp_jax.runs.config import checked_method
@@ -65,14 +69,15 @@ class PlanConfig:
 
     @property
     def devices(self) -> int:
-        """That share a batch; each has all weights."""
+        """That share a batch, alone or in groups that share the weights."""
         return self.config.execution.devices
 
     @property
     def of_one_device(self) -> Any:
-        """The method's config for what one device has of a batch."""
-        alone = dataclasses.replace(self.config.execution, devices=1)
-        rows = self.config.batch_size // self.devices
+        """The method's config for what one device, or one such group, has of a batch."""
+        execution = self.config.execution
+        rows = self.config.batch_size // execution.replicas
+        alone = dataclasses.replace(execution, devices=execution.shard)
         return dataclasses.replace(self.config, batch_size=rows, execution=alone)
 
 
@@ -132,6 +137,7 @@ def figures_of(config: PlanConfig) -> dict[str, Any]:
     Args:
       config: of what.
     """
+    _start(config.config.execution.shard)
     model_config = read_model_config(config.model_config)
     if config.tokens > model_config.context:
         raise MgnpError(
@@ -139,7 +145,8 @@ def figures_of(config: PlanConfig) -> dict[str, Any]:
         )
     method = config.of_one_device
     rows, execution = method.batch_size, method.execution
-    params = abstract_params(model_config, execution.dtype)
+    shard = execution.shard
+    params = abstract_params(model_config, execution.precision, mesh_of(shard, shard))
     batch = equal_prompts(rows, config.tokens, config.shared, logit_difference)
     share = shares_prefix(execution, method.ablation)
     runs = abstract_runs(model_config, params, batch, execution, share)
@@ -148,12 +155,11 @@ def figures_of(config: PlanConfig) -> dict[str, Any]:
     plain = jax.jit(
         lambda weights: plain_runs(model_config, weights, at_once, share_prefix=share)
     ).trace(params)
-    weights = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     found: dict[str, Any] = {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "weights_bytes": weights,
-        "step": _cost(step),
-        "plain": _cost(plain),
+        "weights_bytes": weight_bytes(params),
+        "step": _cost(step, shard),
+        "plain": _cost(plain, shard),
     }
     found["plain"]["multiply_adds"] *= execution.accumulate
     found["peak_bytes"] = max(found[name]["bytes"] for name in ("step", "plain"))
@@ -168,11 +174,20 @@ def figures_of(config: PlanConfig) -> dict[str, Any]:
     return found
 
 
-def _cost(traced: Any) -> dict[str, int]:
-    """Bytes and multiply-adds of a program."""
+def _start(devices: int) -> None:
+    """Starts JAX with so many devices to compile for; on CPUs there are as many as it is told."""
+    # Too late where it has been started: then there must be enough.
+    with contextlib.suppress(RuntimeError):
+        if devices > 1:
+            jax.config.update("jax_num_cpu_devices", devices)
+    check_device()
+
+
+def _cost(traced: Any, shard: int) -> dict[str, int]:
+    """Bytes and multiply-adds of a program on one of the devices that run it together."""
     return {
         "bytes": compiled_bytes(traced.lower().compile()),
-        "multiply_adds": multiply_adds(traced.jaxpr.jaxpr),
+        "multiply_adds": multiply_adds(traced.jaxpr.jaxpr) // shard,
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ def of(folder: Path, execution: Execution, **changes: Any) -> PlanConfig:
 def compiled(model: mg.Model, config: mg.DiscoverConfig) -> Any:
     """The step that a run would compile for these prompts."""
     batch = equal_prompts(ROWS, TOKENS, SHARED, logit_difference)
-    params = as_stored(model.params, config.execution.dtype)
+    params = as_stored(model.params, config.execution.precision)
     (kept,) = keep_what_fits(model.config, params, [batch], ROWS, config.execution)
     sharding, rows = batch_sharding(1, config.execution.accumulate), np.arange(ROWS)
     runs = sharding.rows(kept, rows, sharding.sizes(kept.spans, rows[None]))
@@ -125,6 +127,22 @@ def test_devices_share_the_batch_and_not_the_weights(folder: Path) -> None:
     assert shared["weights_bytes"] == alone["weights_bytes"]
     ratio = shared["step"]["multiply_adds"] / alone["step"]["multiply_adds"]
     assert ratio == pytest.approx(0.5, rel=0.1)
+
+
+def test_devices_that_share_the_weights_each_have_their_part(folder: Path, tmp_path: Path) -> None:
+    alone = figures(of(folder, Execution()))
+    command = [sys.executable, "-m", "experiments.plan", "--model-config", str(folder)]
+    flags = f"--tokens {TOKENS} --shared {SHARED} --batch-size {2 * ROWS} --devices 8 --shard 4"
+    plan_of_a_group = tmp_path / "plan.json"
+    subprocess.run(
+        [*command, *flags.split(), "--json", str(plan_of_a_group)], check=True, capture_output=True
+    )
+    shared = json.loads(plan_of_a_group.read_text())
+    assert shared["parameters"] == alone["parameters"]
+    assert 0.25 < shared["weights_bytes"] / alone["weights_bytes"] < 0.35
+    assert shared["step"]["bytes"] < alone["step"]["bytes"]
+    each = shared["step"]["multiply_adds"] / alone["step"]["multiply_adds"]
+    assert each == pytest.approx(0.25, rel=0.1)
 
 
 @pytest.mark.parametrize(

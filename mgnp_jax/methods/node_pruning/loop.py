@@ -132,6 +132,7 @@ def _step(
         *(work.static, work.model.config, work.key, work.params),
         *(state.trained, work.batch_of(step), state.controller, work.compaction),
     )
+    trained, terms = work.sharding.settled((trained, terms))
     done = step + 1
     work, (trained, terms) = ahead(work, done, (trained, terms))
     state = state.replace(done=done, trained=trained)  # type: ignore[attr-defined]
@@ -198,4 +199,4 @@ def _compact(work: Work, state: LoopState, on_record: OnRecord) -> tuple[Work, L
 def _narrowed(work: Work, plan: Plan, left: Masks) -> Work:
     """The same work on what is left of the model."""
     smaller = compacted(work.model.config, work.params, plan, jax.device_get(left))
-    return work.compacted(work.sharding.replicate(smaller), plan.cost)
+    return work.compacted(work.sharding.place_smaller(work.model.config, smaller), plan.cost)
