@@ -54,28 +54,20 @@ def equal_prompts(rows: int, tokens: int, shared: int, metric: AnswerMetric) -> 
 
 
 def abstract_runs(
-    model_config: ModelConfig, params: Params, batch: Batch, execution: Execution, share: bool
+    model_config: ModelConfig, params: Params, shard: Batch, execution: Execution, share: bool
 ) -> CachedRuns:
-    """Shapes of a batch with its plain passes, as a step reads it.
+    """Shapes of prompts with their plain passes, as a step reads them.
 
     Args:
       model_config: the model's shape.
       params: its weights, or their shapes.
-      batch: B prompts of one device; must be divisible by the parts of it that run one by one.
-      execution: how passes are run; `devices` is not looked at.
+      shard: the prompts that one device runs at once.
+      execution: how passes are run; into how many shards a batch is cut is not looked at.
       share: whether tokens before a pair's first difference are left out, see `shares_prefix`.
-
-    Returns:
-      Shapes; with a leading axis of parts if there are several.
     """
-    parts = execution.accumulate
-    one = batch.take(slice(len(batch) // parts))
-    runs = jax.eval_shape(
-        lambda weights: _runs(model_config, weights, one, execution, share), params
+    return jax.eval_shape(
+        lambda weights: _runs(model_config, weights, shard, execution, share), params
     )
-    if parts == 1:
-        return runs
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((parts, *leaf.shape), leaf.dtype), runs)
 
 
 def _runs(

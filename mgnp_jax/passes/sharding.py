@@ -84,11 +84,41 @@ class BatchSharding:
         if self.count == 1:
             return split.rows(rows, sizes)
         parts = [split.rows(shard, sizes) for shard in np.split(rows, self.count)]
-        return self._place(_stack(parts, [n for n in (self.parts, self.devices) if n > 1]))
+        return self._put(_stack(parts, self._axes), self._spec)
 
-    def _place(self, tree: Any) -> Any:
-        spec = PartitionSpec("prompts") if self.parts == 1 else PartitionSpec(None, "prompts")
-        return self._put(tree, spec)
+    def abstract_replicas(self, tree: Any) -> Any:
+        """What `replicate` returns, as shapes.
+
+        Args:
+          tree: pytree of arrays, or of their shapes.
+        """
+        return self._abstract(tree, [], PartitionSpec())
+
+    def abstract_rows(self, shard: CachedRuns) -> CachedRuns:
+        """What `rows` returns, as shapes.
+
+        Args:
+          shard: shapes of one shard's.
+        """
+        return self._abstract(shard, self._axes, self._spec)
+
+    @property
+    def _axes(self) -> list[int]:
+        """Leading axes of a batch's arrays."""
+        return [count for count in (self.parts, self.devices) if count > 1]
+
+    @property
+    def _spec(self) -> PartitionSpec:
+        """How those lie on the devices."""
+        return PartitionSpec("prompts") if self.parts == 1 else PartitionSpec(None, "prompts")
+
+    def _abstract(self, tree: Any, axes: list[int], spec: PartitionSpec) -> Any:
+        sharding = None if self.mesh is None else NamedSharding(self.mesh, spec)
+
+        def one(leaf: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((*axes, *leaf.shape), leaf.dtype, sharding=sharding)
+
+        return jax.tree.map(one, tree)
 
     def _put(self, tree: Any, spec: PartitionSpec) -> Any:
         if self.mesh is None:
