@@ -13,6 +13,7 @@ from rich.console import Console
 
 import mgnp_jax as mg
 from experiments.command import command
+from mgnp_jax.models.weights import weights_checksum
 from mgnp_jax.report.tables import comparison_table
 from mgnp_jax.runs.config import check_counts
 from mgnp_jax.runs.folder import undone
@@ -97,7 +98,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         (own, data.seed, limit) == (True, origin["seed"], meta.get("test_prompts"))
         and data.checksum() == meta.get("data_checksum")
         and (data.metric, data.answer) in (("", ""), (origin["metric"], origin["answer"]))
-        and mg.checksum(model.params) == meta.get("weights_checksum")
+        and weights_checksum(model.params) == meta.get("weights_checksum")
     )
     figures = evaluate_with_bar(model, circuit, test, console)
     saved = meta.get("figures") if same else None

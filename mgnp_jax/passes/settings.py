@@ -6,11 +6,14 @@ import dataclasses
 import math
 from typing import Any, Literal, TypeVar, get_args
 
+import jax
+
+from mgnp_jax.models.mesh import check_shard
 from mgnp_jax.types import MgnpError
 
 CacheMode = Literal["dataset", "batch", "off"]
 CachePlace = Literal["auto", "device", "host", "disk"]
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["auto", "float32", "bfloat16"]
 
 Config = TypeVar("Config", bound=Any)
 
@@ -77,11 +80,15 @@ class Execution:
     compilation of one more layer."""
     remat: bool = False
     """Recompute a layer's inner values in the gradient instead of keeping them: less memory."""
-    dtype: Dtype = "float32"
-    """Of weights and activations in training and its validations; log-alpha, losses and
-    optimiser stay float32, and so do the figures on test prompts."""
+    dtype: Dtype = "auto"
+    """Of weights and activations in training and its validations: `auto` is bfloat16 on
+    accelerators, float32 on CPUs. Log-alpha, losses and optimiser stay float32, and so do the
+    figures on test prompts."""
     devices: int = 1
-    """Devices that share a batch; must divide its size."""
+    """Devices that share a batch; must divide its size. At least as many as `shard`."""
+    shard: int = 1
+    """Devices that hold the weights together, each some of the heads, hidden neurons and
+    vocabulary; must divide `devices`, of which each group of so many runs the same prompts."""
     accumulate: int = 1
     """Parts of a batch that run one after another, their gradients added: less memory, also in
     the plain passes and validation. Times `devices` it must divide the batch."""
@@ -93,18 +100,46 @@ class Execution:
                 raise MgnpError(
                     f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}"
                 )
-        for name in ("devices", "accumulate", "max_segments"):
+        for name in ("devices", "shard", "accumulate", "max_segments"):
             if getattr(self, name) <= 0:
                 raise MgnpError(f"{name} must be greater than 0, got {getattr(self, name)}")
+        if self.devices == 1:
+            object.__setattr__(self, "devices", self.shard)
+        check_shard(self.devices, self.shard)
         if self.compile_cost < 0:
             raise MgnpError(f"compile_cost must not be negative, got {self.compile_cost}")
         if self.memory_gib is not None and not 0 < self.memory_gib < math.inf:
             raise MgnpError(f"memory_gib must be greater than 0, got {self.memory_gib}")
 
     @property
+    def replicas(self) -> int:
+        """Copies of the weights, each of which runs its own prompts: groups of `shard` devices."""
+        return self.devices // self.shard
+
+    @property
     def parts(self) -> int:
-        """Into how many a batch is cut: devices times parts that run one after another."""
-        return self.devices * self.accumulate
+        """Into how many a batch is cut: replicas times parts that run one after another."""
+        return self.replicas * self.accumulate
+
+    def check_batch(self, batch_size: int) -> None:
+        """Refuses batches that cannot be cut up evenly.
+
+        Args:
+          batch_size: prompts a step.
+        """
+        if batch_size % self.parts:
+            groups = f"{self.devices} / {self.shard}" if self.shard > 1 else self.devices
+            raise MgnpError(
+                f"devices{' / shard' if self.shard > 1 else ''} times accumulate must divide "
+                f"batch_size, got {groups} × {self.accumulate} for {batch_size} prompts a step"
+            )
+
+    @property
+    def precision(self) -> str:
+        """Of weights and activations in training, on the device that there is."""
+        if self.dtype != "auto":
+            return self.dtype
+        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
     @property
     def lockstep(self) -> bool:

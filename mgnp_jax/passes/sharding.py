@@ -1,9 +1,10 @@
 """Sharding: a batch over devices, and in parts that run one after another.
 
-Each device packs and runs its shard of the prompts. Everything that all need (weights,
-log-alpha, cached runs) is replicated; arrays of a batch get a leading axis of devices, which
-is sharded, and the compiler does the rest: it runs the vmapped masked pass device by device
-and sums the gradients. Parts are another leading axis, which the objective walks along.
+Each device packs and runs its shard of the prompts. Everything that all need (log-alpha, cached
+runs) is replicated; arrays of a batch get a leading axis of devices, which is sharded, and the
+compiler does the rest: it runs the vmapped masked pass device by device and sums the gradients.
+Parts are another leading axis, which the objective walks along. Weights are on every device, or
+shared by groups of them, each of which then is one in what follows (`models.weight_sharding`).
 
 The devices may be those of several processes. Each then has all prompts and does everything, runs
 the shards of its own devices, and comes to the same circuit.
@@ -12,7 +13,6 @@ the shards of its own devices, and comes to the same circuit.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from typing import Any
 
@@ -22,10 +22,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.mesh import MODEL_AXIS, PROMPTS_AXIS, mesh_of, put_on
+from mgnp_jax.models.weight_sharding import abstract_placed, placed
 from mgnp_jax.passes.cached_runs import CachedRuns
+from mgnp_jax.passes.compaction import Compaction
 from mgnp_jax.passes.spans import Sizes, Spans
 from mgnp_jax.passes.split_runs import SplitRuns
-from mgnp_jax.types import MgnpError, checksum
+from mgnp_jax.types import MgnpError, Params, checksum
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,8 +38,8 @@ class BatchSharding:
 
     Attributes:
       parts: run one after another.
-      devices: that share each part.
-      mesh: the devices on one axis; None for a single one, which needs no arrangement.
+      devices: that share each part, or groups of them that share the weights.
+      mesh: of the devices; None for a single one, which needs no arrangement.
     """
 
     parts: int
@@ -60,6 +64,34 @@ class BatchSharding:
             _check_same(tree)
         return self._put(tree, PartitionSpec())
 
+    def place(self, model_config: ModelConfig, weights: Params) -> Params:
+        """Puts weights where they belong: on every device, or some of them on each.
+
+        Args:
+          model_config: the model's shape.
+          weights: its own, or those of what is left of its layers.
+
+        Raises:
+          MgnpError: if there are several processes and their weights differ.
+        """
+        if self.mesh is None or self.mesh.shape[MODEL_AXIS] == 1:
+            return self.replicate(weights)
+        return placed(model_config, self.mesh, weights)
+
+    def place_smaller(self, model_config: ModelConfig, smaller: Compaction) -> Compaction:
+        """Puts what is left of a model where it belongs: weights as `place`, the rest everywhere.
+
+        Args:
+          model_config: the whole model's shape.
+          smaller: what is left.
+        """
+        weights = [self.place(model_config, segment.weights) for segment in smaller.segments]
+        bare = (dataclasses.replace(s, weights={}) for s in smaller.segments)  # type: ignore[type-var]
+        rest = self.replicate(dataclasses.replace(smaller, segments=tuple(bare)))  # type: ignore[type-var]
+        segments = zip(rest.segments, weights, strict=True)
+        whole = tuple(dataclasses.replace(s, weights=w) for s, w in segments)
+        return dataclasses.replace(rest, segments=whole)
+
     def sizes(self, spans: Spans, order: np.ndarray) -> Sizes:
         """Array sizes that serve each shard of every batch.
 
@@ -82,9 +114,19 @@ class BatchSharding:
           devices if there are several.
         """
         if self.count == 1:
-            return split.rows(rows, sizes)
+            return self._put(split.rows(rows, sizes), PartitionSpec())
         parts = [split.rows(shard, sizes) for shard in np.split(rows, self.count)]
-        return self._put(_stack(parts, self._axes), self._spec)
+        axes = self._axes
+        return self._put(_stack(parts, list(axes.values())), PartitionSpec(*axes))
+
+    def abstract_rows(self, shard: CachedRuns) -> CachedRuns:
+        """What `rows` returns, as shapes.
+
+        Args:
+          shard: shapes of one shard's.
+        """
+        axes = self._axes
+        return self._abstract(shard, list(axes.values()), PartitionSpec(*axes))
 
     def abstract_replicas(self, tree: Any) -> Any:
         """What `replicate` returns, as shapes.
@@ -94,23 +136,20 @@ class BatchSharding:
         """
         return self._abstract(tree, [], PartitionSpec())
 
-    def abstract_rows(self, shard: CachedRuns) -> CachedRuns:
-        """What `rows` returns, as shapes.
+    def abstract_weights(self, model_config: ModelConfig, weights: Params) -> Params:
+        """What `place` returns, as shapes.
 
         Args:
-          shard: shapes of one shard's.
+          model_config: the model's shape.
+          weights: shapes of its own.
         """
-        return self._abstract(shard, self._axes, self._spec)
+        return abstract_placed(model_config, self.mesh, weights)
 
     @property
-    def _axes(self) -> list[int]:
-        """Leading axes of a batch's arrays."""
-        return [count for count in (self.parts, self.devices) if count > 1]
-
-    @property
-    def _spec(self) -> PartitionSpec:
-        """How those lie on the devices."""
-        return PartitionSpec("prompts") if self.parts == 1 else PartitionSpec(None, "prompts")
+    def _axes(self) -> dict[str | None, int]:
+        """Leading axes of a batch's arrays: along which devices they lie, and how long they are."""
+        axes = {None: self.parts, PROMPTS_AXIS: self.devices}
+        return {name: count for name, count in axes.items() if count > 1}
 
     def _abstract(self, tree: Any, axes: list[int], spec: PartitionSpec) -> Any:
         sharding = None if self.mesh is None else NamedSharding(self.mesh, spec)
@@ -125,19 +164,8 @@ class BatchSharding:
             return tree
         sharding = NamedSharding(self.mesh, spec)
         if self.mesh.is_multi_process:
-            return jax.tree.map(functools.partial(_put_own_shards, sharding), tree)
+            return jax.tree.map(lambda leaf: put_on(sharding, leaf), tree)
         return jax.device_put(tree, sharding)
-
-
-def _put_own_shards(sharding: NamedSharding, leaf: Any) -> jax.Array:
-    """Makes an array of all processes from one that each has the whole of."""
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        return jax.device_put(leaf, sharding)
-    if _is_key(leaf):
-        data = _put_own_shards(sharding, jax.random.key_data(leaf))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    host = np.asarray(leaf)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def _is_key(leaf: Any) -> bool:
@@ -163,31 +191,19 @@ def _stack(trees: list[Any], axes: list[int]) -> Any:
     return jax.tree.map(one, *trees)
 
 
-def batch_sharding(devices: int, parts: int = 1) -> BatchSharding:
+def batch_sharding(devices: int, parts: int = 1, shard: int = 1) -> BatchSharding:
     """Takes the first devices of the machine.
 
     Args:
       devices: how many share a part.
       parts: of a batch, run one after another.
+      shard: devices that share the weights, and so run the same prompts; divides `devices`.
 
     Raises:
-      MgnpError: if there are fewer devices, or one of several processes would have none of them.
+      MgnpError: as `mesh_of` does.
     """
-    if devices > jax.device_count():
-        raise MgnpError(
-            f"devices = {devices}, but JAX sees {jax.device_count()} "
-            f"({jax.devices()[0].device_kind}); ask for at most as many"
-        )
-    mesh = None
-    if devices > 1:
-        chosen = jax.devices()[:devices]
-        if len({device.process_index for device in chosen}) < jax.process_count():
-            raise MgnpError(
-                f"devices = {devices} leaves some of the {jax.process_count()} processes without "
-                f"any; ask for all {jax.device_count()}"
-            )
-        mesh = Mesh(np.array(chosen), ("prompts",))
-    return BatchSharding(parts=parts, devices=devices, mesh=mesh)
+    mesh = mesh_of(devices, shard)
+    return BatchSharding(parts=parts, devices=devices // shard, mesh=mesh)
 
 
 def check_device() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mgnp_jax.metrics.evaluate import check_prompts
 from mgnp_jax.models.hub import Model, load_model
 from mgnp_jax.runs.config import RunConfig
@@ -13,6 +15,20 @@ Loaded = tuple[Model, TaskData, Batch]
 """The model, its prompts, and those of the test split that are measured on."""
 
 
+def placement_of(method: Any) -> dict[str, Any]:
+    """How `load_model` should lay weights out for a method.
+
+    Args:
+      method: config of one. If it trains in 16 bits, weights stay in those that they are stored
+        in, with which figures in float32 are the same.
+    """
+    execution = getattr(method, "execution", None)
+    if execution is None:
+        return {}
+    dtype = "float32" if execution.precision == "float32" else "stored"
+    return {"dtype": dtype, "devices": execution.devices, "shard": execution.shard}
+
+
 def load(config: RunConfig) -> Loaded:
     """Loads model and prompts of a run.
 
@@ -22,7 +38,7 @@ def load(config: RunConfig) -> Loaded:
     Raises:
       MgnpError: if there are none such, or the model cannot take them.
     """
-    model = load_model(config.model)
+    model = load_model(config.model, **placement_of(config.config))
     data = load_task(
         config.source,
         model.tokenizer,

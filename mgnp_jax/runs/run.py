@@ -23,7 +23,7 @@ from mgnp_jax.methods.protocol import Interrupted
 from mgnp_jax.metrics.sanity import check_circuit, check_task
 from mgnp_jax.metrics.sizes import circuit_sizes
 from mgnp_jax.models.hub import Model
-from mgnp_jax.passes.sharding import batch_sharding
+from mgnp_jax.models.mesh import mesh_of
 from mgnp_jax.report import run_folder
 from mgnp_jax.report.page.content import Shown, content_of
 from mgnp_jax.report.page.html import PAGE, write_page
@@ -69,7 +69,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     """
     check_source(config.source)
     if hasattr(config.config, "execution"):
-        batch_sharding(config.config.execution.devices)
+        mesh_of(config.config.execution.devices, config.config.execution.shard)
     source = Path(config.source).stem if config.data else config.source
     name = f"{source}-{Path(config.model).name}{named_after(config.method)}-seed{config.seed}"
     loaded = None

@@ -82,12 +82,7 @@ class Learned(abc.ABC):
                 "cache must be dataset or batch for a method of edges, got off: their passes read "
                 "the whole corrupted run at once"
             )
-        if self.batch_size % self.execution.parts:
-            raise MgnpError(
-                "devices times accumulate must divide batch_size, got "
-                f"{self.execution.devices} × {self.execution.accumulate} for {self.batch_size} "
-                "prompts a step"
-            )
+        self.execution.check_batch(self.batch_size)
 
     def _check_within(self, names: Sequence[str], low: float, high: float, wanted: str) -> None:
         """Refuses settings that do not lie between two numbers, which are not allowed themselves.

@@ -104,7 +104,7 @@ def _on_parts(
         runs = runs.replace(base_logits=base)  # type: ignore[attr-defined]
         return -FIGURES[config.loss_on](logits, runs).mean()
 
-    if config.execution.devices > 1:
+    if config.execution.replicas > 1:
         one = each
 
         def each(runs: CachedRuns) -> jax.Array:  # noqa: F811

@@ -233,9 +233,4 @@ def _check_together(config: Settings) -> None:
         )
     if config.nested and config.train_embedding:
         raise MgnpError("train_embedding does not go with nested: the embedding has no price")
-    if config.batch_size % config.execution.parts:
-        raise MgnpError(
-            "devices times accumulate must divide batch_size, got "
-            f"{config.execution.devices} × {config.execution.accumulate} for "
-            f"{config.batch_size} prompts a step"
-        )
+    config.execution.check_batch(config.batch_size)

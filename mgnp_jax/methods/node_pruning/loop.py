@@ -198,4 +198,4 @@ def _compact(work: Work, state: LoopState, on_record: OnRecord) -> tuple[Work, L
 def _narrowed(work: Work, plan: Plan, left: Masks) -> Work:
     """The same work on what is left of the model."""
     smaller = compacted(work.model.config, work.params, plan, jax.device_get(left))
-    return work.compacted(work.sharding.replicate(smaller), plan.cost)
+    return work.compacted(work.sharding.place_smaller(work.model.config, smaller), plan.cost)

@@ -70,7 +70,7 @@ def _what(work: Work, good: LoopState, rows: np.ndarray) -> str:
     if math.isfinite(found["loss"]):
         return (
             f"the gradient of the loss has entries that are not numbers at step {good.done + 1} "
-            f"({told}): it is too large for {work.config.execution.dtype}"
+            f"({told}): it is too large for {work.config.execution.precision}"
         )
     return (
         f"the loss is {found['loss']} at step {good.done + 1} ({told}): the model gives logits "

@@ -98,10 +98,10 @@ def _run(
         segments=None if compaction is None else compaction.segments,
         remat=config.execution.remat,
     )
-    if config.execution.devices == 1:
+    if config.execution.replicas == 1:
         return run(masks=masks, runs=runs), runs
     # Each device its own prompts' gates; then one batch again, as on a single device.
-    each, axes = _split(masks, config.execution.devices)
+    each, axes = _split(masks, config.execution.replicas)
     logits = jax.vmap(lambda m, r: run(masks=m, runs=r), (axes, 0))(each, runs)
     whole = (logits, runs.base_logits, runs.targets)
     logits, base, targets = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), whole)

@@ -50,14 +50,14 @@ def trained_programs(
       MgnpError: if devices cannot share a step's prompts, or there are fewer.
     """
     execution, size = config.execution, prompts_of_step(config, len(train))
-    sharding = batch_sharding(execution.devices, execution.accumulate)
+    sharding = batch_sharding(execution.devices, execution.accumulate, execution.shard)
     share = shares_prefix(execution, config.ablation)
-    weights = abstract_params(model_config, execution.dtype)
+    weights = abstract_params(model_config, execution.precision)
     shard = train.take(slice(size // sharding.count))
     runs = abstract_runs(model_config, weights, shard, execution, share)
-    params = sharding.abstract_replicas(weights)
+    params = sharding.abstract_weights(model_config, weights)
     step = traced(model_config, params, sharding.abstract_rows(runs), sharding.abstract_replicas)
-    beside = own_weight_bytes(params, execution.dtype)
+    beside = own_weight_bytes(params, execution.precision)
     # At most: what training has closed by then is left out of it.
     copied = bytes_of(params["blocks"]) if compacts else 0
     # Prompts whose plain passes are kept run in whole batches, on every device the same.
@@ -67,7 +67,12 @@ def trained_programs(
         runs_of_search = config.steps * sharding.count
     plain = _plain(model_config, train.take(slice(at_once)), execution.lockstep, share)
     each = {
-        "plain": Program(traced=plain.trace(weights), times=runs_of_search, beside=beside),
+        "plain": Program(
+            traced=plain.trace(params),
+            times=runs_of_search,
+            devices=execution.shard,
+            beside=beside,
+        ),
         "step": Program(
             traced=step, times=config.steps, devices=execution.devices, beside=beside + copied
         ),

@@ -77,7 +77,7 @@ class Work:
       config: as it was given.
       static: what a compiled step depends on.
       model: the model.
-      params: its weights as stored, on every device.
+      params: its weights as stored, on every device or shared by groups of them.
       key: [] root key, on every device.
       sharding: how a batch is cut up.
       train: the training prompts.
@@ -187,9 +187,9 @@ def prepare(
         passes have no room.
     """
     execution, size = config.execution, prompts_of_step(config, len(data.train))
-    sharding = batch_sharding(execution.devices, execution.accumulate)
-    params = as_stored(model.params, execution.dtype)
-    params, key = sharding.replicate((params, key))
+    sharding = batch_sharding(execution.devices, execution.accumulate, execution.shard)
+    params = sharding.place(model.config, as_stored(model.params, execution.precision))
+    key = sharding.replicate(key)
     at_once = size // execution.accumulate
     constants = ablation_values(model.config, params, data.train, config.ablation, at_once)
     read, order = _read(key, data.train, config, size)
@@ -230,8 +230,8 @@ def prompts_of_step(config: Trained, count: int) -> int:
     size, execution = min(config.batch_size, count), config.execution
     if size % execution.parts:
         raise MgnpError(
-            f"{size} training prompts cannot be shared evenly by {execution.devices} devices in "
-            f"{execution.accumulate} parts; bring more prompts or ask for fewer"
+            f"{size} training prompts cannot be shared evenly by {execution.replicas} devices (or "
+            f"groups of them) in {execution.accumulate} parts; bring more prompts or ask for fewer"
         )
     return size
 
