@@ -46,7 +46,8 @@ def effect_programs(
         return Programs(params=params, prompts=size, each=each)
     both = jax.jit(lambda weights: both_runs(model_config, weights, part))
     runs, values = jax.eval_shape(both, params)
-    differences = jax.jit(functools.partial(kind.differences, model_config))
+    # Weights lie there, whichever are read.
+    differences = jax.jit(functools.partial(kind.differences, model_config), keep_unused=True)
     found = jax.eval_shape(differences, params, runs, values)
     effects = jax.jit(functools.partial(kind.effects, model_config, figure))
     embedding = runs.corrupted.embedding
