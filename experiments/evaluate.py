@@ -46,6 +46,8 @@ class EvaluateConfig:
     """Of the prompts; by default the run's."""
     test_prompts: int | None = None
     """Measure on the first so many test prompts only; by default all of --data, else as the run."""
+    shard: int = 1
+    """Devices that hold the weights together."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be meant."""
@@ -73,7 +75,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     meta = {name: value for name, value in circuit.metadata.items() if value is not None}
     if not (config.model or meta.get("model")):
         raise mg.MgnpError(f"{config.circuit} does not say of which model it is; pass --model")
-    model = mg.load_model(config.model or meta["model"])
+    model = mg.load_model(config.model or meta["model"], shard=config.shard)
     origin = origin_of(meta)
     data, own = prompts_for(
         meta,

@@ -75,7 +75,7 @@ def ours(
       compaction: what is left of the model; None for all of it.
     """
     execution = discover.execution
-    params = as_stored(model.params, execution.dtype)
+    params = as_stored(model.params, execution.precision)
     (kept,) = keep_what_fits(model.config, params, [batch], discover.batch_size, execution)
     kept = kept if compaction is None else kept.compacted(compaction)
     key, controller = jax.random.key(0), first_controller(discover)

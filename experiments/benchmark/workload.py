@@ -125,6 +125,6 @@ def closed_for_good(model: mg.Model, share: float, discover: mg.DiscoverConfig) 
 
     kept = {name: np.ones(leaf.shape, bool) for name, leaf in mg.full_masks(c).items()}
     kept |= {ATTENTION_HEADS: left(c.heads), MLP_HIDDEN: left(c.mlp_width)}
-    params = as_stored(model.params, discover.execution.dtype)
+    params = as_stored(model.params, discover.execution.precision)
     chosen = plan_for(c, kept, discover.execution.max_segments)
     return compacted(c, params, chosen, kept)

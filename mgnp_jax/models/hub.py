@@ -15,7 +15,7 @@ from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.families import family_named
 from mgnp_jax.models.family import Family
 from mgnp_jax.models.files import ADAPTER, INDEX, ONE_FILE, open_tensors, weight_files
-from mgnp_jax.models.mesh import mesh_of
+from mgnp_jax.models.mesh import check_shard, mesh_of
 from mgnp_jax.models.tokenizer import TOKENIZER_FILES, load_tokenizer
 from mgnp_jax.models.values import need
 from mgnp_jax.models.weights import LoadedDtype, params_from_tensors, tensors_from_params
@@ -75,12 +75,13 @@ def load_model(
       MgnpError: if there is no such model, the hub cannot be reached, or the checkpoint is
         of a family or kind that is not supported, or damaged; the message says what to do.
     """
-    name = str(name)
+    name, devices = str(name), max(devices, shard)
+    check_shard(devices, shard)
+    mesh = mesh_of(devices, shard) if shard > 1 else None
     directory, notes = _directory(name)
     try:
         config = read_model_config(directory)
         files, more = weight_files(directory)
-        mesh = mesh_of(max(devices, shard), shard) if shard > 1 else None
         loaded = params_from_tensors(config, open_tensors(files), dtype=dtype, mesh=mesh)
     except OSError as error:
         raise MgnpError(f"{directory} cannot be read: {shown(str(error))}") from None

@@ -129,32 +129,22 @@ def placed(model_config: ModelConfig, mesh: Mesh | None, weights: Params) -> Par
     """
     if mesh is None:
         return weights
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, shared_shapes(model_config, mesh, weights))
+    return jax.tree.map(put_on, shardings, weights)
 
-    return _each(model_config, mesh, weights, put_on)
 
-
-def abstract_placed(model_config: ModelConfig, mesh: Mesh | None, weights: Params) -> Params:
-    """Shapes of weights where they belong on a mesh, see `placed`.
+def shared_shapes(model_config: ModelConfig, mesh: Mesh, weights: Params) -> Params:
+    """Shapes of weights with how they lie on a mesh.
 
     Args:
       model_config: the model's shape.
-      mesh: as `mesh_of` makes it; None leaves shapes as they are.
-      weights: params of the model, or their shapes.
+      mesh: as `mesh_of` makes it.
+      weights: params of the model, or weights of some of its layers, or their shapes.
     """
-    if mesh is None:
-        return weights
 
-    def shape(sharding: NamedSharding, leaf: Any) -> jax.ShapeDtypeStruct:
+    def shape_of(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
+        name = "/".join(part.key for part in path)
+        sharding = weight_sharding(model_config, mesh, name, leaf.shape)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    return _each(model_config, mesh, weights, shape)
-
-
-def _each(model_config: ModelConfig, mesh: Mesh, weights: Params, change: Any) -> Params:
-    """Weights, changed one by one: (how it lies, leaf) → leaf."""
-
-    def of_leaf(path: Any, leaf: Any) -> Any:
-        name = "/".join(part.key for part in path)
-        return change(weight_sharding(model_config, mesh, name, leaf.shape), leaf)
-
-    return jax.tree.map_with_path(of_leaf, weights)
+    return jax.tree.map_with_path(shape_of, weights)

@@ -47,8 +47,11 @@ def as_stored(params: Params, dtype: str) -> Params:
     def bits(leaf: jax.Array) -> jax.Array:
         return jax.lax.bitcast_convert_type(leaf.astype(jnp.bfloat16), jnp.uint16)
 
+    if dtype == "float32":
+        return params
+    assert dtype == "bfloat16", f"weights cannot be stored as {dtype}"
     # Compiled, as weights may lie on devices of other processes, too.
-    return params if dtype == "float32" else jax.tree.map(jax.jit(bits), params)
+    return jax.tree.map(jax.jit(bits), params)
 
 
 def as_numbers(params: Params) -> Params:

@@ -24,7 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.mesh import MODEL_AXIS, PROMPTS_AXIS, mesh_of, put_on
-from mgnp_jax.models.weight_sharding import abstract_placed, placed
+from mgnp_jax.models.weight_sharding import placed, shared_shapes
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.compaction import Compaction
 from mgnp_jax.passes.spans import Sizes, Spans
@@ -143,7 +143,7 @@ class BatchSharding:
           model_config: the model's shape.
           weights: shapes of its own.
         """
-        return abstract_placed(model_config, self.mesh, weights)
+        return weights if self.mesh is None else shared_shapes(model_config, self.mesh, weights)
 
     @property
     def _axes(self) -> dict[str | None, int]:

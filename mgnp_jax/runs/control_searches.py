@@ -35,7 +35,8 @@ def with_shuffled_weights(model: Model, seed: int) -> Model:
 
     def shuffled(leaf: jax.Array) -> jax.Array:
         values = np.asarray(leaf)
-        return jax.device_put(rng.permutation(values.ravel()).reshape(values.shape))
+        several = leaf.sharding if len(leaf.sharding.device_set) > 1 else None
+        return jax.device_put(rng.permutation(values.ravel()).reshape(values.shape), several)
 
     params = jax.tree.map(shuffled, model.params)
     return dataclasses.replace(model, params=params, name=f"{model.name}, weights shuffled")
