@@ -94,7 +94,7 @@ def budget_of(
         room = Room(device=0, host=max(total - taken - temporaries, 0), disk=free_on_disk())
         return Budget(total=total, taken=taken, temporaries=temporaries, room=room)
     # Beside those that passes run on, the model's own, at most in float32.
-    weights = bytes_of(params) + own_weight_bytes(params, execution.precision)
+    weights = bytes_of(params) * (1 if execution.precision == "float32" else 3)
     device = free + weights
     total = device // 2 if asked is None else min(int(asked * 2**30), device)
     room = Room(
@@ -162,16 +162,6 @@ def kept_floats(model_config: ModelConfig, tokens: int) -> int:
     """
     c = model_config
     return tokens * (c.layers * (c.heads * c.head_width + c.mlp_width + 2 * c.width) + c.width)
-
-
-def own_weight_bytes(params: Params, dtype: str) -> int:
-    """Bytes of a device that the model's own weights take beside those that passes run on.
-
-    Args:
-      params: those that passes run on, or their shapes.
-      dtype: of them; where it is float32, they are the model's own.
-    """
-    return 0 if dtype == "float32" else 2 * bytes_of(params)
 
 
 def bytes_of(tree: Any) -> int:

@@ -39,8 +39,10 @@ class Programs:
       params: shapes of the weights that they read.
       prompts: that one device runs at once.
       each: by name.
+      copied: whether those weights are a copy in 16 bits, beside the model's own.
     """
 
     params: Params
     prompts: int
+    copied: bool = False
     each: Mapping[str, Program]

@@ -12,7 +12,7 @@ import jax
 from jax.stages import Compiled
 from rich.console import Console
 
-from mgnp_jax.files import write_whole
+from mgnp_jax.files import read_object, write_whole
 from mgnp_jax.methods import DEFAULT, METHODS
 from mgnp_jax.methods.protocol import Planned
 from mgnp_jax.models.hub import read_model_config
@@ -127,6 +127,8 @@ def _said(config: PlanConfig, found: Mapping[str, Any]) -> Iterator[str]:
         f"{found['parameters']:,} parameters; memory is what XLA lays out on this platform "
         f"({found['platform']}), weights included, values kept of other batches left out"
     )
+    if own := found["own_weights_bytes"]:
+        yield f"The model's own weights, of which those are a copy in 16 bits: {gib(own)} beside"
     for name, told in TOLD.items():
         if beside := found.get(name, {}).get("beside_bytes"):
             yield f"{told}: up to {gib(beside)} lie beside it"
@@ -154,18 +156,27 @@ def figures_of(config: PlanConfig) -> dict[str, Any]:
             f"--tokens {config.tokens} is more than the model's context, {model_config.context}"
         )
     train = equal_prompts(config.prompts, config.tokens, config.shared, logit_difference)
-    return _figures(config, config.config.programs(model_config, train))
+    programs = config.config.programs(model_config, train)
+    own = bytes_of(programs.params) * _own_width(config.model_config) if programs.copied else 0
+    return _figures(config, programs, own)
 
 
-def _figures(config: PlanConfig, programs: Programs) -> dict[str, Any]:
+def _own_width(path: Path) -> int:
+    """How often a copy in 16 bits would fit in the weights as the checkpoint has them."""
+    raw = read_object(path if path.is_file() else path / "config.json")
+    return 1 if raw.get("dtype", raw.get("torch_dtype")) in ("bfloat16", "float16") else 2
+
+
+def _figures(config: PlanConfig, programs: Programs, own: int) -> dict[str, Any]:
     costs = {name: _cost(program) for name, program in programs.each.items()}
     found: dict[str, Any] = {
         "platform": jax.default_backend(),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(programs.params)),
         "weights_bytes": bytes_of(programs.params),
+        "own_weights_bytes": own,
         "prompts": programs.prompts,
         **costs,
-        "peak_bytes": max(cost["bytes"] + cost["beside_bytes"] for cost in costs.values()),
+        "peak_bytes": own + max(c["bytes"] + c["beside_bytes"] for c in costs.values()),
     }
     if config.device_gib is not None:
         found["fits"] = found["peak_bytes"] <= config.device_gib * GIB

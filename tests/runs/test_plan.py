@@ -232,15 +232,17 @@ def test_what_lies_beside_the_programs_counts(folder: Path) -> None:
         4 * sum(leaf.size for leaf in jax.tree.leaves(tree))
         for tree in (model.params, model.params["blocks"])
     )
-    # A smaller model's weights; the model's own in float32 beside those in bfloat16.
+    # A smaller model's weights; the model's own, in float32, beside those in bfloat16.
     for name, beside in (
         ("node-pruning, kept", blocks),
         ("node-pruning, lockstep", 0),
-        ("node-pruning, bfloat16", weights + blocks // 2),
+        ("node-pruning, bfloat16", blocks // 2),
     ):
         found = figures(of(folder, CONFIGS[name]))
         assert found["step"]["beside_bytes"] == beside
-        assert found["peak_bytes"] >= found["step"]["bytes"] + beside
+        own = weights if "bfloat16" in name else 0
+        assert found["own_weights_bytes"] == own
+        assert found["peak_bytes"] >= found["step"]["bytes"] + beside + own
 
 
 def test_programs_are_run_as_often_as_a_search_does() -> None:

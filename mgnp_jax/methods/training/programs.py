@@ -13,7 +13,7 @@ from jax.stages import Traced
 from mgnp_jax.methods.training.work import Trained, prompts_of_step
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.abstract_runs import abstract_params, abstract_runs
-from mgnp_jax.passes.budget import bytes_of, own_weight_bytes
+from mgnp_jax.passes.budget import bytes_of
 from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
 from mgnp_jax.passes.keeping import shares_prefix
 from mgnp_jax.passes.node_forward import answer_logits
@@ -57,7 +57,6 @@ def trained_programs(
     runs = abstract_runs(model_config, weights, shard, execution, share)
     params = sharding.abstract_weights(model_config, weights)
     step = traced(model_config, params, sharding.abstract_rows(runs), sharding.abstract_replicas)
-    beside = own_weight_bytes(params, execution.precision)
     # At most: what training has closed by then is left out of it.
     copied = bytes_of(params["blocks"]) if compacts else 0
     # Prompts whose plain passes are kept run in whole batches, on every device the same.
@@ -71,13 +70,15 @@ def trained_programs(
             traced=plain.trace(params),
             times=runs_of_search,
             devices=execution.shard,
-            beside=beside,
         ),
-        "step": Program(
-            traced=step, times=config.steps, devices=execution.devices, beside=beside + copied
-        ),
+        "step": Program(traced=step, times=config.steps, devices=execution.devices, beside=copied),
     }
-    return Programs(params=params, prompts=size // sharding.count, each=each)
+    return Programs(
+        params=params,
+        prompts=size // sharding.count,
+        each=each,
+        copied=execution.precision != "float32",
+    )
 
 
 def _plain(model_config: ModelConfig, batch: Batch, lockstep: bool, share: bool) -> Any:
