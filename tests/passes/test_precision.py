@@ -31,7 +31,7 @@ def half_open(level: str) -> Masks:
 
 def gradient(params: Params, masks: Masks) -> Any:
     """Of masks, of a batch that runs in parts."""
-    batch = tiny.batch(CONFIG, rows=2)
+    batch = tiny.batch(CONFIG, rows=6)
     runs = plain_runs(CONFIG, params, batch)
     parts = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), runs)
 
