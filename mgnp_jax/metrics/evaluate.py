@@ -14,6 +14,7 @@ from mgnp_jax.masks.levels import NODE, check_masks, level_of
 from mgnp_jax.metrics.per_prompt import PerPrompt, collect, per_prompt, summarise
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
+from mgnp_jax.models.mesh import on_host
 from mgnp_jax.passes.cached_runs import plain_runs
 from mgnp_jax.passes.caching import chunk_rows, prompts_at_once
 from mgnp_jax.passes.spans import spans_of
@@ -91,7 +92,7 @@ def evaluate_all(
         rows = batch.take(chosen)
         runs = plain_runs(model.config, model.params, rows, sizes, ablation_values=constants)
         for name, each in masks.items():
-            result = jax.device_get(per_prompt(model.config, model.params, each, runs))
+            result = on_host(per_prompt(model.config, model.params, each, runs))
             check_logits(model, result["kl"], chosen)
             found[name].append((result, real))
         on_progress(real)

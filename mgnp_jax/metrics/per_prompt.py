@@ -17,6 +17,7 @@ from mgnp_jax.metrics.scores import (
     score,
 )
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.mesh import on_host
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.caching import chunk_rows
 from mgnp_jax.passes.circuit_forward import circuit_logits
@@ -127,5 +128,5 @@ def measure(split: SplitRuns, masks: Masks, size: int) -> Record:
     for rows, real in chunks:
         runs = split.rows(rows, sizes)
         result = per_prompt(split.model_config, split.params, masks, runs, split.compaction)
-        found.append((jax.device_get(result), real))
+        found.append((on_host(result), real))
     return summarise(collect(found))

@@ -7,6 +7,9 @@ compared with what the config implies.
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+import struct
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -29,17 +32,19 @@ _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 class Stored:
     """A tensor in a file: shape and dtype as an array has them; slices of it read it.
 
-    The file is opened for each reading: pages of one that stays open count as memory of the
-    process once they have been read, until all of the file does.
+    The file is opened for each reading: what has been read of one that is mapped counts as memory
+    of the process as long as it is.
 
     Attributes:
-      file: where it lies.
+      file: that it is in.
+      start: byte of the file at which it begins.
       name: of the tensor.
       shape: of the tensor.
       dtype: name of its dtype, numpy's where weights come in it.
     """
 
     file: Path
+    start: int
     name: str
     shape: tuple[int, ...]
     dtype: str
@@ -57,13 +62,24 @@ class Stored:
         Raises:
           MgnpError: if the file has changed since it was looked at.
         """
-        try:
-            with safetensors.safe_open(self.file, framework="numpy") as file:
-                return file.get_slice(self.name)[index]
-        except safetensors.SafetensorError as error:
-            raise MgnpError(
-                f"{self.file} has changed while it was read ({shown(str(error))}); try again"
-            ) from None
+        (low, high, _), *rest = (s.indices(n) for s, n in zip(index, self.shape, strict=True))
+        if rest != [(0, n, 1) for n in self.shape[1:]]:
+            try:
+                with safetensors.safe_open(self.file, framework="numpy") as file:
+                    return file.get_slice(self.name)[index]
+            except safetensors.SafetensorError as error:
+                raise MgnpError(self._changed(str(error))) from None
+        # Whole rows lie together: several times as fast as through safetensors.
+        shape, dtype = (high - low, *self.shape[1:]), np.dtype(self.dtype)
+        before = low * math.prod(self.shape[1:]) * dtype.itemsize
+        count = math.prod(shape)
+        found = np.fromfile(self.file, dtype, count, offset=self.start + before)
+        if len(found) != count:
+            raise MgnpError(self._changed(f"{len(found):,} of {count:,} values are there"))
+        return found.reshape(shape)
+
+    def _changed(self, why: str) -> str:
+        return f"{self.file} has changed while it was read ({shown(why)}); try again"
 
 
 def weight_files(directory: Path) -> tuple[list[Path], tuple[str, ...]]:
@@ -169,6 +185,7 @@ def open_tensors(files: Sequence[Path]) -> dict[str, Stored]:
                 f"{path} cannot be read as safetensors ({shown(str(error))}); the file may "
                 "be cut short or a Git LFS pointer: fetch it again"
             ) from None
+        starts = _starts(path)
         for name in file.keys():
             if name in tensors:
                 raise MgnpError(
@@ -178,6 +195,16 @@ def open_tensors(files: Sequence[Path]) -> dict[str, Stored]:
             part = file.get_slice(name)
             dtype = str(part.get_dtype())
             dtype = _DTYPES.get(dtype, dtype)
-            tensors[name] = Stored(path, name, tuple(part.get_shape()), dtype)
+            tensors[name] = Stored(path, starts[name], name, tuple(part.get_shape()), dtype)
             homes[name] = path
     return tensors
+
+
+def _starts(path: Path) -> dict[str, int]:
+    """Where tensors begin in a file that safetensors has found to be one."""
+    with path.open("rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(size))
+    return {
+        n: 8 + size + each["data_offsets"][0] for n, each in header.items() if n != "__metadata__"
+    }

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import safetensors.numpy
 
@@ -77,6 +78,8 @@ def load_model(
     """
     name, devices = str(name), max(devices, shard)
     check_shard(devices, shard)
+    if dtype not in get_args(LoadedDtype):
+        raise MgnpError(f"dtype must be one of {get_args(LoadedDtype)}, got {dtype!r}")
     mesh = mesh_of(devices, shard) if shard > 1 else None
     directory, notes = _directory(name)
     try:

@@ -67,15 +67,20 @@ def check_shard(devices: int, shard: int) -> None:
         )
 
 
-def gathered(leaf: Any) -> Any:
-    """An array as NumPy can read it, if its parts lie on devices of other processes, too.
+def on_host(tree: Any) -> Any:
+    """Arrays as NumPy's, also those of which parts lie on devices of other processes.
 
     Args:
-      leaf: the array; those of a mesh of several processes must be asked for by all of them.
+      tree: pytree of arrays; those of a mesh of several processes must be asked for by all of them.
     """
-    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
-        return leaf
-    return multihost_utils.process_allgather(leaf, tiled=True)
+
+    def gathered(leaf: Any) -> Any:
+        here = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+        if here or leaf.is_fully_replicated:
+            return leaf
+        return multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.device_get(jax.tree.map(gathered, tree))
 
 
 def put_on(sharding: NamedSharding, leaf: Any) -> jax.Array:

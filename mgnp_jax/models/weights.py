@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.matching import Tensors, match, settle_tie
-from mgnp_jax.models.mesh import gathered
+from mgnp_jax.models.mesh import on_host
 from mgnp_jax.models.reading import CHUNK_BYTES, Leaf, stored_dtype
 from mgnp_jax.models.weight_sharding import sharding_notes, weight_sharding
 from mgnp_jax.types import Params
@@ -142,7 +142,7 @@ def weights_checksum(params: Params) -> str:
         # In parts, so that not all of a large leaf is on the host, too.
         size = max(CHUNK_BYTES * len(leaf) // max(4 * leaf.size, 1), 1)
         for start in range(0, len(leaf), size):
-            part = np.asarray(gathered(leaf[start : start + size]), np.float32)
+            part = np.asarray(on_host(leaf[start : start + size]), np.float32)
             digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()
 
@@ -160,7 +160,7 @@ def tensors_from_params(model_config: ModelConfig, params: Params) -> dict[str, 
     flat = cast(dict[str, Any], flax.traverse_util.flatten_dict(dict(params), sep="/"))
     tensors: dict[str, np.ndarray] = {}
     for path, source in model_config.family.sources(model_config).items():
-        leaf = np.asarray(gathered(flat[path]), np.float32)
+        leaf = np.asarray(on_host(flat[path]), np.float32)
         parts = list(leaf) if path.startswith("blocks/") else [leaf]
         for i, part in enumerate(parts):
             part = np.ascontiguousarray(part.T if source.transpose else part)

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.mesh import on_host
 from mgnp_jax.passes.cached_runs import plain_runs
 from mgnp_jax.passes.caching import chunk_rows
 from mgnp_jax.passes.layer_steps import Layer
@@ -41,10 +42,10 @@ def ablation_values(
     if ablation == "interchange":
         return None
     if ablation == "zero":
-        return jax.device_get(_written(model_config, params, _zeros(model_config)))
+        return on_host(_written(model_config, params, _zeros(model_config)))
     if ablation == "mean":
         means = _means(model_config, params, batch, size)
-        return jax.device_get(_written(model_config, params, means))
+        return on_host(_written(model_config, params, means))
     raise MgnpError(f"ablation must be interchange, zero or mean, got {ablation!r}")
 
 
@@ -72,7 +73,7 @@ def _means(model_config: ModelConfig, params: Params, batch: Batch, size: int) -
             "attn_z": values.attn_z,
             "mlp_hidden": values.mlp_hidden,
         }
-        for name, leaf in jax.device_get(found).items():
+        for name, leaf in on_host(found).items():
             sums[name] = sums.get(name, 0) + leaf[:, :tokens].sum(1, dtype=np.float64)
     total = int(spans.lengths.sum())
     means = {name: (leaf / total).astype(np.float32) for name, leaf in sums.items()}

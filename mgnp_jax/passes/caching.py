@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.models.mesh import on_host
 from mgnp_jax.passes.budget import attention_bytes
 from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
 from mgnp_jax.passes.node_forward import answer_logits
@@ -126,7 +127,7 @@ def cache_runs(
                 share_prefix=share,
                 ablation_values=ablation_values,
             )
-            logits, run = jax.device_get((runs.base_logits, runs.corrupted))
+            logits, run = on_host((runs.base_logits, runs.corrupted))
             yield Chunk(run, logits, int(parts[rows[:real]].sum()), real)
             on_prompts(real)
 
@@ -230,5 +231,5 @@ def cache_logits(model_config: ModelConfig, params: Params, batch: Batch, size: 
     for rows, real in chunks:
         layout = spans.layout(rows, sizes)
         clean, _ = packed_tokens(batch.take(rows), layout)
-        found.append(np.asarray(answer_logits(model_config, params, clean, layout))[:real])
+        found.append(on_host(answer_logits(model_config, params, clean, layout))[:real])
     return np.concatenate(found)

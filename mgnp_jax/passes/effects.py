@@ -13,6 +13,7 @@ from mgnp_jax.masks.edges import full_edges, writer_count
 from mgnp_jax.masks.granularities import full_masks
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
+from mgnp_jax.models.mesh import on_host
 from mgnp_jax.passes.attribution import (
     Figure,
     clean_embedding,
@@ -134,7 +135,7 @@ def effects(
         else:
             runs = plain_runs(model_config, params, batch.take(part), chunk_sizes)
             summed = _along_masks(model, runs, kind, figure, path)
-        found = jax.device_get(summed)
+        found = on_host(summed)
         for name, leaf in found.items():
             total[name] = total.get(name, 0.0) + np.asarray(leaf, np.float64)
         done += real

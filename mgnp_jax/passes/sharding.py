@@ -64,6 +64,18 @@ class BatchSharding:
             _check_same(tree)
         return self._put(tree, PartitionSpec())
 
+    def settled(self, tree: Any) -> Any:
+        """What a step returns, on every device again: the compiler may leave it in parts.
+
+        So the next step is given what the first one was, and is not compiled anew.
+
+        Args:
+          tree: pytree of arrays that all devices need.
+        """
+        if self.mesh is None or self.mesh.shape[MODEL_AXIS] == 1:
+            return tree
+        return self._put(tree, PartitionSpec())
+
     def place(self, model_config: ModelConfig, weights: Params) -> Params:
         """Puts weights where they belong: on every device, or some of them on each.
 

@@ -132,6 +132,12 @@ def test_weights_of_16_bits_act_as_in_float32(tmp_path: Path, dtype: Any) -> Non
     assert mg.checksum(mg.load_model(tmp_path / "again").params) == mg.checksum(wide.params)
 
 
+def test_other_dtypes_are_refused() -> None:
+    wrong: Any = "bfloat16"
+    with pytest.raises(mg.MgnpError, match="dtype must be one of .*'stored'.*, got 'bfloat16'"):
+        mg.load_model("gpt2-mini", dtype=wrong)
+
+
 def test_what_is_stored_in_32_bits_stays_so(tmp_path: Path) -> None:
     mg.save_model(tiny.model("gpt2"), tmp_path)
     params = mg.load_model(tmp_path, dtype="stored").params

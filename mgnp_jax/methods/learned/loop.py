@@ -139,6 +139,7 @@ def _advance(
         *(work.static, work.model.config, work.key, work.params, search.fixed),
         *(state.learning, work.batch_of(step)),
     )
+    learning, terms = work.sharding.settled((learning, terms))
     done = step + 1
     work, (learning, terms) = ahead(work, done, (learning, terms))
     state = state.replace(done=done, learning=learning)  # type: ignore[attr-defined]

@@ -132,6 +132,7 @@ def _step(
         *(work.static, work.model.config, work.key, work.params),
         *(state.trained, work.batch_of(step), state.controller, work.compaction),
     )
+    trained, terms = work.sharding.settled((trained, terms))
     done = step + 1
     work, (trained, terms) = ahead(work, done, (trained, terms))
     state = state.replace(done=done, trained=trained)  # type: ignore[attr-defined]
