@@ -31,7 +31,7 @@ def half_open(level: str) -> Masks:
 
 def gradient(params: Params, masks: Masks) -> Any:
     """Of masks, of a batch that runs in parts."""
-    batch = tiny.batch(CONFIG, rows=6)
+    batch = tiny.batch(CONFIG, rows=10)
     runs = plain_runs(CONFIG, params, batch)
     parts = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), runs)
 
@@ -60,14 +60,16 @@ def test_a_gradient_keeps_no_numbers_of_all_layers(level: str) -> None:
     jaxpr = jax.make_jaxpr(lambda masks: gradient(params, masks))(half_open(level))
     found = [each for each in results(jaxpr.jaxpr) if each.dtype == jnp.bfloat16]
     assert found
-    assert not [each for each in found if each.ndim > 2 and each.size in sizes]
+    stacked = [each for each in found if each.ndim > 2 and each.shape[0] == CONFIG.layers]
+    assert not [each for each in stacked if each.size in sizes]
 
 
-@pytest.mark.parametrize("level", ["nodes", "edges"])
+@pytest.mark.parametrize("level", ["nodes", pytest.param("edges", marks=pytest.mark.full)])
 def test_numbers_made_again_give_the_same_gradient(
     monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
-    params = as_stored(tiny.model("llama").params, "bfloat16")
+    # In 16 bits, with which passes compute in float32, so that they can be compared closely.
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tiny.model("llama").params)
     masks = half_open(level)
     found = gradient(params, masks)
     monkeypatch.setattr(
@@ -76,4 +78,4 @@ def test_numbers_made_again_give_the_same_gradient(
     jax.clear_caches()
     wanted = gradient(params, masks)
     assert max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(wanted)) > 0.1
-    chex.assert_trees_all_close(found, wanted, rtol=0.02, atol=0.02)
+    chex.assert_trees_all_close(found, wanted, rtol=1e-4, atol=1e-4)
