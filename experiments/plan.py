@@ -9,5 +9,4 @@ from experiments.command import command
 from mgnp_jax.runs.plan import PlanConfig, plan
 
 if __name__ == "__main__":
-    # It says itself for how many devices JAX compiles.
-    command(PlanConfig, plan, on_device=False)
+    command(PlanConfig, plan)

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
-from jax.stages import Traced
 
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
-from mgnp_jax.passes.cached_runs import CachedRuns
+from mgnp_jax.passes.programs import Programs
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import Params, Record
+from mgnp_jax.types import Batch, Record
 
 OnRecord = Callable[[Record], None]
 """Called with a JSON dict whenever there is something to say, all of which lands in metrics.jsonl.
@@ -165,13 +164,15 @@ class Resumable(Protocol):
 class Planned(Protocol):
     """A method whose cost is known from shapes alone: it has this beside what `Method` wants."""
 
-    def traced_step(self, model_config: ModelConfig, params: Params, runs: CachedRuns) -> Traced:
-        """One training step as a program that can be lowered and compiled; nothing is run.
+    def programs(self, model_config: ModelConfig, train: Batch) -> Programs:
+        """What a search runs again and again, ready to be compiled; nothing is run.
 
         Args:
           model_config: the model's shape.
-          params: shapes of its weights.
-          runs: shapes of a batch with its plain passes (`passes.abstract_runs`).
+          train: the training prompts.
+
+        Raises:
+          MgnpError: if there is no such search of this model or these prompts.
         """
         ...
 

@@ -7,10 +7,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.models.weight_sharding import shared_shapes
 from mgnp_jax.models.weights import init_params
 from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
 from mgnp_jax.passes.precision import as_stored
@@ -19,17 +17,15 @@ from mgnp_jax.passes.spans import packed_tokens, spans_of
 from mgnp_jax.types import AnswerMetric, Answers, Batch, Params, Score, Targets
 
 
-def abstract_params(model_config: ModelConfig, dtype: str, mesh: Mesh | None = None) -> Params:
+def abstract_params(model_config: ModelConfig, dtype: str) -> Params:
     """Shapes of the weights, as passes have them.
 
     Args:
       model_config: the model's shape.
       dtype: `"float32"` or `"bfloat16"`.
-      mesh: of devices that hold them together, as `mesh_of` makes it; None for one.
     """
     weights = jax.eval_shape(lambda key: init_params(key, model_config), jax.random.key(0))
-    weights = jax.eval_shape(functools.partial(as_stored, dtype=dtype), weights)
-    return weights if mesh is None else shared_shapes(model_config, mesh, weights)
+    return jax.eval_shape(functools.partial(as_stored, dtype=dtype), weights)
 
 
 def equal_prompts(rows: int, tokens: int, shared: int, metric: AnswerMetric) -> Batch:
@@ -58,28 +54,20 @@ def equal_prompts(rows: int, tokens: int, shared: int, metric: AnswerMetric) -> 
 
 
 def abstract_runs(
-    model_config: ModelConfig, params: Params, batch: Batch, execution: Execution, share: bool
+    model_config: ModelConfig, params: Params, shard: Batch, execution: Execution, share: bool
 ) -> CachedRuns:
-    """Shapes of a batch with its plain passes, as a step reads it.
+    """Shapes of prompts with their plain passes, as a step reads them.
 
     Args:
       model_config: the model's shape.
       params: its weights, or their shapes.
-      batch: B prompts of one device; must be divisible by the parts of it that run one by one.
-      execution: how passes are run; `devices` is not looked at.
+      shard: the prompts that one device runs at once.
+      execution: how passes are run; into how many shards a batch is cut is not looked at.
       share: whether tokens before a pair's first difference are left out, see `shares_prefix`.
-
-    Returns:
-      Shapes; with a leading axis of parts if there are several.
     """
-    parts = execution.accumulate
-    one = batch.take(slice(len(batch) // parts))
-    runs = jax.eval_shape(
-        lambda weights: _runs(model_config, weights, one, execution, share), params
+    return jax.eval_shape(
+        lambda weights: _runs(model_config, weights, shard, execution, share), params
     )
-    if parts == 1:
-        return runs
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((parts, *leaf.shape), leaf.dtype), runs)
 
 
 def _runs(

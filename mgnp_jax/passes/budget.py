@@ -84,7 +84,7 @@ def budget_of(
     temporaries = step_bytes(model_config, sizes, prompts) + more
     if execution.compact and not execution.lockstep:
         # What is left of the layers is a copy of their weights.
-        temporaries += weight_bytes(params["blocks"])
+        temporaries += bytes_of(params["blocks"])
     # They run before any step, while kept values fill their room.
     temporaries = max(temporaries, plain_bytes(model_config, sizes, prompts, length))
     if free is None:
@@ -94,7 +94,7 @@ def budget_of(
         room = Room(device=0, host=max(total - taken - temporaries, 0), disk=free_on_disk())
         return Budget(total=total, taken=taken, temporaries=temporaries, room=room)
     # Beside those that passes run on, the model's own, at most in float32.
-    weights = weight_bytes(params) * (1 if execution.precision == "float32" else 3)
+    weights = bytes_of(params) * (1 if execution.precision == "float32" else 3)
     device = free + weights
     total = device // 2 if asked is None else min(int(asked * 2**30), device)
     room = Room(
@@ -164,16 +164,16 @@ def kept_floats(model_config: ModelConfig, tokens: int) -> int:
     return tokens * (c.layers * (c.heads * c.head_width + c.mlp_width + 2 * c.width) + c.width)
 
 
-def weight_bytes(params: Params) -> int:
-    """Bytes that one device has of a model's weights.
+def bytes_of(tree: Any) -> int:
+    """Bytes of a device that arrays take.
 
     Args:
-      params: they, or their shapes; each device has all of them, or as much as any other.
+      tree: pytree of arrays or of shapes, which may say how they lie on devices.
     """
 
-    def on_one(leaf: Any) -> int:
+    def of_leaf(leaf: Any) -> int:
         sharding = getattr(leaf, "sharding", None)
         shape = leaf.shape if sharding is None else sharding.shard_shape(leaf.shape)
-        return math.prod(shape) * leaf.dtype.itemsize
+        return leaf.dtype.itemsize * math.prod(shape)
 
-    return sum(map(on_one, jax.tree.leaves(params)))
+    return sum(map(of_leaf, jax.tree.leaves(tree)))

@@ -26,7 +26,7 @@ def multiply_adds(jaxpr: core.Jaxpr) -> int:
         if equation.primitive.name == "dot_general":
             total += _of_product(equation)
             continue
-        counts = [multiply_adds(inner) for inner in _inner(equation.params)]
+        counts = [multiply_adds(inner) for inner in inner_jaxprs(equation.params)]
         if equation.primitive.name == "cond":
             total += max(counts, default=0)
         else:
@@ -42,8 +42,12 @@ def _of_product(equation: Any) -> int:
     return math.prod(left) * math.prod(right) // (summed * together) if summed * together else 0
 
 
-def _inner(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
-    """Programs that an equation runs."""
+def inner_jaxprs(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
+    """Programs that an equation runs.
+
+    Args:
+      params: the equation's.
+    """
     for value in params.values():
         for each in value if isinstance(value, tuple | list) else (value,):
             if isinstance(each, core.ClosedJaxpr):

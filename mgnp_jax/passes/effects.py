@@ -121,7 +121,7 @@ def effects(
     """
     model_config, params = model.config, model.params
     spans = spans_of(batch)
-    size = min(_at_once(model_config, kind, spans, most_bytes), most_prompts)
+    size = min(chunk_prompts(model_config, kind, spans, most_bytes), most_prompts)
     chunks = list(chunk_rows(len(batch), size))
     sizes = spans.sizes(rows for rows, _ in chunks)
     total: dict[str, np.ndarray] = {}
@@ -145,8 +145,17 @@ def effects(
     return {name: leaf / (len(batch) * path.steps) for name, leaf in total.items()}
 
 
-def _at_once(model_config: ModelConfig, kind: Kind, spans: Spans, most_bytes: int) -> int:
-    """How many prompts go together; sums round by it, so methods ask for no less memory."""
+def chunk_prompts(
+    model_config: ModelConfig, kind: Kind, spans: Spans, most_bytes: int = CHUNK_BYTES
+) -> int:
+    """How many prompts go together; sums round by it, so methods ask for no less memory.
+
+    Args:
+      model_config: the model's shape.
+      kind: of what.
+      spans: of the prompts.
+      most_bytes: see `effects`.
+    """
     longest = int((spans.lengths - spans.starts).max())
     each = 4 * longest * kind.floats(model_config)
     return int(min(max(most_bytes // each, 1), AT_ONCE, len(spans.lengths)))
@@ -188,15 +197,25 @@ def _along_masks(model: Model, runs: CachedRuns, kind: Kind, figure: Figure, pat
     """Effects with gradients in the masks where all have one value, summed over points."""
     assert path.points is not None
     masks = [kind.full(model.config, point) for point in path.points]
-    found = [_mask_gradient(model.config, figure, model.params, each, runs) for each in masks]
+    found = [mask_gradient(model.config, figure, model.params, each, runs) for each in masks]
     return jax.tree.map(lambda *leaves: sum(leaves), *found)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 @exact
-def _mask_gradient(
+def mask_gradient(
     model_config: ModelConfig, figure: Figure, params: Params, masks: Masks, runs: CachedRuns
 ) -> Masks:
+    """The gradient of a figure in masks.
+
+    Args:
+      model_config: the model's shape.
+      figure: static; summed over the prompts.
+      params: the model's weights.
+      masks: where it is taken.
+      runs: B prompts with their plain passes.
+    """
+
     def total(masks: Masks) -> jax.Array:
         return figure(circuit_logits(model_config, params, masks, runs), runs).sum()
 

@@ -12,7 +12,7 @@ from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.rotary import frequencies
 from mgnp_jax.passes.packed_attention import attend, attention_pattern
 from mgnp_jax.passes.packing import Layout
-from mgnp_jax.passes.precision import as_numbers
+from mgnp_jax.passes.precision import on_numbers
 from mgnp_jax.types import Params
 
 Prefix = tuple[jax.Array, jax.Array] | None
@@ -84,7 +84,7 @@ class Layer:
         """
         block = self.model_config.family.block(self.model_config)
         weights = {name: leaf for name, leaf in self.weights.items() if name != CONSTANTS}
-        return block.apply({"params": as_numbers(weights)}, *inputs, method=method)
+        return on_numbers(lambda own: block.apply({"params": own}, *inputs, method=method), weights)
 
     def qkv(self, layout: Layout, x: jax.Array) -> tuple[jax.Array, ...]:
         """Queries [K,H,E], keys and values [K,KV,E] of a residual stream [K,D].

@@ -69,3 +69,24 @@ def as_numbers(params: Params) -> Params:
         return leaf.astype(jnp.float32) if leaf.dtype in NARROW else leaf
 
     return jax.tree.map(number, params)
+
+
+def on_numbers(function: Callable[[Params], Any], weights: Params) -> Any:
+    """Applies a function of weights as numbers to weights as they are stored.
+
+    A gradient makes numbers again of weights in 16 bits, and keeps products alone: it would else
+    keep the numbers of all layers, which are a second model.
+
+    Args:
+      function: of the weights `as_numbers`, differentiated in what it closes over.
+      weights: of a layer, as stored.
+    """
+    if not any(leaf.dtype in (jnp.uint16, *NARROW) for leaf in jax.tree.leaves(weights)):
+        return function(weights)
+    again = jax.checkpoint(
+        lambda stored: function(as_numbers(stored)),
+        policy=jax.checkpoint_policies.dots_saveable,
+        # Layers run under a scan.
+        prevent_cse=False,
+    )
+    return again(weights)

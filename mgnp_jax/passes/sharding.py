@@ -24,7 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.mesh import MODEL_AXIS, PROMPTS_AXIS, mesh_of, put_on
-from mgnp_jax.models.weight_sharding import placed
+from mgnp_jax.models.weight_sharding import placed, shared_shapes
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.compaction import Compaction
 from mgnp_jax.passes.spans import Sizes, Spans
@@ -128,9 +128,48 @@ class BatchSharding:
         if self.count == 1:
             return self._put(split.rows(rows, sizes), PartitionSpec())
         parts = [split.rows(shard, sizes) for shard in np.split(rows, self.count)]
-        axes = {None: self.parts, PROMPTS_AXIS: self.devices}
-        axes = {name: n for name, n in axes.items() if n > 1}
+        axes = self._axes
         return self._put(_stack(parts, list(axes.values())), PartitionSpec(*axes))
+
+    def abstract_rows(self, shard: CachedRuns) -> CachedRuns:
+        """What `rows` returns, as shapes.
+
+        Args:
+          shard: shapes of one shard's.
+        """
+        axes = self._axes
+        return self._abstract(shard, list(axes.values()), PartitionSpec(*axes))
+
+    def abstract_replicas(self, tree: Any) -> Any:
+        """What `replicate` returns, as shapes.
+
+        Args:
+          tree: pytree of arrays, or of their shapes.
+        """
+        return self._abstract(tree, [], PartitionSpec())
+
+    def abstract_weights(self, model_config: ModelConfig, weights: Params) -> Params:
+        """What `place` returns, as shapes.
+
+        Args:
+          model_config: the model's shape.
+          weights: shapes of its own.
+        """
+        return weights if self.mesh is None else shared_shapes(model_config, self.mesh, weights)
+
+    @property
+    def _axes(self) -> dict[str | None, int]:
+        """Leading axes of a batch's arrays: along which devices they lie, and how long they are."""
+        axes = {None: self.parts, PROMPTS_AXIS: self.devices}
+        return {name: count for name, count in axes.items() if count > 1}
+
+    def _abstract(self, tree: Any, axes: list[int], spec: PartitionSpec) -> Any:
+        sharding = None if self.mesh is None else NamedSharding(self.mesh, spec)
+
+        def one(leaf: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((*axes, *leaf.shape), leaf.dtype, sharding=sharding)
+
+        return jax.tree.map(one, tree)
 
     def _put(self, tree: Any, spec: PartitionSpec) -> Any:
         if self.mesh is None:

@@ -1,8 +1,7 @@
-"""What a model that is not here would cost: memory, multiply-adds, time, from shapes alone."""
+"""What a search of a model that is not here would cost: memory, multiply-adds, time."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
@@ -13,25 +12,32 @@ import jax
 from jax.stages import Compiled
 from rich.console import Console
 
-from mgnp_jax.files import write_whole
-from mgnp_jax.methods import DEFAULT
+from mgnp_jax.files import read_object, write_whole
+from mgnp_jax.methods import DEFAULT, METHODS
 from mgnp_jax.methods.protocol import Planned
 from mgnp_jax.models.hub import read_model_config
-from mgnp_jax.models.mesh import mesh_of
-from mgnp_jax.passes.abstract_runs import abstract_params, abstract_runs, equal_prompts
-from mgnp_jax.passes.budget import weight_bytes
-from mgnp_jax.passes.cached_runs import plain_runs
+from mgnp_jax.passes.abstract_runs import equal_prompts
+from mgnp_jax.passes.budget import bytes_of
 from mgnp_jax.passes.counting import multiply_adds
-from mgnp_jax.passes.keeping import shares_prefix
-from mgnp_jax.passes.sharding import check_device
+from mgnp_jax.passes.programs import Program, Programs
+from mgnp_jax.passes.settings import Execution
 from mgnp_jax.passes.storage import gib
 from mgnp_jax.report.tables import Table
 from mgnp_jax.runs.config import checked_method
+from mgnp_jax.runs.virtual_devices import on_virtual_devices
 from mgnp_jax.tasks.metrics import logit_difference
 from mgnp_jax.tasks.problems import many
 from mgnp_jax.types import MgnpError
 
 GIB = 2**30
+
+TOLD = {
+    "plain": "Plain passes",
+    "differences": "Differences, clean less corrupted",
+    "effects": "Gradients at a point",
+    "step": "A step",
+}
+"""What programs are called in the table."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,8 +49,10 @@ class PlanConfig:
     device_gib: float | None = None
     """Memory of one device, to be told whether it is enough."""
     tflops: float | None = None
-    """Rate that one device reaches, in 10^12 operations a second, to be told how long a step
-    takes. A multiply-add is two operations."""
+    """Rate that one device reaches, in 10^12 operations a second, to be told how long it takes. A
+    multiply-add is two operations."""
+    prompts: int = 200
+    """For training."""
     tokens: int = 32
     """Of each prompt."""
     shared: int = 0
@@ -52,7 +60,7 @@ class PlanConfig:
     json: Path | None = None
     """Where to write the figures, too."""
     method: str = ""
-    """By name; one that is trained step by step. Decides which further flags there are."""
+    """By name; not all can be planned. Decides which further flags there are."""
     config: Any = DEFAULT()
     """The method's own; batch size and execution decide most."""
 
@@ -60,8 +68,9 @@ class PlanConfig:
         """Refuses what cannot be meant."""
         object.__setattr__(self, "method", checked_method(self.method, self.config))
         if not isinstance(self.config, Planned):
-            raise MgnpError(f"--method {self.method} cannot be planned; use {DEFAULT.name}")
-        for name in ("tokens", "device_gib", "tflops"):
+            others = ", ".join(name for name, kind in METHODS.items() if issubclass(kind, Planned))
+            raise MgnpError(f"--method {self.method} cannot be planned; use one of {others}")
+        for name in ("prompts", "tokens", "device_gib", "tflops"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise MgnpError(f"--{name.replace('_', '-')} must be greater than 0, got {value}")
         if not 0 <= self.shared < self.tokens:
@@ -69,20 +78,12 @@ class PlanConfig:
 
     @property
     def devices(self) -> int:
-        """That share a batch, alone or in groups that share the weights."""
-        return self.config.execution.devices
-
-    @property
-    def of_one_device(self) -> Any:
-        """The method's config for what one device, or one such group, has of a batch."""
-        execution = self.config.execution
-        rows = self.config.batch_size // execution.replicas
-        alone = dataclasses.replace(execution, devices=execution.shard)
-        return dataclasses.replace(self.config, batch_size=rows, execution=alone)
+        """That share the work."""
+        return getattr(self.config, "execution", Execution()).devices
 
 
 def plan(config: PlanConfig, console: Console) -> dict[str, Any]:
-    """Compiles a step and the plain passes of a device's share of a batch, and prints their cost.
+    """Compiles what a search runs again and again, and prints its cost.
 
     Args:
       config: of what.
@@ -92,7 +93,8 @@ def plan(config: PlanConfig, console: Console) -> dict[str, Any]:
       The figures: bytes of one device, multiply-adds of one device, seconds.
 
     Raises:
-      MgnpError: if the model cannot be read or its context is shorter than the prompts.
+      MgnpError: if the model cannot be read, its context is shorter than the prompts, or the
+        method does not work on it.
     """
     found = figures_of(config)
     console.print(_table(config, found).rich())
@@ -105,15 +107,16 @@ def plan(config: PlanConfig, console: Console) -> dict[str, Any]:
 
 def _table(config: PlanConfig, found: Mapping[str, Any]) -> Table:
     """What is printed of the figures."""
-    rows = [("Weights alone", gib(found["weights_bytes"]), "–", "–")]
-    for name, told in (("step", "A step"), ("plain", "Plain passes of its prompts")):
-        cost = found[name]
-        seconds = f"{cost['seconds']:.3g}" if "seconds" in cost else "–"
-        rows.append((told, gib(cost["bytes"]), f"{cost['multiply_adds']:.4g}", seconds))
-    prompts = many(config.of_one_device.batch_size, "prompt")
+    rows = [("Weights alone", gib(found["weights_bytes"]), "–", "–", "–")]
+    for name, told in TOLD.items():
+        if (cost := found.get(name)) is not None:
+            seconds = f"{cost['seconds']:.3g}" if "seconds" in cost else "–"
+            counts = f"{cost['multiply_adds']:.4g}", seconds, f"{cost['times']:,}"
+            rows.append((told, gib(cost["bytes"]), *counts))
+    prompts = many(found["prompts"], "prompt")
     return Table(
-        title=f"One device of {config.devices}: {prompts} of {config.tokens} tokens a step",
-        columns=("", "Memory", "Multiply-adds", "Seconds"),
+        title=f"One device of {config.devices}: {prompts} of {config.tokens} tokens at once",
+        columns=("", "Memory", "Multiply-adds", "Seconds", "Times"),
         rows=tuple(rows),
     )
 
@@ -122,13 +125,18 @@ def _said(config: PlanConfig, found: Mapping[str, Any]) -> Iterator[str]:
     """What is printed below them."""
     yield (
         f"{found['parameters']:,} parameters; memory is what XLA lays out on this platform "
-        f"({jax.default_backend()}), weights included, values kept of other batches left out"
+        f"({found['platform']}), weights included, values kept of other batches left out"
     )
+    if own := found["own_weights_bytes"]:
+        yield f"The model's own weights, of which those are a copy in 16 bits: {gib(own)} beside"
+    for name, told in TOLD.items():
+        if beside := found.get(name, {}).get("beside_bytes"):
+            yield f"{told}: up to {gib(beside)} lie beside it"
     if "fits" in found:
         verdict = "fits" if found["fits"] else "does not fit"
         yield f"{gib(found['peak_bytes'])} {verdict} in {config.device_gib:g} GiB"
-    if "steps_seconds" in found:
-        yield f"{config.config.steps:,} steps take {found['steps_seconds']:,.1f} s at this rate"
+    if "search_seconds" in found:
+        yield f"A search takes {found['search_seconds']:,.1f} s at this rate"
 
 
 def figures_of(config: PlanConfig) -> dict[str, Any]:
@@ -137,62 +145,60 @@ def figures_of(config: PlanConfig) -> dict[str, Any]:
     Args:
       config: of what.
     """
-    _start(config.config.execution.shard)
+    if config.devices > jax.device_count():
+        # Without what the command line has put into the type, which another process cannot find.
+        fields = dataclasses.fields(PlanConfig)
+        alone = PlanConfig(**{field.name: getattr(config, field.name) for field in fields})
+        return on_virtual_devices(config.devices, figures_of, alone)
     model_config = read_model_config(config.model_config)
     if config.tokens > model_config.context:
         raise MgnpError(
             f"--tokens {config.tokens} is more than the model's context, {model_config.context}"
         )
-    method = config.of_one_device
-    rows, execution = method.batch_size, method.execution
-    shard = execution.shard
-    params = abstract_params(model_config, execution.precision, mesh_of(shard, shard))
-    batch = equal_prompts(rows, config.tokens, config.shared, logit_difference)
-    share = shares_prefix(execution, method.ablation)
-    runs = abstract_runs(model_config, params, batch, execution, share)
-    step = method.traced_step(model_config, params, runs)
-    at_once = batch.take(slice(rows // execution.accumulate))
-    plain = jax.jit(
-        lambda weights: plain_runs(model_config, weights, at_once, share_prefix=share)
-    ).trace(params)
+    train = equal_prompts(config.prompts, config.tokens, config.shared, logit_difference)
+    programs = config.config.programs(model_config, train)
+    own = bytes_of(programs.params) * _own_width(config.model_config) if programs.copied else 0
+    return _figures(config, programs, own)
+
+
+def _own_width(path: Path) -> int:
+    """How often a copy in 16 bits would fit in the weights as the checkpoint has them."""
+    raw = read_object(path if path.is_file() else path / "config.json")
+    return 1 if raw.get("dtype", raw.get("torch_dtype")) in ("bfloat16", "float16") else 2
+
+
+def _figures(config: PlanConfig, programs: Programs, own: int) -> dict[str, Any]:
+    costs = {name: _cost(program) for name, program in programs.each.items()}
     found: dict[str, Any] = {
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "weights_bytes": weight_bytes(params),
-        "step": _cost(step, shard),
-        "plain": _cost(plain, shard),
+        "platform": jax.default_backend(),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(programs.params)),
+        "weights_bytes": bytes_of(programs.params),
+        "own_weights_bytes": own,
+        "prompts": programs.prompts,
+        **costs,
+        "peak_bytes": own + max(c["bytes"] + c["beside_bytes"] for c in costs.values()),
     }
-    found["plain"]["multiply_adds"] *= execution.accumulate
-    found["peak_bytes"] = max(found[name]["bytes"] for name in ("step", "plain"))
     if config.device_gib is not None:
         found["fits"] = found["peak_bytes"] <= config.device_gib * GIB
     if config.tflops is not None:
-        for name in ("step", "plain"):
-            operations = 2 * found[name]["multiply_adds"]
-            found[name]["seconds"] = operations / (config.tflops * 1e12)
-        # What is kept of the plain passes is computed once, not at every step.
-        found["steps_seconds"] = config.config.steps * found["step"]["seconds"]
+        for cost in costs.values():
+            cost["seconds"] = 2 * cost["multiply_adds"] / (config.tflops * 1e12)
+        found["search_seconds"] = sum(c["times"] * c["seconds"] for c in costs.values())
     return found
 
 
-def _start(devices: int) -> None:
-    """Starts JAX with so many devices to compile for; on CPUs there are as many as it is told."""
-    # Too late where it has been started: then there must be enough.
-    with contextlib.suppress(RuntimeError):
-        if devices > 1:
-            jax.config.update("jax_num_cpu_devices", devices)
-    check_device()
-
-
-def _cost(traced: Any, shard: int) -> dict[str, int]:
-    """Bytes and multiply-adds of a program on one of the devices that run it together."""
+def _cost(program: Program) -> dict[str, Any]:
+    """Bytes and multiply-adds that a program takes of a device."""
     return {
-        "bytes": compiled_bytes(traced.lower().compile()),
-        "multiply_adds": multiply_adds(traced.jaxpr.jaxpr) // shard,
+        "bytes": compiled_bytes(program.traced.lower().compile()),
+        "beside_bytes": program.beside,
+        "multiply_adds": multiply_adds(program.traced.jaxpr.jaxpr) // program.devices,
+        "times": program.times,
     }
 
 
 def compiled_bytes(compiled: Compiled) -> int:
-    """Arguments, temporaries and outputs of a compiled program; shared buffers once.
+    """Arguments, temporaries and outputs of a compiled program on a device; shared buffers once.
 
     Args:
       compiled: the program.

@@ -2,43 +2,74 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
-import subprocess
-import sys
+import math
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from rich.console import Console
 
 import mgnp_jax as mg
-from mgnp_jax.methods.node_pruning.controller import first_controller
-from mgnp_jax.methods.node_pruning.state import first_trained
-from mgnp_jax.methods.node_pruning.step import train_step
+from mgnp_jax.methods.attribution.config import EapConfig, EapIgConfig, NapIgConfig
+from mgnp_jax.methods.learned import loop as learned_loop
+from mgnp_jax.methods.node_pruning import loop as pruning_loop
+from mgnp_jax.models.hub import read_model_config
+from mgnp_jax.models.weights import param_shapes
+from mgnp_jax.passes import cached_runs, effects
 from mgnp_jax.passes.abstract_runs import equal_prompts
 from mgnp_jax.passes.counting import multiply_adds
-from mgnp_jax.passes.keeping import keep_what_fits
-from mgnp_jax.passes.precision import as_stored
 from mgnp_jax.passes.settings import Execution
-from mgnp_jax.passes.sharding import batch_sharding
 from mgnp_jax.runs.plan import PlanConfig, compiled_bytes, figures_of, plan
+from mgnp_jax.runs.virtual_devices import on_virtual_devices
 from mgnp_jax.tasks.metrics import logit_difference
 from tests import tiny
 
 TOKENS, SHARED, ROWS = 12, 3, 8
+SHAPES = Path(__file__).parents[2] / "experiments" / "model_configs"
 MODES = {
     "kept": Execution(),
     "lockstep": Execution(cache="off", remat=True, accumulate=4),
     "parts": Execution(cache="batch", accumulate=2),
     "bfloat16": Execution(dtype="bfloat16"),
 }
-# Each compiles two steps.
-TRIED = [*list(MODES)[:2], *(pytest.param(m, marks=pytest.mark.full) for m in list(MODES)[2:])]
+EDGE_MODES = {"kept": Execution(), "parts": Execution(cache="batch", accumulate=2)}
+
+
+def pruning(execution: Execution) -> mg.DiscoverConfig:
+    return mg.DiscoverConfig(steps=1, batch_size=ROWS, execution=execution)
+
+
+def learned(name: str, execution: Execution = Execution(), **more: Any) -> Any:  # noqa: B008
+    return mg.METHODS[name](steps=1, batch_size=ROWS, execution=execution, **more)
+
+
+CONFIGS: dict[str, Any] = {
+    **{f"node-pruning, {name}": pruning(execution) for name, execution in MODES.items()},
+    **{
+        f"edge-pruning, {name}": learned("edge-pruning", execution)
+        for name, execution in EDGE_MODES.items()
+    },
+    "eap": EapConfig(),
+    "eap-ig along masks": EapIgConfig(along="activations", ig_steps=3),
+    "nap-ig": NapIgConfig(ig_steps=3),
+    "mattr": learned("mattr"),
+    "ugs": learned("ugs", draws=2, at_once=1),
+}
+ALWAYS = ("node-pruning, kept", "node-pruning, lockstep", "edge-pruning, parts", "eap")
+# Each compiles what it runs twice.
+TRIED = [
+    *ALWAYS,
+    *(pytest.param(name, marks=pytest.mark.full) for name in CONFIGS if name not in ALWAYS),
+]
 figures = functools.cache(figures_of)
 
 
@@ -50,34 +81,100 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def of(folder: Path, execution: Execution, **changes: Any) -> PlanConfig:
-    config = mg.DiscoverConfig(batch_size=ROWS, execution=execution)
-    return PlanConfig(model_config=folder, tokens=TOKENS, shared=SHARED, config=config, **changes)
+def of(folder: Path, config: Any, **changes: Any) -> PlanConfig:
+    more = {"prompts": ROWS, "tokens": TOKENS, "shared": SHARED} | changes
+    return PlanConfig(model_config=folder, config=config, **more)
 
 
-def compiled(model: mg.Model, config: mg.DiscoverConfig) -> Any:
-    """The step that a run would compile for these prompts."""
-    batch = equal_prompts(ROWS, TOKENS, SHARED, logit_difference)
-    params = as_stored(model.params, config.execution.precision)
-    (kept,) = keep_what_fits(model.config, params, [batch], ROWS, config.execution)
-    sharding, rows = batch_sharding(1, config.execution.accumulate), np.arange(ROWS)
-    runs = sharding.rows(kept, rows, sharding.sizes(kept.spans, rows[None]))
-    key, fixed = jax.random.key(0), config.of_a_step
-    state = first_trained(fixed, model.config, key)
-    given = (fixed, model.config, key, params, state, runs, first_controller(config), None)
-    return train_step.lower(*given).compile()
+def compiled_in_a_run(config: Any) -> dict[str, int]:
+    """Bytes of the programs that a search of such prompts compiles, by the names of a plan."""
+    model = tiny.model("gpt2")
+    train = equal_prompts(ROWS, TOKENS, SHARED, logit_difference)
+    found: dict[str, int] = {}
+
+    def watched(name: str, function: Any) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            found[name] = compiled_bytes(function.lower(*arguments).compile())
+            return function(*arguments)
+
+        return call
+
+    with contextlib.ExitStack() as stack:
+        for where, attribute, name in (
+            (pruning_loop, "train_step", "step"),
+            (learned_loop, "learned_step", "step"),
+            (effects, "mask_gradient", "effects"),
+        ):
+            function = watched(name, getattr(where, attribute))
+            stack.enter_context(mock.patch.object(where, attribute, function))
+        if (kind := getattr(config, "kind", None)) is not None:
+            function = watched("effects", kind.effects)
+            changed = kind._replace(effects=function)
+            stack.enter_context(mock.patch.object(type(config), "kind", changed))
+        run, plain = cached_runs._run, []
+
+        def first(*arguments: Any) -> Any:
+            if not plain:
+                plain.append(compiled_bytes(run.lower(*arguments).compile()))
+            return run(*arguments)
+
+        stack.enter_context(mock.patch.object(cached_runs, "_run", first))
+        config.find(
+            jax.random.key(0),
+            model,
+            dataclasses.replace(tiny.data(model.config), train=train, validation=train),
+            lambda record: None,
+        )
+    return found | ({"plain": plain[0]} if plain else {})
 
 
-@pytest.mark.parametrize("mode", TRIED)
-def test_a_plan_has_the_memory_of_the_compiled_step(folder: Path, mode: str) -> None:
-    config = of(folder, MODES[mode])
-    found = figures(config)
-    wanted = compiled_bytes(compiled(tiny.model("gpt2"), config.config))
-    assert found["step"]["bytes"] == pytest.approx(wanted, rel=0.1)
+@pytest.mark.parametrize("name", TRIED)
+def test_a_plan_has_the_memory_of_what_a_run_compiles(folder: Path, name: str) -> None:
+    config = of(folder, CONFIGS[name])
+    found, wanted = figures(config), compiled_in_a_run(config.config)
+    assert wanted
+    for program, size in wanted.items():
+        assert found[program]["bytes"] == pytest.approx(size, rel=0.1), program
     assert found["parameters"] == sum(x.size for x in jax.tree.leaves(tiny.model("gpt2").params))
-    width = 2 if mode == "bfloat16" else 4
+    width = 2 if "bfloat16" in name else 4
     assert found["weights_bytes"] == width * found["parameters"]
-    assert found["peak_bytes"] >= found["step"]["bytes"] > found["weights_bytes"]
+    largest = max(found[program]["bytes"] for program in wanted)
+    assert found["peak_bytes"] >= largest > found["weights_bytes"]
+
+
+BOTH = Execution(devices=4, shard=2)
+PARTS = Execution(devices=2, accumulate=2, cache="batch")
+SEVERAL = (
+    ("node-pruning", BOTH),
+    *(
+        pytest.param(method, execution, marks=pytest.mark.full)
+        for method, execution in (
+            ("node-pruning", PARTS),
+            ("edge-pruning", BOTH),
+            ("edge-pruning", PARTS),
+        )
+    ),
+)
+
+
+@pytest.mark.parametrize(("method", "execution"), SEVERAL)
+def test_several_devices_are_planned_as_they_are_compiled(
+    folder: Path, method: str, execution: Execution
+) -> None:
+    config = dataclasses.replace(CONFIGS[f"{method}, kept"], execution=execution)
+    wanted = on_virtual_devices(execution.devices, compiled_in_a_run, config)
+    found = figures(of(folder, config))
+    for program in ("step", "plain"):
+        assert found[program]["bytes"] == pytest.approx(wanted[program], rel=0.1), program
+    assert found["prompts"] == ROWS // execution.parts
+    # Norms and biases, much of so small a model, are on all devices that share the weights.
+    part = found["weights_bytes"] / (4 * found["parameters"])
+    assert part == 1 if execution.shard == 1 else 0.5 < part < 0.6
+    parts = Execution(accumulate=execution.parts, cache=execution.cache)
+    prompts = equal_prompts(ROWS, TOKENS, SHARED, logit_difference)
+    step = dataclasses.replace(config, execution=parts).programs(tiny.GPT2, prompts).each["step"]
+    alone = multiply_adds(step.traced.jaxpr.jaxpr)
+    assert found["step"]["multiply_adds"] == pytest.approx(alone / execution.devices, rel=0.01)
 
 
 def test_multiply_adds_are_counted_product_by_product() -> None:
@@ -103,7 +200,7 @@ def test_plain_passes_cost_two_forward_passes(folder: Path) -> None:
     tokens = ROWS * TOKENS
     attention = 2 * c.layers * ROWS * c.heads * c.head_width * TOKENS**2
     wanted = 2 * (per_token * tokens + attention) + ROWS * c.vocab_size * c.width
-    found = figures(of(folder, MODES["kept"]))
+    found = figures(of(folder, CONFIGS["node-pruning, kept"]))
     assert found["plain"]["multiply_adds"] == pytest.approx(wanted, rel=0.1)
     # One masked pass and its gradient in activations, of the tokens that are not shared.
     masked = found["step"]["multiply_adds"]
@@ -112,46 +209,95 @@ def test_plain_passes_cost_two_forward_passes(folder: Path) -> None:
 
 def test_what_is_asked_for_is_said(folder: Path, tmp_path: Path) -> None:
     console = Console(record=True, width=120, file=(tmp_path / "out").open("w"))
-    asked = of(folder, MODES["kept"], device_gib=1e-6, tflops=1e-6, json=tmp_path / "plan.json")
+    asked = of(
+        folder,
+        CONFIGS["node-pruning, kept"],
+        device_gib=1e-6,
+        tflops=1e-6,
+        json=tmp_path / "plan.json",
+    )
     found = plan(asked, console)
     text = console.export_text()
     assert json.loads((tmp_path / "plan.json").read_text()) == found
     assert found["fits"] is False and "does not fit in 1e-06 GiB" in text
     seconds = found["step"]["seconds"]
     assert seconds == pytest.approx(2 * found["step"]["multiply_adds"] / 1e6)
-    assert found["steps_seconds"] == pytest.approx(300 * seconds) and "300 steps take" in text
+    whole = seconds + found["plain"]["seconds"]
+    assert found["search_seconds"] == pytest.approx(whole) and "A search takes" in text
 
 
-def test_devices_share_the_batch_and_not_the_weights(folder: Path) -> None:
-    alone, shared = (figures(of(folder, Execution(devices=n))) for n in (1, 2))
-    assert shared["weights_bytes"] == alone["weights_bytes"]
-    ratio = shared["step"]["multiply_adds"] / alone["step"]["multiply_adds"]
-    assert ratio == pytest.approx(0.5, rel=0.1)
-
-
-def test_devices_that_share_the_weights_each_have_their_part(folder: Path, tmp_path: Path) -> None:
-    alone = figures(of(folder, Execution()))
-    command = [sys.executable, "-m", "experiments.plan", "--model-config", str(folder)]
-    flags = f"--tokens {TOKENS} --shared {SHARED} --batch-size {2 * ROWS} --devices 8 --shard 4"
-    plan_of_a_group = tmp_path / "plan.json"
-    subprocess.run(
-        [*command, *flags.split(), "--json", str(plan_of_a_group)], check=True, capture_output=True
+def test_what_lies_beside_the_programs_counts(folder: Path) -> None:
+    model = tiny.model("gpt2")
+    weights, blocks = (
+        4 * sum(leaf.size for leaf in jax.tree.leaves(tree))
+        for tree in (model.params, model.params["blocks"])
     )
-    shared = json.loads(plan_of_a_group.read_text())
-    assert shared["parameters"] == alone["parameters"]
-    assert 0.25 < shared["weights_bytes"] / alone["weights_bytes"] < 0.35
-    assert shared["step"]["bytes"] < alone["step"]["bytes"]
-    each = shared["step"]["multiply_adds"] / alone["step"]["multiply_adds"]
-    assert each == pytest.approx(0.25, rel=0.1)
+    # A smaller model's weights; the model's own, in float32, beside those in bfloat16.
+    for name, beside in (
+        ("node-pruning, kept", blocks),
+        ("node-pruning, lockstep", 0),
+        ("node-pruning, bfloat16", blocks // 2),
+    ):
+        found = figures(of(folder, CONFIGS[name]))
+        assert found["step"]["beside_bytes"] == beside
+        own = weights if "bfloat16" in name else 0
+        assert found["own_weights_bytes"] == own
+        assert found["peak_bytes"] >= found["step"]["bytes"] + beside + own
+
+
+def test_programs_are_run_as_often_as_a_search_does() -> None:
+    prompts = equal_prompts(70, 4, 0, logit_difference)
+
+    def times(config: Any) -> dict[str, int]:
+        each = config.programs(tiny.GPT2, prompts).each
+        return {name: program.times for name, program in each.items()}
+
+    assert times(EapIgConfig(ig_steps=5)) == {"plain": 3, "differences": 3, "effects": 15}
+    step = dataclasses.replace(CONFIGS["node-pruning, parts"], steps=10)
+    # Each part of each step; or once all prompts.
+    assert times(step) == {"plain": 20, "step": 10}
+    kept = dataclasses.replace(step, execution=Execution())
+    assert times(kept) == {"plain": 9, "step": 10}
+
+
+@pytest.mark.parametrize("method", ["edge-pruning", "mattr-edges", "eap", "eap-ig"])
+def test_edges_are_refused_where_they_are_not_defined(tmp_path: Path, method: str) -> None:
+    mg.save_model(tiny.model("gemma2"), tmp_path)
+    with pytest.raises(mg.MgnpError, match="edges from heads are not defined"):
+        figures_of(of(tmp_path, mg.METHODS[method]()))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("gpt2-xl", 1_557_611_200),
+        ("gemma-2-2b", 2_614_341_888),
+        ("llama-3.1-8b", 8_030_261_248),
+    ],
+)
+def test_the_shapes_that_are_here_are_those_of_the_published_models(
+    name: str, parameters: int
+) -> None:
+    config = read_model_config(SHAPES / f"{name}.json")
+    assert sum(map(math.prod, param_shapes(config).values())) == parameters
+
+
+def test_a_process_that_dies_is_said() -> None:
+    with pytest.raises(mg.MgnpError, match="planned for 2 devices ended by itself"):
+        on_virtual_devices(2, os._exit, 1)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"prompts": 0}, "--prompts must be greater than 0, got 0"),
         ({"tokens": 0}, "--tokens must be greater than 0, got 0"),
         ({"shared": 32}, "--shared must be from 0 to below --tokens, got 32"),
         ({"tflops": -1.0}, "--tflops must be greater than 0"),
-        ({"config": mg.METHODS["random"]()}, "--method random cannot be planned; use node-pruning"),
+        (
+            {"config": mg.METHODS["random"]()},
+            "--method random cannot be planned; use one of node-pruning, eap",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -163,6 +309,8 @@ def test_prompts_beyond_the_context_and_missing_files_are_refused(
     folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(mg.MgnpError, match="--tokens 17 is more than the model's context, 16"):
-        figures_of(dataclasses.replace(of(folder, MODES["kept"]), tokens=17))
+        figures_of(dataclasses.replace(of(folder, CONFIGS["node-pruning, kept"]), tokens=17))
     with pytest.raises(mg.MgnpError, match="has no config.json"):
-        figures_of(dataclasses.replace(of(folder, MODES["kept"]), model_config=tmp_path))
+        figures_of(
+            dataclasses.replace(of(folder, CONFIGS["node-pruning, kept"]), model_config=tmp_path)
+        )

@@ -15,11 +15,13 @@ from mgnp_jax.methods.node_pruning.loop import find_circuit
 from mgnp_jax.methods.node_pruning.state import first_trained
 from mgnp_jax.methods.node_pruning.step import train_step
 from mgnp_jax.methods.protocol import OnRecord, Saves, Search
+from mgnp_jax.methods.training.programs import Replicated, trained_programs
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.cached_runs import CachedRuns
+from mgnp_jax.passes.programs import Programs
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import Params
+from mgnp_jax.types import Batch, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,9 +36,16 @@ class DiscoverConfig(Settings, Search):
         """Trains gates and binarises them, see `Search.search`."""
         return find_circuit(key, model, data, self, on_record, saves)
 
-    def traced_step(self, model_config: ModelConfig, params: Params, runs: CachedRuns) -> Traced:
-        """One step as a program, see `Planned.traced_step`."""
-        config = self.of_a_step
-        key, controller = jax.random.key(0), first_controller(self)
+    def programs(self, model_config: ModelConfig, train: Batch) -> Programs:
+        """A step of the whole model and plain passes, see `Planned.programs`."""
+        smaller = self.execution.compact and not self.execution.lockstep
+        return trained_programs(self, model_config, train, self._traced, compacts=smaller)
+
+    def _traced(
+        self, model_config: ModelConfig, params: Params, runs: CachedRuns, replicated: Replicated
+    ) -> Traced:
+        config, controller = self.of_a_step, first_controller(self)
+        key = jax.eval_shape(jax.random.key, 0)
         state = jax.eval_shape(lambda root: first_trained(config, model_config, root), key)
+        key, state = replicated((key, state))
         return train_step.trace(config, model_config, key, params, state, runs, controller, None)

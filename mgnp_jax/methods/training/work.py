@@ -186,13 +186,7 @@ def prepare(
       MgnpError: if the training prompts cannot be shared by the devices, or values of the plain
         passes have no room.
     """
-    execution = config.execution
-    size = min(config.batch_size, len(data.train))
-    if size % execution.parts:
-        raise MgnpError(
-            f"{size} training prompts cannot be shared evenly by {execution.replicas} devices (or "
-            f"groups of them) in {execution.accumulate} parts; bring more prompts or ask for fewer"
-        )
+    execution, size = config.execution, prompts_of_step(config, len(data.train))
     sharding = batch_sharding(execution.devices, execution.accumulate, execution.shard)
     params = sharding.place(model.config, as_stored(model.params, execution.precision))
     key = sharding.replicate(key)
@@ -221,6 +215,25 @@ def prepare(
         cost=full_cost(model.config),
         read=read,
     )
+
+
+def prompts_of_step(config: Trained, count: int) -> int:
+    """How many prompts a step has.
+
+    Args:
+      config: asked for.
+      count: of the training prompts.
+
+    Raises:
+      MgnpError: if the devices and parts cannot have as many each.
+    """
+    size, execution = min(config.batch_size, count), config.execution
+    if size % execution.parts:
+        raise MgnpError(
+            f"{size} training prompts cannot be shared evenly by {execution.replicas} devices (or "
+            f"groups of them) in {execution.accumulate} parts; bring more prompts or ask for fewer"
+        )
+    return size
 
 
 def _read(
