@@ -24,8 +24,8 @@ from mgnp_jax.runs.joining import part
 from mgnp_jax.runs.loading import load
 from mgnp_jax.runs.processes import Processes
 from mgnp_jax.runs.saving import STATES
-from mgnp_jax.runs.shared import FollowedStates, SharedStop
-from mgnp_jax.runs.stopping import Stop, listening
+from mgnp_jax.runs.shared import FollowedStates, SharedStop, following
+from mgnp_jax.runs.stopping import Stop
 from mgnp_jax.types import MgnpError, Record
 
 SEEN = 30.0
@@ -120,11 +120,10 @@ def follow(config: RunConfig, processes: Processes) -> None:
       processes: all of them.
 
     Raises:
-      KeyboardInterrupt: if a signal ended it.
+      Stopped: if a signal ended it.
       MgnpError: as for a run.
     """
-    stop = SharedStop(processes)
-    with listening(stop):
+    with following(processes) as stop:
         folder = seen_by_all(processes)
         if folder is None:
             return

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from mgnp_jax.methods.protocol import Saved
 from mgnp_jax.runs.processes import Processes, joined
 from mgnp_jax.runs.state_files import read_circuit, read_state, state_name
 from mgnp_jax.runs.states import States
-from mgnp_jax.runs.stopping import Stop
+from mgnp_jax.runs.stopping import Stop, Stopped, listening
 from mgnp_jax.types import Record
 
 OFTEN = 1.0
@@ -79,6 +80,28 @@ class SharedStop(Stop):
           found: whether it is over already.
         """
         self.together, self.waits = True, not found
+
+
+@contextlib.contextmanager
+def following(processes: Processes) -> Iterator[SharedStop]:
+    """Takes signals in a process that writes nothing, and leaves it to the first to say what is.
+
+    Args:
+      processes: all of them.
+
+    Yields:
+      What signals ask for.
+
+    Raises:
+      Stopped: if a signal ended this process or another.
+    """
+    with listening(stop := SharedStop(processes)):
+        try:
+            yield stop
+        except KeyboardInterrupt:
+            code = 128 + (stop.asked or signal.SIGINT)
+            told = "Stopped; the first process says how to go on"
+            raise Stopped(told, code, None) from None
 
 
 class FirstStates(States):

@@ -16,8 +16,8 @@ from mgnp_jax.runs.following import seen_by_all
 from mgnp_jax.runs.joining import part
 from mgnp_jax.runs.own_process import apart
 from mgnp_jax.runs.processes import Processes, joined
-from mgnp_jax.runs.shared import SharedStop
-from mgnp_jax.runs.stopping import Stop, listening
+from mgnp_jax.runs.shared import SharedStop, following
+from mgnp_jax.runs.stopping import Stop
 
 Unit = tuple[Callable[..., Any], tuple[Any, ...]]
 """Work for `apart`, and what it is given; what it returns is not waited for."""
@@ -38,13 +38,12 @@ def at_work_on_all(folder: Path) -> Iterator[Stop]:
         with at_work(folder) as stop:
             yield stop
         return
-    shared = SharedStop(processes)
     if processes.first:
-        with at_work(folder, stop=shared) as stop:
+        with at_work(folder, stop=SharedStop(processes)) as stop:
             seen_by_all(processes, folder)
             yield stop
         return
-    with listening(shared) as stop:
+    with following(processes) as stop:
         seen_by_all(processes)
         yield stop
 

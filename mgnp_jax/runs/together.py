@@ -6,19 +6,21 @@ another is lost; the one that was started is left to say so.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from rich.console import Console
 
 from mgnp_jax.passes.settings import that_count
 from mgnp_jax.report.screen import Screen
 from mgnp_jax.runs.joining import Joining, join, part
 from mgnp_jax.runs.own_process import Died, apart
-from mgnp_jax.runs.processes import Gone, Processes, joined
+from mgnp_jax.runs.processes import Processes, joined
 from mgnp_jax.runs.stopping import Stopped, listening
 from mgnp_jax.types import MgnpError, plain_json
 
@@ -70,10 +72,6 @@ def _work(
     except KeyboardInterrupt as stopped:
         code = stopped.code if isinstance(stopped, Stopped) else 128 + signal.SIGINT
         _leave({"signal": code - 128}, STOPPING)
-        if processes.first or not isinstance(stopped, Stopped):
-            raise
-        raise Stopped("Stopped; the first process says how to go on", code, None) from None
-    except Gone:
         raise
     except MgnpError as error:
         _leave({"error": str(error)})
@@ -106,5 +104,7 @@ def _say_why(processes: Processes, error: Exception) -> None:
     if joined() is None or not any(name in str(error) for name in SHARED):
         _leave({"error": f"{type(error).__name__}, see what it printed"})
         return
-    processes.check_others()
+    # The first may be the one that is gone, and what was said with it.
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        processes.check_others()
     raise MgnpError(f"{str(error).splitlines()[0][:200]}: {LOST}") from error
