@@ -14,7 +14,7 @@ JOINING = 120
 """Seconds in which all processes must have come."""
 
 ONE_BY_ONE = "--xla_disable_hlo_passes=cpu-all-reduce-combiner"
-"""For XLA, which reads it with the first computation: on CPUs, a sum over devices is of one array."""
+"""For XLA, which reads it with the first computation: on CPUs, sums are of one array each."""
 
 SIGNS_OF_LIFE = 25
 """Seconds after which JAX takes a silent process for dead, and ends the others."""
