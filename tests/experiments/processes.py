@@ -99,7 +99,11 @@ def _run(
     arguments: list[str], printed: str, most: int | None, devices: int, where: Path | None
 ) -> None:
     sys.argv = ["experiments/run.py", *arguments]
-    sys.stdout = sys.stderr = open(printed, "w", buffering=1)
+    sys.stdout = sys.stderr = file = open(printed, "w", buffering=1)
+    if "--distributed" in arguments:
+        # It works in a process that it starts.
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
     if where is not None:
         os.chdir(where)
     if most is not None:
