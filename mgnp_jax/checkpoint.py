@@ -78,8 +78,20 @@ def save_trees(path: Path, trees: Mapping[str, Any], metadata: dict[str, Any]) -
     host = jax.tree.map(np.asarray, dict(trees))
     # Orbax would wait for the other processes.
     alone = ocp.options.MultiprocessingOptions(active_processes={0})
+    if jax.process_count() > 1:
+        _ask_no_others()
     with _without_its_warnings(), ocp.Context(multiprocessing_options=alone):
         ocp.save_checkpointables(str(path), host, overwrite=path.exists(), custom_metadata=metadata)
+
+
+def _ask_no_others() -> None:
+    """Keeps Orbax from asking all processes for their path, in the midst of what they sum.
+
+    It does so whichever processes are active, and offers no option.
+    """
+    from orbax.checkpoint.experimental.v1._src.saving import execution
+
+    execution._check_directory_consistency = lambda directory: None  # noqa: SLF001
 
 
 def load_trees(

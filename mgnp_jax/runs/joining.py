@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 
 import jax
 
@@ -12,9 +11,6 @@ from mgnp_jax.types import MgnpError
 
 JOINING = 120
 """Seconds in which all processes must have come."""
-
-ONE_BY_ONE = "--xla_disable_hlo_passes=cpu-all-reduce-combiner"
-"""For XLA, which reads it with the first computation: on CPUs, sums are of one array each."""
 
 SIGNS_OF_LIFE = 25
 """Seconds after which JAX takes a silent process for dead, and ends the others."""
@@ -63,8 +59,6 @@ def join(joining: Joining) -> Processes:
     Raises:
       MgnpError: if that is not known, or they do not come.
     """
-    # Gloo takes the sums of one combined instruction in any order, which then is not everyone's.
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {ONE_BY_ONE}".strip()
     # It would take SIGTERM, which here ends a run after a whole step.
     jax.config.update("jax_enable_preemption_service", False)
     try:
