@@ -91,7 +91,7 @@ def _ask_no_others() -> None:
     """
     from orbax.checkpoint.experimental.v1._src.saving import execution
 
-    execution._check_directory_consistency = lambda directory: None  # noqa: SLF001
+    execution._check_directory_consistency = lambda directory: None
 
 
 def load_trees(
