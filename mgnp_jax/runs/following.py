@@ -97,7 +97,9 @@ def _appears(told: Record) -> bool:
 
 @contextlib.contextmanager
 def parting(stop: Stop) -> Iterator[None]:
-    """Lets the processes go when their search is over, or was stopped after the same step.
+    """Lets the processes go when the first has saved all, or all were stopped after the same step.
+
+    Not before: Orbax keeps to JAX's texts as long as there are several processes.
 
     Args:
       stop: of this process; nothing happens if it is alone.
@@ -106,10 +108,16 @@ def parting(stop: Stop) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if isinstance(stop, SharedStop) and stop.together:
-            part()
+            _part(stop.processes)
         raise
     if isinstance(stop, SharedStop):
-        part()
+        _part(stop.processes)
+
+
+def _part(processes: Processes) -> None:
+    # For as long as it takes: JAX itself waits for some seconds.
+    processes.of_all("done")
+    part()
 
 
 def follow(config: RunConfig, processes: Processes) -> None:

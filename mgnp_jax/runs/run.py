@@ -81,7 +81,8 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
             forget_states(folder)
             console.print(f"{folder} is done already; its figures are in {folder / RESULTS}")
             return results
-        return _run(config, loaded or load(config), folder, stop, console)
+        with parting(stop):
+            return _run(config, loaded or load(config), folder, stop, console)
 
 
 def _folder(config: RunConfig, console: Console) -> tuple[Path, Loaded | None]:
@@ -188,7 +189,6 @@ def _find(
                 say=lambda text: progress({"text": text}),
             )
         ) as states,
-        parting(stop),
     ):
 
         def on_record(record: Record) -> None:
