@@ -19,12 +19,12 @@ import mgnp_jax as mg
 from tests.experiments.processes import PRUNING, begin, few_pairs, wait_for
 from tests.tiny import log_alpha
 
-STEPS = ("--steps", 60)
+STEPS = ("--steps", 60, "--no-compact")
 
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
-    """A run on a few prompts that closes nodes on its way."""
+    """A run on a few prompts, whose programs are few."""
     return ("--data", few_pairs(tmp_path_factory.mktemp("prompts")), *PRUNING, *STEPS)
 
 
