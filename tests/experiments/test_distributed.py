@@ -116,6 +116,7 @@ def test_one_process_writes_and_the_other_is_quiet(whole: Path) -> None:
     assert not (whole / "run" / "resume").exists()
 
 
+@pytest.mark.full
 def test_stopped_or_killed_both_end_and_go_on_to_the_same_circuit(
     asked: tuple[object, ...], whole: Path, tmp_path: Path
 ) -> None:
