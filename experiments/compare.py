@@ -13,4 +13,4 @@ from mgnp_jax.runs.compare import compare
 from mgnp_jax.runs.compare_config import CompareConfig
 
 if __name__ == "__main__":
-    command(CompareConfig, compare, on_device=False)
+    command(CompareConfig, compare, on_device=False, distributed=True)

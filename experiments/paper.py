@@ -11,4 +11,4 @@ from experiments.command import command
 from mgnp_jax.runs.paper import PaperConfig, protocol
 
 if __name__ == "__main__":
-    command(PaperConfig, protocol)
+    command(PaperConfig, protocol, distributed=True)

@@ -34,4 +34,4 @@ def main(config: RunConfig, console: Console) -> Any:
 
 
 if __name__ == "__main__":
-    command(RunConfig, main)
+    command(RunConfig, main, distributed=True)

@@ -49,6 +49,9 @@ def checked_path(path: Path) -> Path:
 def save_trees(path: Path, trees: Mapping[str, Any], metadata: dict[str, Any]) -> None:
     """Writes named pytrees and their metadata; the folder appears whole or not at all.
 
+    Of several processes of JAX the first writes, whether or not others call this too: in them
+    nothing happens.
+
     Args:
       path: folder to make; must not exist or must be empty.
       trees: name → pytree of arrays.
@@ -61,6 +64,8 @@ def save_trees(path: Path, trees: Mapping[str, Any], metadata: dict[str, Any]) -
     from orbax.checkpoint import v1 as ocp
 
     path = checked_path(path)
+    if jax.process_index():
+        return
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise MgnpError(f"{path} is not an empty folder; pass a new one, nothing was written")
     # Half for what Orbax writes beside it.
@@ -71,8 +76,22 @@ def save_trees(path: Path, trees: Mapping[str, Any], metadata: dict[str, Any]) -
         )
     # NumPy leaves are read back on any machine, whatever devices wrote them.
     host = jax.tree.map(np.asarray, dict(trees))
-    with _without_its_warnings():
+    # Orbax would wait for the other processes.
+    alone = ocp.options.MultiprocessingOptions(active_processes={0})
+    if jax.process_count() > 1:
+        _ask_no_others()
+    with _without_its_warnings(), ocp.Context(multiprocessing_options=alone):
         ocp.save_checkpointables(str(path), host, overwrite=path.exists(), custom_metadata=metadata)
+
+
+def _ask_no_others() -> None:
+    """Keeps Orbax from asking all processes for their path, in the midst of what they sum.
+
+    It does so whichever processes are active, and offers no option.
+    """
+    from orbax.checkpoint.experimental.v1._src.saving import execution
+
+    execution._check_directory_consistency = lambda directory: None
 
 
 def load_trees(

@@ -117,6 +117,8 @@ class Circuit:
     def save(self, path: str | Path) -> None:
         """Writes the circuit as an Orbax checkpoint, with a checksum of arrays and metadata.
 
+        Of several processes of JAX the first writes; in others nothing happens.
+
         Args:
           path: new or empty folder.
 

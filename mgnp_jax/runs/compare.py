@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from mgnp_jax.report.controls_table import real_table
 from mgnp_jax.report.page.html import PAGE
 from mgnp_jax.report.text import save_picture
 from mgnp_jax.runs.compare_config import CompareConfig
+from mgnp_jax.runs.config import RunConfig
 from mgnp_jax.runs.control_searches import SEARCHES, searched
 from mgnp_jax.runs.controls import Controls, controls_measured
-from mgnp_jax.runs.folder import at_work
 from mgnp_jax.runs.matched import Bench, measured
 from mgnp_jax.runs.own_process import apart
 from mgnp_jax.runs.run import ensured
 from mgnp_jax.runs.show import ShowConfig, show
+from mgnp_jax.runs.spread import Unit, at_work_on_all, shared_out
 from mgnp_jax.runs.stopping import Stop
 from mgnp_jax.types import MgnpError
 
@@ -38,13 +40,16 @@ def compare(config: CompareConfig, console: Console) -> list[dict[str, Any]]:
       console: where to report.
 
     Returns:
-      The rows of comparison.json: a circuit each.
+      The rows of comparison.json: a circuit each; of several processes, in the first.
     """
     out = config.out or Path("runs") / f"compare-{config.source}-{Path(config.model).name}"
-    with at_work(out) as stop:
+    seeds = range(config.first_seed, config.first_seed + config.seeds)
+    with at_work_on_all(out) as stop:
         stop.told = "the runs that are done are kept"
+        if not shared_out(_stages(config, seeds, out), stop):
+            return []
         found = []
-        for seed in range(config.first_seed, config.first_seed + config.seeds):
+        for seed in seeds:
             found += _of_seed(config, seed, out, stop)
         # First without the controls, whatever becomes of these.
         _write(config, out, found, [], console)
@@ -58,26 +63,52 @@ def compare(config: CompareConfig, console: Console) -> list[dict[str, Any]]:
         return [row for each in found for row in each["rows"]]
 
 
-def _of_seed(config: CompareConfig, seed: int, out: Path, stop: Stop) -> list[dict[str, Any]]:
-    """Finds and measures every method's circuit of one seed."""
-    reference = config.run_of(config.reference, seed, out / f"{config.reference}-seed{seed}")
-    apart(ensured, reference, stop=stop)
-    runs = config.runs_of(seed, out)
-    for run in runs[1:]:
-        apart(ensured, run, stop=stop)
-    bench = Bench(
-        runs=tuple(runs),
+def _stages(
+    config: CompareConfig, seeds: Sequence[int], out: Path
+) -> list[Callable[[], list[Unit]]]:
+    """What several processes share out: references, what is as large as these, measuring."""
+    others: list[Callable[[], list[Unit]]] = []
+    if config.controls:
+        first = _reference(config, seeds[0], out)
+        searches = [(searched, (name, first, f)) for name, f in _searches(config, out).items()]
+        others.append(lambda: [*searches])
+    return [
+        lambda: [(ensured, (_reference(config, seed, out),)) for seed in seeds],
+        lambda: [(ensured, (run,)) for seed in seeds for run in config.runs_of(seed, out)[1:]],
+        lambda: [(measured, (_bench(config, seed, out),)) for seed in seeds],
+        *others,
+    ]
+
+
+def _reference(config: CompareConfig, seed: int, out: Path) -> RunConfig:
+    return config.run_of(config.reference, seed, out / f"{config.reference}-seed{seed}")
+
+
+def _bench(config: CompareConfig, seed: int, out: Path) -> Bench:
+    return Bench(
+        runs=tuple(config.runs_of(seed, out)),
         matched=out / "matched",
         figures=out / "figures",
         curve_prompts=config.curve_prompts,
     )
-    return apart(measured, bench, stop=stop)
+
+
+def _searches(config: CompareConfig, out: Path) -> dict[str, Path]:
+    return {name: out / "controls" / f"{name}-seed{config.first_seed}" for name in SEARCHES}
+
+
+def _of_seed(config: CompareConfig, seed: int, out: Path, stop: Stop) -> list[dict[str, Any]]:
+    """Finds and measures every method's circuit of one seed."""
+    apart(ensured, _reference(config, seed, out), stop=stop)
+    for run in config.runs_of(seed, out)[1:]:
+        apart(ensured, run, stop=stop)
+    return apart(measured, _bench(config, seed, out), stop=stop)
 
 
 def _controls(config: CompareConfig, out: Path, stop: Stop) -> list[dict[str, Any]]:
     """Searches and measures what the reference's circuit of the first seed is put beside."""
     seeds = range(config.first_seed, config.first_seed + config.seeds)
-    ours = [config.run_of(config.reference, n, out / f"{config.reference}-seed{n}") for n in seeds]
+    ours = [_reference(config, seed, out) for seed in seeds]
     beside = out / "controls"
     tasks, missing = {}, {}
     for name in config.other_tasks:
@@ -89,7 +120,7 @@ def _controls(config: CompareConfig, out: Path, stop: Stop) -> list[dict[str, An
         except MgnpError as error:
             # Such as a tokenizer that lacks its words, which is no reason to have no controls.
             missing[name] = str(error)
-    searches = {name: beside / f"{name}-seed{config.first_seed}" for name in SEARCHES}
+    searches = _searches(config, out)
     for name, folder in searches.items():
         apart(searched, name, ours[0], folder, stop=stop)
     controls = Controls(

@@ -18,7 +18,7 @@ from mgnp_jax.report.run_folder import save_circuit
 from mgnp_jax.runs.config import RunConfig
 from mgnp_jax.runs.folder import at_work
 from mgnp_jax.runs.loading import load
-from mgnp_jax.runs.run import STATES
+from mgnp_jax.runs.saving import STATES
 from mgnp_jax.runs.states import States
 from mgnp_jax.tasks.altered import half_of, with_answers_of_others
 from mgnp_jax.tasks.task import TaskData

@@ -220,12 +220,13 @@ def _is_there(path: Path, file: int) -> bool:
 
 
 @contextlib.contextmanager
-def at_work(folder: Path, again: Sequence[str] = ()) -> Iterator[Stop]:
+def at_work(folder: Path, again: Sequence[str] = (), stop: Stop | None = None) -> Iterator[Stop]:
     """Holds a folder, takes signals, and says what went wrong there in a line.
 
     Args:
       folder: of the run.
       again: flags that go on with it, beside those that it was begun with.
+      stop: that takes signals; a new one by default.
 
     Yields:
       What signals ask for.
@@ -234,7 +235,7 @@ def at_work(folder: Path, again: Sequence[str] = ()) -> Iterator[Stop]:
       MgnpError: if the folder is another process's, or cannot be written to.
       Stopped: if a signal ended the run.
     """
-    with held(folder), listening() as stop:
+    with held(folder), listening(stop) as stop:
         try:
             yield stop
         except (Stopped, BrokenPipeError):

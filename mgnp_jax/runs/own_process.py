@@ -15,6 +15,7 @@ from collections.abc import Callable
 from multiprocessing import connection
 from typing import Any
 
+import jax
 from rich.console import Console
 
 from mgnp_jax.cachedir import keep_compilations
@@ -34,7 +35,28 @@ LOOK = 0.1
 """Seconds between looks at what signals have asked for."""
 
 
-def apart(work: Callable[..., Any], *arguments: Any, stop: Stop) -> Any:
+class Died(MgnpError):
+    """A process that ended without a word.
+
+    Attributes:
+      status: as it ended; below 0 by a signal.
+    """
+
+    def __init__(self, status: int | None) -> None:
+        """Says what that may mean.
+
+        Args:
+          status: as it ended; below 0 by a signal.
+        """
+        super().__init__(
+            f"the process that worked on this ended by itself (exit status {status}); what it "
+            "printed says why, and -9 is mostly a machine that ran out of memory. Call the same "
+            "command again to go on"
+        )
+        self.status = status
+
+
+def apart(work: Callable[..., Any], *arguments: Any, stop: Stop, on_device: bool = True) -> Any:
     """Calls a function in a process of its own, to which signals are handed on.
 
     This process must not have started JAX's device: of an accelerator's memory, two processes
@@ -44,6 +66,7 @@ def apart(work: Callable[..., Any], *arguments: Any, stop: Stop) -> Any:
       work: (*arguments, console) → a result; of a module, so that it can be sent.
       *arguments: sent to it.
       stop: what signals have asked for here.
+      on_device: whether it computes; else JAX is not started before it is asked to be.
 
     Returns:
       What it returned.
@@ -56,7 +79,8 @@ def apart(work: Callable[..., Any], *arguments: Any, stop: Stop) -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(IMPORTED))
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_serve, args=(sending, work, arguments))
+    devices = _visible() if on_device else None
+    process = context.Process(target=_serve, args=(sending, work, arguments, devices))
     # From here on signals are handed on, so that none ends this process and leaves that one.
     stop.waits = True
     try:
@@ -72,16 +96,18 @@ def apart(work: Callable[..., Any], *arguments: Any, stop: Stop) -> Any:
     if answer is not None and answer[0] == "failed":
         raise MgnpError(answer[1])
     if answer is not None and answer[0] == "stopped":
-        raise Stopped(answer[1], answer[2], ())
-    if stop.asked is not None:
+        raise Stopped(*answer[1:])
+    if stop.asked is not None or (answer is not None and answer[0] == "interrupted"):
         raise KeyboardInterrupt
     if answer is None:
-        raise MgnpError(
-            f"the process that worked on this ended by itself (exit status {process.exitcode}); "
-            "what it printed says why, and -9 is mostly a machine that ran out of memory. Call the "
-            "same command again to go on"
-        )
+        raise Died(process.exitcode)
     return answer[1]
+
+
+def _visible() -> dict[str, Any]:
+    """JAX's settings of which of the machine's devices are this process's."""
+    names = ("jax_cuda_visible_devices", "jax_rocm_visible_devices")
+    return {name: jax.config.values[name] for name in names}
 
 
 def _answer(process: Any, receiving: Any, stop: Stop) -> tuple[Any, ...] | None:
@@ -89,8 +115,8 @@ def _answer(process: Any, receiving: Any, stop: Stop) -> tuple[Any, ...] | None:
     hears, told, answer = False, None, None
     while answer is None:
         ready = connection.wait([receiving, process.sentinel], LOOK)
-        if stop.asked is not None and told is None and hears:
-            told = stop.asked
+        if (asked := stop.look()) is not None and told is None and hears:
+            told = asked
             # It may be at its end.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, told)
@@ -107,7 +133,12 @@ def _answer(process: Any, receiving: Any, stop: Stop) -> tuple[Any, ...] | None:
     return answer
 
 
-def _serve(sending: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _serve(
+    sending: Any,
+    work: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    devices: dict[str, Any] | None,
+) -> None:
     """What the process does: the work, under what the commands set up for themselves."""
     # Ctrl-C reaches a terminal's whole group; here the parent alone hands signals on.
     os.setpgid(0, 0)
@@ -120,7 +151,7 @@ def _serve(sending: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -
     try:
         # A signal before this might be lost.
         sending.send(HEARS)
-        sending.send(_worked(work, arguments, Screen()))
+        sending.send(_worked(work, arguments, devices, Screen()))
     except BrokenPipeError:
         raise SystemExit(1) from None
     finally:
@@ -128,16 +159,22 @@ def _serve(sending: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -
 
 
 def _worked(
-    work: Callable[..., Any], arguments: tuple[Any, ...], console: Console
+    work: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    devices: dict[str, Any] | None,
+    console: Console,
 ) -> tuple[Any, ...]:
     try:
-        check_device()
+        if devices is not None:
+            for name, value in devices.items():
+                jax.config.update(name, value)
+            check_device()
         with said_if_short():
             return "done", work(*arguments, console)
     except MgnpError as error:
         return "failed", str(error)
     except Stopped as stopped:
-        return "stopped", str(stopped), stopped.code
+        return "stopped", str(stopped), stopped.code, stopped.again
     except KeyboardInterrupt:
         return ("interrupted",)
 

@@ -15,8 +15,8 @@ from mgnp_jax.report import paper
 from mgnp_jax.report.tables import Table, layer_table
 from mgnp_jax.report.text import markdown, save_picture
 from mgnp_jax.runs.config import RunConfig, checked_method, named_after
-from mgnp_jax.runs.folder import at_work
 from mgnp_jax.runs.run import ensured
+from mgnp_jax.runs.spread import at_work_on_all, shared_out
 from mgnp_jax.tasks import TASKS
 from mgnp_jax.types import Masks, MgnpError
 
@@ -66,34 +66,45 @@ def protocol(config: PaperConfig, console: Console) -> Runs:
       console: where to report.
 
     Returns:
-      Results of every seed, by task.
+      Results of every seed, by task; of several processes, in the first, and nothing in others.
     """
     out = (
         config.out or Path("runs") / f"paper-{Path(config.model).name}{named_after(config.method)}"
     )
-    with at_work(out) as stop:
+    wanted = _wanted(config, out)
+    with at_work_on_all(out) as stop:
         stop.told = "the runs that are done are kept"
-        return _protocol(config, out, console)
+        if not shared_out([lambda: [(ensured, (run,)) for run in wanted.values()]], stop):
+            return {}
+        return _protocol(config, wanted, out, console)
 
 
-def _protocol(config: PaperConfig, out: Path, console: Console) -> Runs:
+def _wanted(config: PaperConfig, out: Path) -> dict[tuple[str, int], RunConfig]:
+    """All runs, by task and seed."""
+    return {
+        (task, seed): RunConfig(
+            task=task,
+            model=config.model,
+            method=config.method,
+            seed=seed,
+            out=out / f"{task}-seed{seed}",
+            test_prompts=config.test_prompts,
+            prefix=config.prefix,
+            config=config.config,
+        )
+        for task in config.tasks
+        for seed in range(config.seeds)
+    }
+
+
+def _protocol(
+    config: PaperConfig, wanted: dict[tuple[str, int], RunConfig], out: Path, console: Console
+) -> Runs:
     runs: Runs = {}
     circuits: dict[tuple[str, int], Masks] = {}
-    for task in config.tasks:
-        for seed in range(config.seeds):
-            folder = out / f"{task}-seed{seed}"
-            wanted = RunConfig(
-                task=task,
-                model=config.model,
-                method=config.method,
-                seed=seed,
-                out=folder,
-                test_prompts=config.test_prompts,
-                prefix=config.prefix,
-                config=config.config,
-            )
-            runs.setdefault(task, []).append(ensured(wanted, console))
-            circuits[task, seed] = load_circuit(folder).masks
+    for (task, seed), run in wanted.items():
+        runs.setdefault(task, []).append(ensured(run, console))
+        circuits[task, seed] = load_circuit(str(run.out)).masks
     for table in _write(out, config, runs, circuits):
         console.print(table.rich())
     console.print(f"Saved to {out} (tables.md, runs.csv, overlap.csv)", highlight=False)

@@ -11,6 +11,18 @@ from mgnp_jax.masks.circuit import Circuit, load_circuit
 from mgnp_jax.methods.protocol import Saved
 from mgnp_jax.types import MgnpError, Record, checksum
 
+STATE = "step-" + 8 * "[0-9]"
+"""Pattern of the names of states; whatever else lies in their folder is not touched."""
+
+
+def state_name(done: int) -> str:
+    """Of the folder of a state.
+
+    Args:
+      done: steps done.
+    """
+    return f"step-{done:08d}"
+
 
 def write_state(path: Path, trees: dict[str, Any], facts: Record) -> None:
     """Writes a state.

@@ -15,7 +15,14 @@ from mgnp_jax.methods.protocol import Saved
 from mgnp_jax.report.run_folder import flattened, remove_unfinished
 from mgnp_jax.runs.folder import held
 from mgnp_jax.runs.record_log import RecordLog
-from mgnp_jax.runs.state_files import read_circuit, read_state, write_circuit, write_state
+from mgnp_jax.runs.state_files import (
+    STATE,
+    read_circuit,
+    read_state,
+    state_name,
+    write_circuit,
+    write_state,
+)
 from mgnp_jax.runs.stopping import Stop
 from mgnp_jax.types import MgnpError, Record
 
@@ -23,8 +30,6 @@ SAVE_EVERY = 10.0
 """Seconds between states; putting one aside takes less than a tenth of one, beside the steps."""
 KEPT = 2
 """States that are kept: should the newest be damaged, the one before serves."""
-STATE = "step-" + 8 * "[0-9]"
-"""Pattern of their names; whatever else lies in the folder is not touched."""
 
 _open: dict[Path, States] = {}
 """Those of this process by folder: after an error nobody may have closed them."""
@@ -56,8 +61,7 @@ class States:
           say: told in a line what is gone on from.
         """
         self.folder, self.seconds = folder, 0.0
-        self._every, self._say = every, say
-        self._stop, self._log = stop or Stop(), log
+        self._every, self._say, self._stop, self._log = every, say, stop or Stop(), log
         self._search: Record = {}
         self._environment: Record = {}
         self._latest: Saved | None = None
@@ -120,7 +124,7 @@ class States:
           more: whether another step follows.
         """
         self._stop.waits = more
-        if self._stop.asked is not None:
+        if self._stop.due(done, more=more):
             self.keep(state())
             self._stop.waits = False
             raise KeyboardInterrupt
@@ -137,7 +141,7 @@ class States:
         """
         self._begin(state)
         self._wait()
-        return str(self._path(state.done))
+        return str(self.folder / state_name(state.done))
 
     def finish(self, circuit: Circuit) -> None:
         """Puts the circuit aside, see `Saves.finish`.
@@ -174,7 +178,7 @@ class States:
 
     def _begin(self, state: Saved) -> None:
         self._wait()
-        path = self._path(state.done)
+        path = self.folder / state_name(state.done)
         if not path.exists():
             facts = {**self._facts(), "method": state.facts, "done": state.done}
             self._pending = self._thread.submit(write_state, path, state.trees, facts)
@@ -216,9 +220,6 @@ class States:
 
     def _tell_kept(self, path: Path) -> None:
         self._stop.told = f"the state of step {int(path.name.rpartition('-')[2])} is kept"
-
-    def _path(self, done: int) -> Path:
-        return self.folder / f"step-{done:08d}"
 
     def _paths(self) -> list[Path]:
         """Whole states, oldest first."""

@@ -18,20 +18,22 @@ class Stopped(KeyboardInterrupt):
 
     Attributes:
       code: exit status: 128 and the signal's number.
-      again: flags that go on with it, beside those that it was begun with.
+      again: flags that go on with it, beside those that it was begun with; None where another
+        process says how.
     """
 
-    def __init__(self, text: str, code: int, again: Sequence[str]) -> None:
+    def __init__(self, text: str, code: int, again: Sequence[str] | None) -> None:
         """Says what is left of the run.
 
         Args:
           text: one line.
           code: exit status.
-          again: flags that go on with it, beside those that it was begun with.
+          again: flags that go on with it, beside those that it was begun with; None where another
+            process says how.
         """
         super().__init__(text)
         self.code = code
-        self.again = tuple(again)
+        self.again = None if again is None else tuple(again)
 
 
 class Stop:
@@ -64,15 +66,32 @@ class Stop:
         if not self.waits:
             raise KeyboardInterrupt
 
+    def look(self) -> int | None:
+        """The signal that was asked for; None while none was."""
+        return self.asked
+
+    def due(self, done: int, *, more: bool) -> bool:
+        """Whether to stop after a step.
+
+        Args:
+          done: steps done.
+          more: whether another step follows.
+        """
+        del done, more
+        return self.look() is not None
+
 
 @contextlib.contextmanager
-def listening() -> Iterator[Stop]:
+def listening(stop: Stop | None = None) -> Iterator[Stop]:
     """Takes Ctrl-C and SIGTERM, in the main thread; in another nothing is changed.
+
+    Args:
+      stop: that takes them; a new one by default.
 
     Yields:
       What they ask for.
     """
-    stop = Stop()
+    stop = stop or Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

@@ -16,8 +16,8 @@ from mgnp_jax.report.figures import trade_off
 from mgnp_jax.report.tables import Table
 from mgnp_jax.report.text import save_picture
 from mgnp_jax.runs.config import RunConfig, named_after
-from mgnp_jax.runs.folder import at_work
 from mgnp_jax.runs.run import ensured
+from mgnp_jax.runs.spread import at_work_on_all, shared_out
 
 COLUMNS = {
     "price": "{:.3g}",
@@ -69,29 +69,41 @@ def sweep(config: RunConfig, points: int, console: Console) -> list[dict[str, fl
       console: where to report.
 
     Returns:
-      A row for each price, from the cheapest.
+      A row for each price, from the cheapest; of several processes, in the first.
     """
     source = Path(config.source).stem
     name = f"sweep-{source}-{Path(config.model).name}{named_after(config.method)}-seed{config.seed}"
     out = config.out or Path("runs") / name
-    with at_work(out) as stop:
+    wanted = _wanted(config, points, out)
+    with at_work_on_all(out) as stop:
         stop.told = "the runs that are done are kept"
-        return _sweep(config, points, source, out, console)
+        if not shared_out([lambda: [(ensured, (run,)) for run in wanted.values()]], stop):
+            return []
+        return _sweep(config, wanted, source, out, console)
 
 
-def _sweep(
-    config: RunConfig, points: int, source: str, out: Path, console: Console
-) -> list[dict[str, float]]:
-    rows = []
+def _wanted(config: RunConfig, points: int, out: Path) -> dict[float, RunConfig]:
+    """The runs by their price."""
+    found = {}
     for factor in np.geomspace(1 / config.sweep_span, config.sweep_span, points):
         price = float(f"{config.config.penalty * factor:.4g}")
-        wanted = dataclasses.replace(
+        found[price] = dataclasses.replace(
             config,
             sweep=None,
             out=out / f"price-{price:g}",
             config=dataclasses.replace(config.config, penalty=price),
         )
-        rows.append(row_of(ensured(wanted, console), price))
+    return found
+
+
+def _sweep(
+    config: RunConfig,
+    wanted: dict[float, RunConfig],
+    source: str,
+    out: Path,
+    console: Console,
+) -> list[dict[str, float]]:
+    rows = [row_of(ensured(run, console), price) for price, run in wanted.items()]
     values = [[row[name] for name in COLUMNS] for row in rows]
     write_csv(out / "trade-off.csv", list(COLUMNS), values)
     figure = trade_off(

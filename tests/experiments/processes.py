@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import resource
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import jax
 
 # What a run imports on its way.
 import transformers  # noqa: F401
@@ -39,15 +42,25 @@ sys.stdin.read()
 """A program that holds the lock it is given, until it is killed."""
 
 
-def begin(arguments: tuple[object, ...], printed: Path, most: int | None = None) -> CONTEXT.Process:  # type: ignore[name-defined]
+def begin(  # type: ignore[name-defined]
+    arguments: tuple[object, ...],
+    printed: Path,
+    most: int | None = None,
+    *,
+    devices: int = 1,
+    where: Path | None = None,
+) -> CONTEXT.Process:
     """Starts `experiments.run ARGUMENTS`.
 
     Args:
       arguments: of the command line.
       printed: file for what it prints.
       most: bytes a file may have, as on a disk that is nearly full; None for any.
+      devices: of the process.
+      where: its working folder; this one's by default.
     """
-    process = CONTEXT.Process(target=_run, args=([*map(str, arguments)], str(printed), most))
+    told = [*map(str, arguments)]
+    process = CONTEXT.Process(target=_run, args=(told, str(printed), most, devices, where))
     process.start()
     return process
 
@@ -82,12 +95,21 @@ def wait_for(what: Callable[[], bool], seconds: float = 240) -> None:
         time.sleep(0.01)
 
 
-def _run(arguments: list[str], printed: str, most: int | None) -> None:
+def _run(
+    arguments: list[str], printed: str, most: int | None, devices: int, where: Path | None
+) -> None:
     sys.argv = ["experiments/run.py", *arguments]
-    sys.stdout = sys.stderr = open(printed, "w", buffering=1)
+    sys.stdout = sys.stderr = file = open(printed, "w", buffering=1)
+    if "--distributed" in arguments:
+        # It works in a process that it starts.
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if where is not None:
+        os.chdir(where)
     if most is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-    command(RunConfig, main)
+    jax.config.update("jax_num_cpu_devices", devices)
+    command(RunConfig, main, distributed=True)
 
 
 def few_pairs(folder: Path) -> Path:

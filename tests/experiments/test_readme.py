@@ -18,6 +18,9 @@ import pytest
 
 import mgnp_jax as mg
 from experiments.train_mini import train as train_mini
+from mgnp_jax.runs.config import RunConfig
+from mgnp_jax.runs.flags import parsed
+from mgnp_jax.runs.joining import Joining
 from mgnp_jax.tasks.task import Counts
 from tests.experiments.test_commands import ROOT, call, call_here
 from tests.models.test_smollm2 import real
@@ -63,8 +66,8 @@ def test_module_commands_run_in_order(tmp_path: Path) -> None:
         if words[:2] != ["python", "-m"]:
             continue
         arguments = words[2:]
-        # These two have tests of their own.
-        if "smollm2-135m" in arguments or arguments[0] == "experiments.benchmark":
+        # These have tests of their own.
+        if {"smollm2-135m", "--distributed", "experiments.benchmark"} & {*arguments}:
             continue
         name = arguments[0].removeprefix("experiments.")
         name = "magnitude" if "magnitude" in arguments else name
@@ -77,13 +80,28 @@ def test_module_commands_run_in_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", [pytest.param("", marks=real)])
 def test_the_smollm2_command_runs(tmp_path: Path, stage: str) -> None:
-    (command,) = [c for c in COMMANDS if "smollm2-135m" in c]
+    (command,) = [c for c in COMMANDS if "smollm2-135m" in c and "--distributed" not in c]
     short = ("--steps", 1, "--cache", "batch", "--batch-size", 4, "--validation-prompts", 4)
     short += ("--test-prompts", 8, "--out", tmp_path / "run")
     done = call(*shlex.split(command)[2:], *short, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert (results["task"], results["model"]) == ("ioi", "smollm2-135m")
+
+
+def test_the_commands_of_several_processes_differ_in_their_index() -> None:
+    found = [shlex.split(c) for c in COMMANDS if "--distributed" in c and "srun" not in c]
+    (address,) = {words[words.index("--coordinator") + 1] for words in found}
+    for index, words in enumerate(found):
+        assert words[:3] == ["python", "-m", "experiments.run"]
+        config, joining = parsed(RunConfig, words[3:], prog="run", distributed=True)
+        assert config == RunConfig(task="ioi")
+        wanted = {"coordinator": address, "processes": len(found), "process": index}
+        assert joining == Joining(distributed=True, **wanted)
+    (line,) = [shlex.split(c) for c in COMMANDS if "srun" in c]
+    assert line[:4] == ["srun", *found[0][:3]]
+    _, joining = parsed(RunConfig, line[4:], prog="run", distributed=True)
+    assert joining == Joining(distributed=True)
 
 
 def test_installs_name_what_exists() -> None:

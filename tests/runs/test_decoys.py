@@ -15,7 +15,6 @@ import pytest
 from rich.console import Console
 
 import mgnp_jax as mg
-from experiments.command import with_method
 from mgnp_jax.masks.levels import level_of
 from mgnp_jax.passes.cached_runs import plain_runs
 from mgnp_jax.runs import decoy_methods as module
@@ -23,6 +22,7 @@ from mgnp_jax.runs.decoy_config import DecoyConfig
 from mgnp_jax.runs.decoy_methods import decoys_by_method
 from mgnp_jax.runs.decoy_model import with_decoys
 from mgnp_jax.runs.decoys import auc, compared, decoys
+from mgnp_jax.runs.flags import with_method
 from tests import tiny
 from tests.experiments.test_commands import call_here
 

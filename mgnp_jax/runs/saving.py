@@ -1,0 +1,111 @@
+"""What is left of a search in a run's folder: the circuit measured, saved, printed."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mgnp_jax.masks.circuit import Circuit
+from mgnp_jax.masks.levels import level_of
+from mgnp_jax.masks.ranking import RANKING
+from mgnp_jax.metrics.evaluate import evaluate
+from mgnp_jax.metrics.sanity import check_circuit
+from mgnp_jax.metrics.sizes import circuit_sizes
+from mgnp_jax.report import run_folder
+from mgnp_jax.report.page.content import Shown, content_of
+from mgnp_jax.report.page.html import PAGE, write_page
+from mgnp_jax.report.summary import summary
+from mgnp_jax.runs.beside import curve_of
+from mgnp_jax.runs.config import RunConfig
+from mgnp_jax.runs.loading import Loaded
+from mgnp_jax.runs.measuring import controls_of, evaluate_with_bar
+
+STATES = "resume"
+"""Where in a run's folder lies what it can be gone on from, until it is done."""
+
+
+def forget_states(folder: Path) -> None:
+    """Removes what a run that is done was gone on from.
+
+    Args:
+      folder: of the run.
+    """
+    # The run is done, whatever of this cannot be removed.
+    shutil.rmtree(folder / STATES, ignore_errors=True)
+
+
+def warn(warnings: Sequence[str], console: Console) -> None:
+    """Prints warnings.
+
+    Args:
+      warnings: a sentence each.
+      console: where.
+    """
+    for text in warnings:
+        console.print(f"Warning: {text}", style="yellow", highlight=False, markup=False)
+
+
+def with_warnings(circuit: Circuit, warnings: Sequence[str]) -> Circuit:
+    """The circuit with more sentences that are to be read beside its figures.
+
+    Args:
+      circuit: the circuit.
+      warnings: a sentence each.
+    """
+    all_of_them = [*circuit.metadata.get("warnings", []), *warnings]
+    return dataclasses.replace(circuit, metadata={**circuit.metadata, "warnings": all_of_them})
+
+
+def measure_and_save(
+    config: RunConfig, circuit: Circuit, loaded: Loaded, folder: Path, console: Console
+) -> dict[str, Any]:
+    """Results of a circuit, which it leaves in the run's folder and prints.
+
+    Args:
+      config: of the run.
+      circuit: that was found.
+      loaded: the model and its prompts.
+      folder: of the run.
+      console: where to report.
+
+    Returns:
+      As in results.json.
+    """
+    model, data, test = loaded
+    if note := circuit.metadata.get("note"):
+        console.print(note, highlight=False)
+    figures = evaluate_with_bar(model, circuit, test, console)
+    sizes = circuit_sizes(model.config, circuit.masks)
+    warned = check_circuit(sizes, level := level_of(circuit.masks))
+    circuit = with_warnings(circuit, warned)
+    results = run_folder.results_of(circuit, config.seed, sizes, figures)
+    first = slice(config.control_prompts)
+    some = test.take(first)
+    results["controls"] = controls_of(model, circuit, some, config.seed)
+    results["train"] = run_folder.measured(evaluate(model, circuit, data.train.take(first)))
+    if RANKING in circuit.metadata:
+        results["curve"] = curve_of(model, circuit, circuit, some)
+    more = {"test_prompts": config.test_prompts, "seed": config.seed, "figures": figures}
+    metadata = {**circuit.metadata, **more}
+    nodes = level.nodes(model.config, circuit.masks)
+    kept = dataclasses.replace(circuit, metadata=metadata)
+    shown = Shown(folder.resolve().name, kept, results, results.get("curve", ()))
+    write_page(folder / PAGE, content_of(shown, model.config))
+    run_folder.write(folder, kept, nodes, results)
+    forget_states(folder)
+    console.print(summary(results))
+    warn(warned, console)
+    console.print(
+        f"Saved to {folder}: open {folder / PAGE}; python -m experiments.show --circuit "
+        f"{shlex.quote(str(folder))} adds what each node does",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return results
