@@ -9,6 +9,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
@@ -93,7 +94,7 @@ def put_on(sharding: NamedSharding, leaf: Any) -> jax.Array:
     whole = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
     if not (sharding.mesh.is_multi_process and whole):
         return jax.device_put(leaf, sharding)
-    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = put_on(sharding, jax.random.key_data(leaf))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     host = np.asarray(leaf)

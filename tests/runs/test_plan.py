@@ -49,7 +49,8 @@ def pruning(execution: Execution) -> mg.DiscoverConfig:
 
 
 def learned(name: str, execution: Execution = Execution(), **more: Any) -> Any:  # noqa: B008
-    return mg.METHODS[name](steps=1, batch_size=ROWS, execution=execution, **more)
+    method: Any = mg.METHODS[name]
+    return method(steps=1, batch_size=ROWS, execution=execution, **more)
 
 
 CONFIGS: dict[str, Any] = {
@@ -82,7 +83,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def of(folder: Path, config: Any, **changes: Any) -> PlanConfig:
-    more = {"prompts": ROWS, "tokens": TOKENS, "shared": SHARED} | changes
+    more: dict[str, Any] = {"prompts": ROWS, "tokens": TOKENS, "shared": SHARED} | changes
     return PlanConfig(model_config=folder, config=config, **more)
 
 
