@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -42,14 +43,14 @@ sys.stdin.read()
 """A program that holds the lock it is given, until it is killed."""
 
 
-def begin(  # type: ignore[name-defined]
+def begin(
     arguments: tuple[object, ...],
     printed: Path,
     most: int | None = None,
     *,
     devices: int = 1,
     where: Path | None = None,
-) -> CONTEXT.Process:
+) -> Any:
     """Starts `experiments.run ARGUMENTS`.
 
     Args:
