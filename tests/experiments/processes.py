@@ -9,8 +9,8 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -50,7 +50,7 @@ def begin(
     *,
     devices: int = 1,
     where: Path | None = None,
-) -> BaseProcess:
+) -> Any:
     """Starts `experiments.run ARGUMENTS`.
 
     Args:

@@ -21,7 +21,7 @@ from rich.console import Console
 import mgnp_jax as mg
 from mgnp_jax.passes.settings import that_count
 from mgnp_jax.report import run_folder
-from mgnp_jax.runs import run as module
+from mgnp_jax.runs import saving as module
 from mgnp_jax.runs.config import RunConfig, check_same, settings_text
 from mgnp_jax.runs.folder import OWN, held, last_default, new_default
 from mgnp_jax.runs.run import ensured, run
