@@ -91,6 +91,11 @@ def _ask_no_others() -> None:
     """
     from orbax.checkpoint.experimental.v1._src.saving import execution
 
+    if not hasattr(execution, "_check_directory_consistency"):
+        raise MgnpError(
+            "this version of orbax-checkpoint saves from several processes in another way than "
+            "those up to 0.12; install an older one, or work in one process"
+        )
     execution._check_directory_consistency = lambda directory: None
 
 

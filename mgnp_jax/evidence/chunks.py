@@ -74,7 +74,9 @@ class FullModel(NamedTuple):
           runs: of the prompts.
         """
         own = score(runs.targets.scores["score"], logits)
-        # KL = Σ p (log p − log q), and log q = logits less their logarithmic sum.
+        # KL = Σ p (log p − log q), and log q = logits less their logarithmic sum; shifted, or the
+        # difference of two large sums would be left.
+        logits = logits - logits.max(-1, keepdims=True)
         cross = jax.nn.logsumexp(logits, -1) - (self.probabilities * logits).sum(-1)
         return jnp.stack([own, cross - self.entropy])
 

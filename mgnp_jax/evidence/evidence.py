@@ -59,6 +59,7 @@ class Evidence:
       drivers: [layer, neuron, [[prompt, position, activation], …]], strongest first.
       driver_prompts: text of all N prompts, to which `drivers` refer; the first P are `examples`.
       edges: [writer, reader, attribution] between kept nodes, strongest first.
+      edge_prompts: how many of the prompts, the first, attributions are means over.
       lens: of `model` and `circuit`, after the embedding and each layer [L + 1], the final norm
         applied: `score`, `answer_probability` of all right answers together, and `answer_rank` of
         the best of them, 1 for the most likely token.
@@ -81,6 +82,7 @@ class Evidence:
     drivers: list[list[Any]]
     driver_prompts: list[str]
     edges: list[list[Any]]
+    edge_prompts: int
     lens: dict[str, dict[str, np.ndarray]]
     votes: dict[str, np.ndarray]
     seconds: float

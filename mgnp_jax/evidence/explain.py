@@ -116,6 +116,7 @@ def _gathered(
         "patterns": {"heads": heads.tolist(), **patterns_of(model, masks, examples, heads)},
         **_read(circuit, effects, split, config, progress),
         "edges": found,
+        "edge_prompts": len(some),
         "lens": effects.lens,
     }
 

@@ -85,10 +85,16 @@ def narrowed_runs(model_config: ModelConfig, left: Compaction, runs: CachedRuns)
       left: what is.
       runs: of the whole model.
     """
-    # On the host: a program for all layers would take longer to compile than it ever saves.
-    narrow = narrow_values(model_config, left.segments, jax.device_get(runs.corrupted))
-    corrupted = jax.device_put(narrow)
+    if jax.default_backend() == "cpu" and len(runs.corrupted.embedding.devices()) == 1:
+        # In NumPy: a program for all layers would take longer to compile than it ever saves.
+        narrow = narrow_values(model_config, left.segments, jax.device_get(runs.corrupted))
+        corrupted = jax.device_put(narrow)
+    else:
+        corrupted = _narrow(model_config, left.segments, runs.corrupted)
     return dataclasses.replace(runs, corrupted=corrupted)  # type: ignore[type-var]
+
+
+_narrow = jax.jit(narrow_values, static_argnums=0)
 
 
 def apart(model_config: ModelConfig, params: Params, masks: Masks) -> Apart:

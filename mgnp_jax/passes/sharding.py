@@ -84,7 +84,8 @@ class BatchSharding:
           weights: its own, or those of what is left of its layers.
 
         Raises:
-          MgnpError: if there are several processes and their weights differ.
+          MgnpError: if there are several processes and their weights differ; those that are shared
+            are not compared, as no process has them all.
         """
         if self.mesh is None or self.mesh.shape[MODEL_AXIS] == 1:
             return self.replicate(weights)

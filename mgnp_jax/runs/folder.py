@@ -207,6 +207,9 @@ def _locked(folder: Path) -> int:
         if _is_there(path, lock):
             os.truncate(lock, 0)
             os.pwrite(lock, str(os.getpid()).encode(), 0)
+            # Another machine that shares the run reads it, and NFS writes when it must.
+            with contextlib.suppress(OSError):
+                os.fsync(lock)
             return lock
         os.close(lock)
 

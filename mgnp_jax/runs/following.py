@@ -28,8 +28,9 @@ from mgnp_jax.runs.shared import FollowedStates, SharedStop, following
 from mgnp_jax.runs.stopping import Stop
 from mgnp_jax.types import MgnpError, Record
 
-SEEN = 30.0
-"""Seconds in which a folder that one machine has made can be seen on another."""
+SEEN = 90.0
+"""Seconds in which a folder that one machine has made can be seen on another: NFS keeps what it
+knows of folders for 30 by default."""
 
 
 def over_all_devices(config: RunConfig) -> RunConfig:
@@ -114,16 +115,21 @@ def parting(stop: Stop) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if isinstance(stop, SharedStop) and stop.together:
-            _part(stop.processes)
+            _part(stop)
         raise
     if isinstance(stop, SharedStop):
-        _part(stop.processes)
+        _part(stop)
 
 
-def _part(processes: Processes) -> None:
-    # For as long as it takes: JAX itself waits for some seconds.
-    processes.of_all("done")
-    part()
+def _part(stop: SharedStop) -> None:
+    # For as long as it takes: JAX itself waits for some seconds. Who left earlier would end the
+    # first amid its measuring, so a signal waits until there is nothing left that it could stop.
+    stop.waits = True
+    try:
+        stop.processes.of_all("done")
+        part()
+    finally:
+        stop.waits = False
 
 
 def follow(config: RunConfig, processes: Processes) -> None:

@@ -22,13 +22,15 @@ class Joining:
 
     distributed: bool = False
     """Share the work with other processes, started alike on this machine or others that see the
-    same folders; the first writes. SLURM, Open MPI, Kubernetes and TPU pods tell which is which."""
+    same folders; the first writes. SLURM, Open MPI, Kubernetes and TPU pods tell which is which.
+    --devices 1, the default, then means all of theirs."""
     coordinator: str | None = None
     """HOST:PORT of the first process, a free port there; where no launcher tells."""
     processes: int | None = None
     """How many processes there are; where no launcher tells."""
     process: int | None = None
-    """Which of them this is, from 0; where no launcher tells."""
+    """Which of them this is, from 0; where no launcher tells. Of one machine's GPUs let each see
+    its own (CUDA_VISIBLE_DEVICES)."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be meant."""
@@ -39,15 +41,13 @@ class Joining:
             return
         if self.coordinator is not None:
             host, _, port = self.coordinator.rpartition(":")
-            if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+            if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 2**16:
                 raise MgnpError(f"--coordinator must be HOST:PORT, got {self.coordinator!r}")
         if self.processes is not None and self.processes < 1:
             raise MgnpError(f"--processes must be at least 1, got {self.processes}")
         if self.process is not None and not 0 <= self.process < (self.processes or 2**31):
-            raise MgnpError(
-                f"--process must be from 0 to --processes − 1, got {self.process} of "
-                f"{self.processes}"
-            )
+            most = "" if self.processes is None else f", below --processes {self.processes}"
+            raise MgnpError(f"--process must be from 0 on{most}, got {self.process}")
 
 
 def join(joining: Joining) -> Processes:

@@ -127,6 +127,11 @@ def _said(config: PlanConfig, found: Mapping[str, Any]) -> Iterator[str]:
         f"{found['parameters']:,} parameters; memory is what XLA lays out on this platform "
         f"({found['platform']}), weights included, values kept of other batches left out"
     )
+    if found["platform"] == "cpu" and found["precision"] == "float32":
+        yield (
+            "In float32, as runs on CPUs are; those of methods with --dtype are in bfloat16 on "
+            "accelerators, which --dtype bfloat16 plans"
+        )
     if own := found["own_weights_bytes"]:
         yield f"The model's own weights, of which those are a copy in 16 bits: {gib(own)} beside"
     for name, told in TOLD.items():
@@ -149,7 +154,12 @@ def figures_of(config: PlanConfig) -> dict[str, Any]:
         # Without what the command line has put into the type, which another process cannot find.
         fields = dataclasses.fields(PlanConfig)
         alone = PlanConfig(**{field.name: getattr(config, field.name) for field in fields})
-        return on_virtual_devices(config.devices, figures_of, alone)
+        return on_virtual_devices(config.devices, _figures_here, alone)
+    return _figures_here(config)
+
+
+def _figures_here(config: PlanConfig) -> dict[str, Any]:
+    """The figures, by the devices that this process has."""
     model_config = read_model_config(config.model_config)
     if config.tokens > model_config.context:
         raise MgnpError(
@@ -171,6 +181,7 @@ def _figures(config: PlanConfig, programs: Programs, own: int) -> dict[str, Any]
     costs = {name: _cost(program) for name, program in programs.each.items()}
     found: dict[str, Any] = {
         "platform": jax.default_backend(),
+        "precision": getattr(config.config, "execution", Execution()).precision,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(programs.params)),
         "weights_bytes": bytes_of(programs.params),
         "own_weights_bytes": own,

@@ -101,9 +101,12 @@ def measure_and_save(
     forget_states(folder)
     console.print(summary(results))
     warn(warned, console)
+    told = f"Saved to {folder}: open {folder / PAGE}"
+    if getattr(getattr(config.config, "execution", None), "shard", 1) == 1:
+        again = f"python -m experiments.show --circuit {shlex.quote(str(folder))}"
+        told += f"; {again} adds what each node does"
     console.print(
-        f"Saved to {folder}: open {folder / PAGE}; python -m experiments.show --circuit "
-        f"{shlex.quote(str(folder))} adds what each node does",
+        told,
         highlight=False,
         markup=False,
         soft_wrap=True,

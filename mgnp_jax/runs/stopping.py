@@ -7,10 +7,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ECHO = 1.0
+"""Seconds in which another SIGTERM is taken for the same one."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -116,18 +119,23 @@ def listening(stop: Stop | None = None) -> Iterator[Stop]:
 
 def _watch(reading: int) -> None:
     """Sees signals even while the main thread is in a long compilation."""
-    seen = 0
+    first: tuple[int, float] | None = None
     while number := os.read(reading, 1):
         if number[0] not in SIGNALS:
             continue
-        seen += 1
-        if seen > 1:
+        now = time.monotonic()
+        # Who ends a whole job tells its every process, and this one's parent tells it once more.
+        if number[0] == signal.SIGTERM and first is not None:
+            if first[0] == signal.SIGTERM and now - first[1] < ECHO:
+                continue
+        if first is not None:
             # The cursor, which a bar may have hidden, and a line below it.
             print("\x1b[?25h\n" * sys.stdout.isatty(), end="", flush=True)
             # Not by sys.stderr, whose locks the main thread may hold.
             with contextlib.suppress(OSError):
                 os.write(2, b"Stopped at once; what was saved before is kept\n")
             os._exit(128 + number[0])
+        first = number[0], now
         print("Stopping; once more to stop at once", file=sys.stderr, flush=True)
 
 

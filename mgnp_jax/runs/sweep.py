@@ -77,33 +77,34 @@ def sweep(config: RunConfig, points: int, console: Console) -> list[dict[str, fl
     wanted = _wanted(config, points, out)
     with at_work_on_all(out) as stop:
         stop.told = "the runs that are done are kept"
-        if not shared_out([lambda: [(ensured, (run,)) for run in wanted.values()]], stop):
+        if not shared_out([lambda: [(ensured, (run,)) for run in dict(wanted).values()]], stop):
             return []
         return _sweep(config, wanted, source, out, console)
 
 
-def _wanted(config: RunConfig, points: int, out: Path) -> dict[float, RunConfig]:
-    """The runs by their price."""
-    found = {}
+def _wanted(config: RunConfig, points: int, out: Path) -> list[tuple[float, RunConfig]]:
+    """Prices and their runs; prices that are too near to tell apart share one."""
+    found = []
     for factor in np.geomspace(1 / config.sweep_span, config.sweep_span, points):
         price = float(f"{config.config.penalty * factor:.4g}")
-        found[price] = dataclasses.replace(
+        run = dataclasses.replace(
             config,
             sweep=None,
             out=out / f"price-{price:g}",
             config=dataclasses.replace(config.config, penalty=price),
         )
+        found.append((price, run))
     return found
 
 
 def _sweep(
     config: RunConfig,
-    wanted: dict[float, RunConfig],
+    wanted: list[tuple[float, RunConfig]],
     source: str,
     out: Path,
     console: Console,
 ) -> list[dict[str, float]]:
-    rows = [row_of(ensured(run, console), price) for price, run in wanted.items()]
+    rows = [row_of(ensured(run, console), price) for price, run in wanted]
     values = [[row[name] for name in COLUMNS] for row in rows]
     write_csv(out / "trade-off.csv", list(COLUMNS), values)
     figure = trade_off(

@@ -27,6 +27,9 @@ from mgnp_jax.types import MgnpError, plain_json
 SHARED = ("Gloo", "NCCL", "RCCL", "coordination service", "CoordinationService")
 """What XLA's errors name where devices of several processes work on one thing."""
 
+ENDED_BY_JAX = (-signal.SIGABRT, -signal.SIGSEGV)
+"""How processes end that JAX ends because another is lost."""
+
 STOPPING = 60.0
 """Seconds that the first process stays for others to end their step."""
 
@@ -53,7 +56,7 @@ def as_one_of(joining: Joining, main: Callable[[Any, Console], Any], config: Any
         try:
             apart(_work, joining, main, config, stop=stop, on_device=False)
         except Died as died:
-            if died.status != -signal.SIGABRT:
+            if died.status not in ENDED_BY_JAX:
                 raise
             raise MgnpError(LOST) from None
 
@@ -107,4 +110,5 @@ def _say_why(processes: Processes, error: Exception) -> None:
     # The first may be the one that is gone, and what was said with it.
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         processes.check_others()
+    _leave({"error": LOST}, 0)
     raise MgnpError(f"{str(error).splitlines()[0][:200]}: {LOST}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -45,6 +44,6 @@ def on_virtual_devices(count: int, work: Callable[..., Result], *arguments: Any)
 
 def _start(count: int) -> None:
     """Makes the devices, before JAX looks for any."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={count}"
+    # Goes before what the environment says of it.
+    jax.config.update("jax_num_cpu_devices", count)
     jax.config.update("jax_platforms", "cpu")

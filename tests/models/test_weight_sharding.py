@@ -83,7 +83,9 @@ def test_every_matrix_of_every_family_is_cut(family: str) -> None:
     for path, shape in param_shapes(config).items():
         matrix = path.endswith(("kernel", "embedding"))
         cut = weight_sharding(config, mesh, path, shape).shard_shape(shape)
-        assert (np.prod(cut) < np.prod(shape)) == (matrix or "bias" in path and cut != shape), path
+        # What several devices add to has one bias; 37 words have no half.
+        own = ("qkv/bias", "/q/bias", "/k/bias", "/v/bias", "gate/bias", "up/bias")
+        assert (np.prod(cut) < np.prod(shape)) == (matrix or path.endswith(own)), path
     notes = sharding_notes(config, mesh, param_shapes(config))
     # 37 words are an odd number; all else is even.
     assert [note.partition(" of ")[0] for note in notes] == ["the vocabulary"]

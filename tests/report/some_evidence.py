@@ -78,6 +78,7 @@ def some_evidence(
             },
         },
         "drivers": [[n, f, [[0, 1, 3.5], [len(tokens), 2, 2.5]]] for n, f, _ in rows],
+        "edge_prompts": 2,
         "driver_prompts": ["".join(part) for part in [*tokens, ["One", " more"]]],
         "edges": [["input", f"a{n}.h{h}<q>", 0.5] for n, h in heads]
         + [[f"a{n}.h{h}", "logits", -0.1 * (i + 1)] for i, (n, h) in enumerate(heads)],

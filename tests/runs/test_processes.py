@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import signal
 import threading
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,36 @@ def test_nobody_waits_for_one_that_has_ended() -> None:
     assert isinstance(stopped, KeyboardInterrupt)
 
 
-def test_the_first_stays_until_it_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_waits_until_all_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "part", lambda: None)
+    asked = threading.Event()
+
+    def work(p: Processes) -> Any:
+        stop = SharedStop(p)
+        with following.parting(stop):
+            if p.first:
+                # It measures, when the other is asked to stop and would end it by leaving.
+                assert asked.wait(20)
+        return stop.asked
+
+    def follower(p: Processes) -> Any:
+        stop: Any = SharedStop(p)
+        of_all = p.of_all
+
+        def interrupted(topic: str) -> Any:
+            stop(signal.SIGTERM)
+            asked.set()
+            return of_all(topic)
+
+        stop.processes = types.SimpleNamespace(of_all=interrupted)
+        with following.parting(stop):
+            pass
+        return stop.asked
+
+    assert both(lambda p: work(p) if p.first else follower(p)) == [None, signal.SIGTERM]
+
+
+def test_the_first_stays_until_it_is_heard() -> None:
     heard = threading.Event()
 
     def work(p: Processes) -> Any:
@@ -195,7 +225,7 @@ def test_another_processs_mistake_is_what_is_said(monkeypatch: pytest.MonkeyPatc
         ({"distributed": True, "coordinator": "here"}, "must be HOST:PORT, got 'here'"),
         ({"distributed": True, "coordinator": "here:99999"}, "must be HOST:PORT"),
         ({"distributed": True, "processes": 0}, "--processes must be at least 1, got 0"),
-        ({"distributed": True, "processes": 2, "process": 2}, "got 2 of 2"),
+        ({"distributed": True, "processes": 2, "process": 2}, "below --processes 2, got 2"),
     ],
 )
 def test_how_processes_are_found_is_checked(flags: dict[str, Any], message: str) -> None:
@@ -206,13 +236,17 @@ def test_how_processes_are_found_is_checked(flags: dict[str, Any], message: str)
 def test_what_no_launcher_tells_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
-    monkeypatch.setattr(joining.jax.distributed, "initialize", _not_found)
-    with pytest.raises(mg.MgnpError, match=r"coordinator_address should be.*pass --coordinator"):
+    asked: dict[str, Any] = {}
+
+    def not_found(*_: Any, **settings: Any) -> None:
+        asked.update(settings)
+        raise ValueError("nobody told")
+
+    monkeypatch.setattr(joining.jax.distributed, "initialize", not_found)
+    with pytest.raises(mg.MgnpError, match=r"--coordinator HOST:PORT .*--processes N"):
         join(Joining(distributed=True))
-
-
-def _not_found(*_: Any, **__: Any) -> None:
-    raise ValueError("coordinator_address should be defined.")
+    # The loss of one is seen within a minute.
+    assert asked["heartbeat_timeout_seconds"] <= 30 and asked["initialization_timeout"] >= 60
 
 
 def test_a_method_without_batches_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,9 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     assert process.pid is not None
     wait_for((tmp_path / "ready").exists)
     os.kill(process.pid, signal.SIGTERM)
+    process.join(0.1)
+    # As when a whole job is ended, and the process's parent hands the signal on.
+    os.kill(process.pid, signal.SIGTERM)
     process.join(0.5)
     assert process.exitcode is None
     os.kill(process.pid, signal.SIGINT)

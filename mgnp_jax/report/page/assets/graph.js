@@ -61,7 +61,7 @@ function refreshGraph() {
   const drawing = make("div");
   const tooMany = !valued && all.length > FEW_EDGES;
   drawing.append(graphOf(tooMany ? [] : all.slice(0, edgesShown)));
-  const why = valued ? `The thicker, the stronger${attributed.length ? " (attribution to the score)" : " (score of its method)"}. ` : "";
+  const why = valued ? `The thicker, the stronger${attributed.length ? ` (attribution to the score, mean over ${count(evidence.edge_prompts)} prompts)` : " (score of its method)"}. ` : "";
   put("graph",
     valued && most > 1 ? make("div", { class: "row" }, make("label", { for: "edges-shown" }, "Strongest edges"), make("div", { style: { width: "min(22rem, 60vw)" } }, slider), told) : null,
     tooMany ? make("p", { class: "soft" }, `${count(all.length)} pairs of kept nodes write and read, and nothing here tells which matter; those of the chosen node are drawn.`) : null,
