@@ -211,6 +211,8 @@ def together(folder: Path) -> list[Any]:
             process.kill()
 
 
+# By command in tests/experiments/test_distributed.py, which is always run.
+@pytest.mark.full
 def test_two_processes_find_the_circuit_of_one_with_two_devices(tmp_path: Path) -> None:
     (alone,) = results(started(2, TOGETHER, "", 0, tmp_path / "alone"))
     both = tmp_path / "both"
