@@ -85,17 +85,11 @@ def save_trees(path: Path, trees: Mapping[str, Any], metadata: dict[str, Any]) -
 
 
 def _ask_no_others() -> None:
-    """Keeps Orbax from asking all processes for their path, in the midst of what they sum.
-
-    It does so whichever processes are active, and offers no option.
-    """
+    # All processes, for their path, in the midst of what they sum; there is no option against it.
     from orbax.checkpoint.experimental.v1._src.saving import execution
 
     if not hasattr(execution, "_check_directory_consistency"):
-        raise MgnpError(
-            "this version of orbax-checkpoint saves from several processes in another way than "
-            "those up to 0.12; install an older one, or work in one process"
-        )
+        raise MgnpError("install orbax-checkpoint 0.12: newer ones save otherwise from processes")
     execution._check_directory_consistency = lambda directory: None
 
 

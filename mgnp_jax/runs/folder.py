@@ -55,8 +55,7 @@ def settings_in(folder: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     settings = read_object(file, MEND)
-    # Checkpoints have a file of this name, too.
-    return settings if settings.keys() >= OURS else None
+    return settings if settings.keys() >= OURS else None  # Checkpoints have one, too.
 
 
 def begun(folder: Path) -> bool:
@@ -207,9 +206,7 @@ def _locked(folder: Path) -> int:
         if _is_there(path, lock):
             os.truncate(lock, 0)
             os.pwrite(lock, str(os.getpid()).encode(), 0)
-            # Another machine that shares the run reads it, and NFS writes when it must.
-            with contextlib.suppress(OSError):
-                os.fsync(lock)
+            os.fsync(lock)  # Another machine may wait for it, and NFS writes when it must.
             return lock
         os.close(lock)
 
