@@ -1,7 +1,6 @@
 """Large arrays in pages of 2 MiB: Linux has them ready in a fraction of the time of small ones.
 
-Every step frees large arrays and asks for others; with pages of 4 KiB, a quarter of what a step on
-a CPU takes goes into having them ready.
+Every step frees large arrays and asks for others. What that gains is in `LOG.md`.
 """
 
 import contextlib

@@ -89,7 +89,9 @@ def _ask_no_others() -> None:
     from orbax.checkpoint.experimental.v1._src.saving import execution
 
     if not hasattr(execution, "_check_directory_consistency"):
-        raise MgnpError("install orbax-checkpoint 0.12: newer ones save otherwise from processes")
+        raise MgnpError(
+            "several processes cannot save with this orbax-checkpoint; install 0.12.8, or use one"
+        )
     execution._check_directory_consistency = lambda directory: None
 
 

@@ -25,7 +25,7 @@ from mgnp_jax.methods.protocol import CIRCUITS, Interrupted, Method, OnRecord, R
 from mgnp_jax.metrics.evaluate import check_prompts
 from mgnp_jax.models.hub import Model
 from mgnp_jax.models.weights import weights_checksum
-from mgnp_jax.passes.settings import that_count
+from mgnp_jax.passes.settings import execution_of, that_count
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import Record, checksum, plain_json
 from mgnp_jax.version import __version__
@@ -133,8 +133,7 @@ def _environment(model: Model, method: Any, settings: Record) -> Record:
     """What a result depends on beside seed, prompts and weights: versions, device, settings."""
     device = jax.devices()[0]
     text = json.dumps([method.name, settings], sort_keys=True).encode()
-    execution = getattr(method, "execution", None)
-    trained_in = "float32" if execution is None else execution.precision
+    trained_in = execution_of(method).precision
     return {
         "versions": {
             "mgnp_jax": __version__,

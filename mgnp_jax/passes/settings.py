@@ -145,3 +145,12 @@ class Execution:
     def lockstep(self) -> bool:
         """Whether the corrupted run goes beside the masked one, layer by layer."""
         return self.cache == "off"
+
+
+def execution_of(method: Any) -> Execution:
+    """How a method is run; those that say nothing of it run in float32 on one device.
+
+    Args:
+      method: config of one.
+    """
+    return getattr(method, "execution", Execution(dtype="float32"))

@@ -10,7 +10,7 @@ import rich.table
 from rich.text import Text
 
 from mgnp_jax.report.tables import (
-    CONTROLLED,
+    MEASURED,
     curve_table,
     faithfulness_table,
     size_table,
@@ -43,7 +43,7 @@ def summary(results: Mapping[str, Any]) -> rich.table.Table:
     measured = faithfulness_table(results)
     beside = {
         label: [f"{controls[name][figure]:z.4f}" for name in FAILING]
-        for figure, label in CONTROLLED.items()
+        for figure, label in MEASURED.items()
     }
     rows = [(*row, *beside.get(row[0], ())) for row in measured.rows]
     sections = [(size.columns, size.rows), ((*measured.columns, *FAILING.values()), rows)]

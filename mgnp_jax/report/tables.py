@@ -33,7 +33,7 @@ CONTROLS = {
 }
 """Controls as a reader calls them."""
 
-CONTROLLED = {"score": "Score", "accuracy": "Accuracy", "kl": "KL(model ‖ circuit)"}
+MEASURED = {"score": "Score", "accuracy": "Accuracy", "kl": "KL(model ‖ circuit)"}
 """Figures that controls are measured by, as a reader calls them."""
 
 
@@ -105,9 +105,9 @@ def faithfulness_table(results: Mapping[str, Any]) -> Table:
     """
     base, circuit, answered = results["base"], results["circuit"], results["answered"]
     rows = [
-        (CONTROLLED["score"], *(f"{d['score']:z.4f}" for d in (base, circuit))),
-        (CONTROLLED["accuracy"], *(f"{d['accuracy']:z.4f}" for d in (base, circuit))),
-        (CONTROLLED["kl"], "–", f"{circuit['kl']:z.4f}"),
+        (MEASURED["score"], *(f"{d['score']:z.4f}" for d in (base, circuit))),
+        (MEASURED["accuracy"], *(f"{d['accuracy']:z.4f}" for d in (base, circuit))),
+        (MEASURED["kl"], "–", f"{circuit['kl']:z.4f}"),
         ("Same top token", "–", f"{circuit['exact_match']:z.4f}"),
     ]
     for name in sorted(k for k in circuit if k.startswith("kl_")):
@@ -142,9 +142,9 @@ def controls_table(results: Mapping[str, Any]) -> Table:
             "Does the circuit mean something? On the first "
             f"{many(found['circuit']['prompts'], 'test prompt')}; KL in nats"
         ),
-        columns=("", *CONTROLLED.values()),
+        columns=("", *MEASURED.values()),
         rows=tuple(
-            (label, *(f"{found[name][figure]:z.4f}" for figure in CONTROLLED))
+            (label, *(f"{found[name][figure]:z.4f}" for figure in MEASURED))
             for name, label in labels.items()
         ),
     )

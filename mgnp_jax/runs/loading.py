@@ -6,6 +6,7 @@ from typing import Any
 
 from mgnp_jax.metrics.evaluate import check_prompts
 from mgnp_jax.models.hub import Model, load_model
+from mgnp_jax.passes.settings import execution_of
 from mgnp_jax.runs.config import RunConfig
 from mgnp_jax.tasks import load_task
 from mgnp_jax.tasks.task import TaskData
@@ -22,9 +23,7 @@ def placement_of(method: Any) -> dict[str, Any]:
       method: config of one. If it trains in 16 bits, weights stay in those that they are stored
         in, with which figures in float32 are the same.
     """
-    execution = getattr(method, "execution", None)
-    if execution is None:
-        return {}
+    execution = execution_of(method)
     dtype = "float32" if execution.precision == "float32" else "stored"
     return {"dtype": dtype, "devices": execution.devices, "shard": execution.shard}
 

@@ -20,7 +20,7 @@ from mgnp_jax.passes.abstract_runs import equal_prompts
 from mgnp_jax.passes.budget import bytes_of
 from mgnp_jax.passes.counting import multiply_adds
 from mgnp_jax.passes.programs import Program, Programs
-from mgnp_jax.passes.settings import Execution
+from mgnp_jax.passes.settings import execution_of
 from mgnp_jax.passes.storage import gib
 from mgnp_jax.report.tables import Table
 from mgnp_jax.runs.config import checked_method
@@ -79,7 +79,7 @@ class PlanConfig:
     @property
     def devices(self) -> int:
         """That share the work."""
-        return getattr(self.config, "execution", Execution()).devices
+        return execution_of(self.config).devices
 
 
 def plan(config: PlanConfig, console: Console) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def _figures(config: PlanConfig, programs: Programs, own: int) -> dict[str, Any]
     costs = {name: _cost(program) for name, program in programs.each.items()}
     found: dict[str, Any] = {
         "platform": jax.default_backend(),
-        "precision": getattr(config.config, "execution", Execution()).precision,
+        "precision": execution_of(config.config).precision,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(programs.params)),
         "weights_bytes": bytes_of(programs.params),
         "own_weights_bytes": own,

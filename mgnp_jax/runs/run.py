@@ -18,6 +18,7 @@ from mgnp_jax.methods.protocol import Interrupted
 from mgnp_jax.metrics.sanity import check_task
 from mgnp_jax.models.hub import Model
 from mgnp_jax.models.mesh import mesh_of
+from mgnp_jax.passes.settings import execution_of
 from mgnp_jax.report import run_folder
 from mgnp_jax.report.progress import TrainingProgress
 from mgnp_jax.runs.config import RunConfig, finished, named_after, settings_text
@@ -62,8 +63,8 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     if processes is not None:
         config = over_all_devices(config)
     check_source(config.source)
-    if hasattr(config.config, "execution"):
-        mesh_of(config.config.execution.devices, config.config.execution.shard)
+    execution = execution_of(config.config)
+    mesh_of(execution.devices, execution.shard)
     if processes is not None and not processes.first:
         follow(config, processes)
         return {}

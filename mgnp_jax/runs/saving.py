@@ -17,6 +17,7 @@ from mgnp_jax.masks.ranking import RANKING
 from mgnp_jax.metrics.evaluate import evaluate
 from mgnp_jax.metrics.sanity import check_circuit
 from mgnp_jax.metrics.sizes import circuit_sizes
+from mgnp_jax.passes.settings import execution_of
 from mgnp_jax.report import run_folder
 from mgnp_jax.report.page.content import Shown, content_of
 from mgnp_jax.report.page.html import PAGE, write_page
@@ -102,7 +103,7 @@ def measure_and_save(
     console.print(summary(results))
     warn(warned, console)
     told = f"Saved to {folder}: open {folder / PAGE}"
-    if getattr(getattr(config.config, "execution", None), "shard", 1) == 1:
+    if execution_of(config.config).shard == 1:
         again = f"python -m experiments.show --circuit {shlex.quote(str(folder))}"
         told += f"; {again} adds what each node does"
     console.print(

@@ -12,7 +12,7 @@ from typing import Any
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.methods.protocol import Saved
 from mgnp_jax.runs.processes import Processes, joined
-from mgnp_jax.runs.state_files import read_circuit, read_state, state_name
+from mgnp_jax.runs.state_files import GoneOnFrom, read_circuit, read_state, state_name
 from mgnp_jax.runs.states import States
 from mgnp_jax.runs.stopping import Stop, Stopped, listening
 from mgnp_jax.types import Record
@@ -130,7 +130,7 @@ class FirstStates(States):
         self._shared.begun_together(found=found)
 
 
-class FollowedStates:
+class FollowedStates(GoneOnFrom):
     """`Saves` of the other processes: they read what the first goes on from, and write nothing."""
 
     def __init__(self, folder: Path, stop: SharedStop) -> None:
@@ -142,8 +142,6 @@ class FollowedStates:
         """
         self.seconds = 0.0
         self._folder, self._stop = folder, stop
-        self._latest: Saved | None = None
-        self._found: Circuit | None = None
 
     def open(self, search: Record, environment: Record) -> None:
         """Reads what the first process goes on from; see `Saves.open`."""
@@ -156,14 +154,6 @@ class FollowedStates:
             self._latest, _ = read_state(self._folder / state_name(told["done"]))
         processes.of_all("state read")
         self._stop.begun_together(found=told["found"])
-
-    def latest(self) -> Saved | None:
-        """The state to go on from, see `Saves.latest`."""
-        return self._latest
-
-    def found(self) -> Circuit | None:
-        """What was found, see `Saves.found`."""
-        return self._found
 
     def between_steps(self, done: int, state: Callable[[], Saved], *, more: bool) -> None:
         """Stops when all do, see `Saves.between_steps`.

@@ -24,6 +24,21 @@ def state_name(done: int) -> str:
     return f"step-{done:08d}"
 
 
+class GoneOnFrom:
+    """What a search goes on from, as `Saves` has it, once it is read."""
+
+    _latest: Saved | None = None
+    _found: Circuit | None = None
+
+    def latest(self) -> Saved | None:
+        """The state to go on from, see `Saves.latest`."""
+        return self._latest
+
+    def found(self) -> Circuit | None:
+        """What was found, see `Saves.found`."""
+        return self._found
+
+
 def write_state(path: Path, trees: dict[str, Any], facts: Record) -> None:
     """Writes a state.
 

@@ -17,6 +17,7 @@ from mgnp_jax.runs.folder import held
 from mgnp_jax.runs.record_log import RecordLog
 from mgnp_jax.runs.state_files import (
     STATE,
+    GoneOnFrom,
     read_circuit,
     read_state,
     state_name,
@@ -35,7 +36,7 @@ _open: dict[Path, States] = {}
 """Those of this process by folder: after an error nobody may have closed them."""
 
 
-class States:
+class States(GoneOnFrom):
     """`Saves` in a folder: the latest states, each whole or not at all, and the circuit found.
 
     Attributes:
@@ -64,8 +65,6 @@ class States:
         self._every, self._say, self._stop, self._log = every, say, stop or Stop(), log
         self._search: Record = {}
         self._environment: Record = {}
-        self._latest: Saved | None = None
-        self._found: Circuit | None = None
         self._started = self._last = time.perf_counter()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "states")
         self._pending: concurrent.futures.Future[None] | None = None
@@ -106,14 +105,6 @@ class States:
         if self._found is not None:
             self._forget_states()
         self._started = self._last = time.perf_counter()
-
-    def latest(self) -> Saved | None:
-        """The state to go on from, see `Saves.latest`."""
-        return self._latest
-
-    def found(self) -> Circuit | None:
-        """What was found, see `Saves.found`."""
-        return self._found
 
     def between_steps(self, done: int, state: Callable[[], Saved], *, more: bool) -> None:
         """Puts the state aside when it is time, see `Saves.between_steps`.

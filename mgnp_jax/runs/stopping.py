@@ -124,11 +124,10 @@ def _watch(reading: int) -> None:
         if number[0] not in SIGNALS:
             continue
         now = time.monotonic()
-        # Who ends a whole job tells its every process, and this one's parent tells it once more.
-        if number[0] == signal.SIGTERM and first is not None:
-            if first[0] == signal.SIGTERM and now - first[1] < ECHO:
-                continue
         if first is not None:
+            # Who ends a whole job tells its every process, and the parent tells this one once more.
+            if first[0] == number[0] == signal.SIGTERM and now - first[1] < ECHO:
+                continue
             # The cursor, which a bar may have hidden, and a line below it.
             print("\x1b[?25h\n" * sys.stdout.isatty(), end="", flush=True)
             # Not by sys.stderr, whose locks the main thread may hold.
