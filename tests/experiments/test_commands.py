@@ -493,7 +493,7 @@ def test_what_makes_a_circuit_mean_nothing_is_said_and_saved(
     monkeypatch.setitem(mg.TASKS, "swapped", mg.Task(name="swapped", counts=counts, pairs=swapped))
     model = mg.load_model("gpt2-mini")
     noted = dataclasses.replace(model, notes=("Its head is [bold]tied[/bold].",))
-    monkeypatch.setattr("mgnp_jax.runs.loading.load_model", lambda name: noted)
+    monkeypatch.setattr("mgnp_jax.runs.loading.load_model", lambda name, **placed: noted)
     out = tmp_path / "run"
     asked = ("--task", "swapped", "--method", "magnitude", "--keep", 1, "--out", out)
     assert call_here("experiments.run", *asked) == 0
