@@ -76,21 +76,20 @@ class NodeCircuit:
           neurons to first order; the circuit's `lens`; and, no sum, its `logits` [B, V].
         """
         c, params = self.model.config, self.model.params
-        small = self._apart.runs(c, runs)
-        streams = streams_apart(c, params, self._apart, small)
-        logits = _logits_of(c, params, streams[-1], runs)
+        prompts = self._apart.prompts(c, runs)
+        streams = streams_apart(c, params, self._apart, prompts)
+        logits = _logits_of(c, params, streams[-1])
         masks = self._apart.masks
         removal, joined = nothing_tried(c), nothing_tried(c)
 
         def left(nodes: Nodes) -> jax.Array:
             changed = without(masks, nodes)
-            last = changed_from(c, self._apart, small, streams, nodes.layer, changed)
-            return last[:, runs.layout.answers]
+            return changed_from(c, self._apart, prompts, streams, nodes.layer, changed)
 
         change = Change(self.model, runs, weights, progress)
-        change.measure(leaving, left, streams[-1][runs.layout.answers], removal)
-        stream = jnp.stack([x[runs.layout.answers] for x in streams])
-        lens = logit_lens(c, params, stream, runs.targets, weights)
+        change.measure(leaving, left, streams[-1], removal)
+        at_answers = prompts.at_answers(streams)
+        lens = logit_lens(c, params, at_answers, runs.targets, weights)
         empty = addition.nothing_kept(c, params, self._circuit.masks, runs)
         gradient = addition.empty_gradients(c, params, empty, runs)
         roughly = addition.first_order(c, params, empty, gradient * weights[None, :, None])
@@ -196,9 +195,4 @@ def _figures_of(
     return jax.vmap(full.figures, in_axes=(0, None))(logits, runs)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _logits_of(
-    model_config: ModelConfig, params: Params, stream: jax.Array, runs: CachedRuns
-) -> jax.Array:
-    """[B, V] read from the residual stream [K, D] after the last layer."""
-    return unembed(model_config, params, stream[runs.layout.answers])
+_logits_of = jax.jit(unembed, static_argnums=0)

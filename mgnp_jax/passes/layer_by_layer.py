@@ -2,7 +2,8 @@
 
 A scan needs layers of one shape. Where a circuit is run a thousand times with one node changed, it
 pays to call each layer by itself, as narrow as its own nodes are: nothing is filled up, layers
-without nodes cost nothing, and those before the change are not run again. Not differentiable.
+without nodes cost nothing, those before the change are not run again, and after the last layer that
+has heads no token but the answer's is. Not differentiable.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.compaction import Compaction, compacted, narrow_values, what_stays
 from mgnp_jax.passes.node_forward import mixed_embedding
 from mgnp_jax.passes.node_values import SiteValues, site_gates
-from mgnp_jax.passes.packing import Layout
+from mgnp_jax.passes.packing import Layout, pack
 from mgnp_jax.passes.precision import exact
 from mgnp_jax.passes.segment_plan import Plan, heads_run
 from mgnp_jax.passes.segments import Stack, narrowed_shape
@@ -67,14 +68,70 @@ class Apart(NamedTuple):
         part[MLP_HIDDEN] = part[MLP_HIDDEN][:, hidden] * np.asarray(segment.has_hidden)
         return site_gates(part)
 
-    def runs(self, model_config: ModelConfig, runs: CachedRuns) -> CachedRuns:
-        """Prompts with the values of what is left of each layer.
+    def prompts(self, model_config: ModelConfig, runs: CachedRuns) -> Prompts:
+        """Prompts as the circuit runs them.
 
         Args:
           model_config: the model's shape.
           runs: of the whole model.
         """
-        return narrowed_runs(model_config, self.left, runs)
+        attending = max(
+            (i + 1 for i, s in enumerate(self.left.segments) if s.heads.size), default=0
+        )
+        answers = np.asarray(runs.layout.answers)
+        narrow = narrowed_runs(model_config, self.left, runs)
+        values = [
+            jax.tree.map(lambda leaf: leaf[:, answers], of) if layer >= attending else of
+            for layer, of in enumerate(narrow.corrupted.values)
+        ]
+        corrupted = dataclasses.replace(narrow.corrupted, values=tuple(values))
+        positions, one = np.asarray(runs.layout.positions)[answers], np.ones_like(answers)
+        return Prompts(
+            runs=dataclasses.replace(narrow, corrupted=corrupted),  # type: ignore[type-var]
+            attending=attending,
+            alone=pack(positions + one, positions),
+        )
+
+
+class Prompts(NamedTuple):
+    """Prompts as a circuit runs them layer by layer.
+
+    Attributes:
+      runs: K tokens with the values of what is left of each layer; of layers that nothing attends
+        in or after, B tokens.
+      attending: how many layers, from the first on, run all tokens: to the last that has heads.
+      alone: the layout of the answers' tokens, which the others run.
+    """
+
+    runs: CachedRuns
+    attending: int
+    alone: Layout
+
+    def layout(self, layer: int) -> Layout:
+        """Of the tokens that a layer runs.
+
+        Args:
+          layer: which.
+        """
+        return self.runs.layout if layer < self.attending else self.alone
+
+    def entering(self, layer: int, x: jax.Array) -> jax.Array:
+        """The stream of the tokens that a layer runs, from that of the layer before.
+
+        Args:
+          layer: which; the number of layers for what the logits are read from.
+          x: [J, …, D].
+        """
+        return x[:, self.runs.layout.answers] if layer == self.attending else x
+
+    def at_answers(self, streams: Sequence[jax.Array]) -> jax.Array:
+        """[L + 1, B, D] of `streams_apart`.
+
+        Args:
+          streams: before each layer and after the last.
+        """
+        answers = self.runs.layout.answers
+        return jnp.stack([x[answers] if i < self.attending else x for i, x in enumerate(streams)])
 
 
 def narrowed_runs(model_config: ModelConfig, left: Compaction, runs: CachedRuns) -> CachedRuns:
@@ -121,20 +178,24 @@ def apart(model_config: ModelConfig, params: Params, masks: Masks) -> Apart:
 
 
 def streams_apart(
-    model_config: ModelConfig, params: Params, circuit: Apart, runs: CachedRuns
+    model_config: ModelConfig, params: Params, circuit: Apart, prompts: Prompts
 ) -> list[jax.Array]:
-    """The circuit's residual stream before each layer and after the last, [K, D] each.
+    """The circuit's residual stream before each layer and after the last.
 
     Args:
       model_config: the model's shape.
       params: its weights.
       circuit: it.
-      runs: prompts of K tokens, as `Apart.runs` has them.
+      prompts: as `Apart.prompts` has them.
+
+    Returns:
+      [K, D] before layers that run K tokens; [B, D] before the others and after the last.
     """
-    x = _embedding(model_config, params, circuit.masks.get(EMBEDDING), runs)[None]
+    x = _embedding(model_config, params, circuit.masks.get(EMBEDDING), prompts.runs)[None]
+    x = prompts.entering(0, x)
     found = [x[0]]
     for layer, gate in enumerate(circuit.gates):
-        x = _run(model_config, circuit, runs, layer, x, [gate])
+        x = _run(model_config, circuit, prompts, layer, x, [gate])
         found.append(x[0])
     return found
 
@@ -142,7 +203,7 @@ def streams_apart(
 def changed_from(
     model_config: ModelConfig,
     circuit: Apart,
-    runs: CachedRuns,
+    prompts: Prompts,
     streams: list[jax.Array],
     layer: int,
     masks: Sequence[Mapping[str, Any]],
@@ -152,39 +213,41 @@ def changed_from(
     Args:
       model_config: the model's shape.
       circuit: the other.
-      runs: prompts of K tokens, as `Apart.runs` has them.
+      prompts: as `Apart.prompts` has them.
       streams: of the other, as `streams_apart` found them.
       layer: in which they differ.
       masks: J times NumPy gates by granularity.
 
     Returns:
-      [J, K, D].
+      [J, B, D], at the answer position.
     """
     x = jnp.broadcast_to(streams[layer][None], (len(masks), *streams[layer].shape))
     gates = [circuit.gates_of(layer, each) for each in masks]
     for index in range(layer, model_config.layers):
         if index > layer:
             gates = [circuit.gates[index]] * len(masks)
-        x = _run(model_config, circuit, runs, index, x, gates)
+        x = _run(model_config, circuit, prompts, index, x, gates)
     return x
 
 
 def _run(
     model_config: ModelConfig,
     circuit: Apart,
-    runs: CachedRuns,
+    prompts: Prompts,
     layer: int,
     x: jax.Array,
     gates: list[SiteValues],
 ) -> jax.Array:
-    """One layer of J circuits, [J, K, D]."""
-    other, prefix = runs.corrupted.values[layer], runs.corrupted.prefix[layer]
-    shape = gates[0]
+    """One layer of J circuits: the stream that enters the next."""
+    corrupted = prompts.runs.corrupted
+    other, prefix, shape = corrupted.values[layer], corrupted.prefix[layer], gates[0]
     if not shape.attn_z.shape[-2] and not shape.mlp_hidden.shape[-1]:
-        return _nothing_left(x, other.attn_out, other.mlp_out)
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *gates)
-    weights = circuit.left.segments[layer].weights
-    return _layer(model_config, runs.layout, x, weights, stacked, other, prefix)
+        x = _nothing_left(x, other.attn_out, other.mlp_out)
+    else:
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *gates)
+        weights = circuit.left.segments[layer].weights
+        x = _layer(model_config, prompts.layout(layer), x, weights, stacked, other, prefix)
+    return prompts.entering(layer + 1, x)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -16,18 +16,29 @@ from tests import tiny
 
 
 # A norm over the queries of all heads needs those that are closed, too.
+@pytest.mark.parametrize("attending", [0, 1, 3])
 @pytest.mark.parametrize("family", ["olmo2", pytest.param("gemma2", marks=pytest.mark.full)])
-def test_layers_as_narrow_as_their_circuit_write_the_same(family: str) -> None:
+def test_layers_as_narrow_as_their_circuit_write_the_same(family: str, attending: int) -> None:
     model, rng = tiny.model(family), np.random.default_rng(0)
     c, params = model.config, model.params
     drawn = {n: rng.random(m.shape) < 0.7 for n, m in mg.full_masks(c).items()}
     drawn["attention_blocks"][:] = drawn["mlp_blocks"][:] = True
+    drawn["attention_blocks"][attending:] = False
     masks = jax.device_get(consistent(jax.device_put(drawn)))
     heads = masks["attention_heads"].sum(1)
-    assert any(0 < heads) and all(heads <= c.heads) and any(heads <= c.heads // 2)
+    assert any(heads <= c.heads // 2)
     runs = plain_runs(c, params, tiny.batch(c, shared=3))
     circuit = apart(c, params, masks)
-    found = streams_apart(c, params, circuit, circuit.runs(c, runs))[-1]
+    prompts = circuit.prompts(c, runs)
+    streams = streams_apart(c, params, circuit, prompts)
+    # After the last layer that has heads, the answer's tokens alone.
+    tokens = [len(runs.clean)] * attending
+    tokens += [len(runs.layout.answers)] * (c.layers + 1 - attending)
+    assert [len(stream) for stream in streams] == tokens
     gates = {name: jnp.asarray(mask, jnp.float32) for name, mask in masks.items()}
     wanted = masked_residual(c, params, [gates], runs.clean, runs.corrupted, runs.layout)
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    answers = runs.layout.answers
+    np.testing.assert_allclose(streams[-1], wanted[answers], atol=1e-5)
+    at_answers = prompts.at_answers(streams)
+    np.testing.assert_array_equal(at_answers[-1], streams[-1])
+    np.testing.assert_allclose(at_answers[0], streams[0][answers] if attending else streams[0])
