@@ -21,7 +21,7 @@ from mgnp_jax.methods.node_pruning.step import train_step
 from mgnp_jax.methods.training.batch_order import batch_order
 from mgnp_jax.passes.compaction import Compaction
 from mgnp_jax.passes.keeping import keep_what_fits
-from mgnp_jax.passes.precision import as_stored
+from mgnp_jax.passes.precision import in_precision
 from mgnp_jax.passes.sharding import batch_sharding
 
 LEAN_PARTS = 8
@@ -75,16 +75,16 @@ def ours(
       compaction: what is left of the model; None for all of it.
     """
     execution = discover.execution
-    params = as_stored(model.params, execution.precision)
-    (kept,) = keep_what_fits(model.config, params, [batch], discover.batch_size, execution)
+    model_config, params = in_precision(model.config, model.params, execution.precision)
+    (kept,) = keep_what_fits(model_config, params, [batch], discover.batch_size, execution)
     kept = kept if compaction is None else kept.compacted(compaction)
     key, controller = jax.random.key(0), first_controller(discover)
     tokens = kept.spans.lengths - kept.spans.starts
     order = batch_order(key, tokens, discover.batch_size, discover.steps)
     sharding = batch_sharding(1, execution.accumulate)
     sizes = sharding.sizes(kept.spans, order)
-    state = first_trained(discover, model.config, key)
-    fixed = (discover, model.config, key, params)
+    state = first_trained(discover, model_config, key)
+    fixed = (discover, model_config, key, params)
     started = time.perf_counter()
     runs = sharding.rows(kept, order[0], sizes)
     compiled = train_step.lower(*fixed, state, runs, controller, compaction).compile()

@@ -13,7 +13,7 @@ from mgnp_jax.masks.granularities import ATTENTION_HEADS, MLP_HIDDEN
 from mgnp_jax.models.families.gpt2 import GPT2
 from mgnp_jax.models.weights import param_shapes
 from mgnp_jax.passes.compaction import Compaction, compacted, plan_for
-from mgnp_jax.passes.precision import as_stored
+from mgnp_jax.passes.precision import in_precision
 from mgnp_jax.tasks.metrics import logit_difference
 from mgnp_jax.types import Score, Targets
 
@@ -125,6 +125,6 @@ def closed_for_good(model: mg.Model, share: float, discover: mg.DiscoverConfig) 
 
     kept = {name: np.ones(leaf.shape, bool) for name, leaf in mg.full_masks(c).items()}
     kept |= {ATTENTION_HEADS: left(c.heads), MLP_HIDDEN: left(c.mlp_width)}
-    params = as_stored(model.params, discover.execution.precision)
+    _, params = in_precision(c, model.params, discover.execution.precision)
     chosen = plan_for(c, kept, discover.execution.max_segments)
     return compacted(c, params, chosen, kept)

@@ -17,7 +17,7 @@ from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.circuit_forward import circuit_logits
 from mgnp_jax.passes.compaction import Compaction, compacted, plan_for, what_stays
-from mgnp_jax.passes.layer_by_layer import narrowed_runs
+from mgnp_jax.passes.narrowed_runs import narrowed_runs
 from mgnp_jax.passes.precision import exact
 from mgnp_jax.passes.segment_plan import full_cost
 from mgnp_jax.types import Masks, Params

@@ -60,6 +60,8 @@ class ModelConfig:
       mlp_bias: whether the MLP's projections have biases.
       tied: whether the unembedding is the embedding's transpose.
       head_bias: whether an unembedding of its own has a bias.
+      numbers: what weights that lie in 16 bits act as; no property of the model, but every pass
+        must know it.
     """
 
     family: Family
@@ -97,6 +99,7 @@ class ModelConfig:
     mlp_bias: bool = False
     tied: bool = False
     head_bias: bool = False
+    numbers: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         """Refuses shapes that no network can have."""
@@ -131,7 +134,7 @@ class ModelConfig:
         return self.head_width if self.rope_width is None else self.rope_width
 
     def hash(self) -> str:
-        """A text that two configs share exactly when their fields agree.
+        """A text that two configs share exactly when their fields agree, `numbers` aside.
 
         Fields at their defaults have no part in it, so that one that is added later changes no
         hash; the number before the colon is that of this way of hashing.
@@ -139,7 +142,7 @@ class ModelConfig:
         fields = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
-            if getattr(self, f.name) != f.default
+            if f.name != "numbers" and getattr(self, f.name) != f.default
         }
         if self.rope_scaling is not None:
             fields["rope_scaling"] = dataclasses.asdict(self.rope_scaling)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -11,21 +10,33 @@ import numpy as np
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.weights import init_params
 from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
-from mgnp_jax.passes.precision import as_stored
+from mgnp_jax.passes.precision import in_precision
 from mgnp_jax.passes.settings import Execution
 from mgnp_jax.passes.spans import packed_tokens, spans_of
 from mgnp_jax.types import AnswerMetric, Answers, Batch, Params, Score, Targets
 
 
-def abstract_params(model_config: ModelConfig, dtype: str) -> Params:
-    """Shapes of the weights, as passes have them.
+def abstract_params(model_config: ModelConfig) -> Params:
+    """Shapes of the weights in float32.
 
     Args:
       model_config: the model's shape.
-      dtype: `"float32"` or `"bfloat16"`.
     """
-    weights = jax.eval_shape(lambda key: init_params(key, model_config), jax.random.key(0))
-    return jax.eval_shape(functools.partial(as_stored, dtype=dtype), weights)
+    return jax.eval_shape(lambda key: init_params(key, model_config), jax.random.key(0))
+
+
+def abstract_model(
+    model_config: ModelConfig, dtype: Literal["float32", "bfloat16"]
+) -> tuple[ModelConfig, Params]:
+    """What `in_precision` makes of a model, its weights as shapes.
+
+    Args:
+      model_config: the model's shape.
+      dtype: that it is to run in.
+    """
+    weights = abstract_params(model_config)
+    stored = jax.eval_shape(lambda own: in_precision(model_config, own, dtype)[1], weights)
+    return in_precision(model_config, {}, dtype)[0], stored
 
 
 def equal_prompts(rows: int, tokens: int, shared: int, metric: AnswerMetric) -> Batch:

@@ -67,6 +67,7 @@ def budget_of(
     prompts: int,
     length: int,
     more: int = 0,
+    beside: int = 0,
 ) -> Budget:
     """Divides the memory there is.
 
@@ -78,6 +79,7 @@ def budget_of(
       prompts: of a step that run at once.
       length: tokens that whole prompts are filled up to.
       more: bytes that a step takes beside a masked pass and its gradient.
+      beside: bytes of the model's own weights, where `params` are a copy.
     """
     free, taken = free_on_device(), resident()
     host, asked = free_on_host() + taken, execution.memory_gib
@@ -93,8 +95,7 @@ def budget_of(
         total = min(host // 2, ENOUGH) if asked is None else min(int(asked * 2**30), host)
         room = Room(device=0, host=max(total - taken - temporaries, 0), disk=free_on_disk())
         return Budget(total=total, taken=taken, temporaries=temporaries, room=room)
-    # Beside those that passes run on, the model's own, at most in float32.
-    weights = bytes_of(params) * (1 if execution.precision == "float32" else 3)
+    weights = bytes_of(params) + beside
     device = free + weights
     total = device // 2 if asked is None else min(int(asked * 2**30), device)
     room = Room(
@@ -177,3 +178,14 @@ def bytes_of(tree: Any) -> int:
         return leaf.dtype.itemsize * math.prod(shape)
 
     return sum(map(of_leaf, jax.tree.leaves(tree)))
+
+
+def bytes_beside(own: Params, stored: Params) -> int:
+    """Size of the model's own weights, if those that a search runs on are others.
+
+    Args:
+      own: the model's.
+      stored: that the search runs on.
+    """
+    both = zip(jax.tree.leaves(own), jax.tree.leaves(stored), strict=True)
+    return 0 if all(a is b for a, b in both) else bytes_of(own)

@@ -29,7 +29,7 @@ def effect_programs(
       figure: that is affected.
       path: where gradients are taken.
     """
-    params = abstract_params(model_config, "float32")
+    params = abstract_params(model_config)
     size = chunk_prompts(model_config, kind, spans_of(batch))
     part, chunks = batch.take(slice(size)), -(-len(batch) // size)
     times = chunks * path.steps

@@ -12,10 +12,12 @@ from mgnp_jax.types import Params
 
 
 def _apply(model_config: ModelConfig, params: Params, method: str, *inputs: jax.Array) -> Any:
-    # Tied to what it acts on, so that it is not widened before it is needed (see `as_stored`).
+    # Tied to what it acts on, so that it is not widened before it is needed (see `as_bits`).
     weights, first = jax.lax.optimization_barrier((params["embeddings"], inputs[0]))
     module = model_config.family.embeddings(model_config)
-    return module.apply({"params": as_numbers(weights)}, first, *inputs[1:], method=method)
+    return module.apply(
+        {"params": as_numbers(model_config, weights)}, first, *inputs[1:], method=method
+    )
 
 
 @exact

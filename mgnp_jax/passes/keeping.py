@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mgnp_jax.cachedir import cache_root
 from mgnp_jax.models.config import ModelConfig
@@ -42,6 +42,7 @@ def keep_what_fits(
     ablation_values: AblationValues | None = None,
     *,
     more_bytes: Callable[[Sizes], int] = lambda sizes: 0,
+    beside_bytes: int = 0,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> list[SplitRuns]:
     """Computes the plain passes of splits once, and puts them where the budget has room.
@@ -54,6 +55,7 @@ def keep_what_fits(
       execution: cache mode and memory budget.
       ablation_values: constants for pruned nodes; None for the corrupted run's values.
       more_bytes: what a step takes beside a masked pass and its gradient, by its arrays' sizes.
+      beside_bytes: of the model's own weights, where `params` are a copy.
       on_record: told what memory will be taken and how many prompts were run; see `OnRecord`.
 
     Raises:
@@ -69,30 +71,39 @@ def keep_what_fits(
         )
         for batch in splits
     ]
-    # One compilation for all splits, wherever their prefixes are as long.
-    common = largest(
-        each.spans.sizes(rows for rows, _ in chunk_rows(len(each.batch), at_once)) for each in found
-    )
+    common = _common_sizes(found, at_once)
     length = max(batch.clean.shape[1] for batch in splits)
-    budget = budget_of(execution, model_config, params, common, at_once, length, more_bytes(common))
+    run = (execution, model_config, params, common, at_once, length)
+    budget = budget_of(*run, more_bytes(common), beside_bytes)
     if execution.cache != "dataset":
-        told = f"Memory: {budget}; nothing is kept (--cache {execution.cache})"
-        on_record({"passing": True, "text": told})
+        _say(on_record, f"Memory: {budget}; nothing is kept (--cache {execution.cache})")
         return [_with_logits(each, at_once) if execution.lockstep else each for each in found]
     needs = [cache_bytes(model_config, each.spans) for each in found]
     places, rest = _places(execution, budget.room, needs)
-    on_record({"passing": True, "text": _told(budget, needs, places)})
-    done = 0
+    _say(on_record, _told(budget, needs, places))
+    done, total = 0, sum(map(len, splits))
 
     def on_prompts(count: int) -> None:
         nonlocal done
         done += count
-        on_record({"passing": True, "prepared": done, "of": sum(map(len, splits))})
+        on_record({"passing": True, "prepared": done, "of": total})
 
     return [
         _kept(each, at_once, common, place, rest.part(need / sum(needs)), on_prompts)
         for each, place, need in zip(found, places, needs, strict=True)
     ]
+
+
+def _common_sizes(splits: Sequence[SplitRuns], at_once: int) -> Sizes:
+    """Array sizes of one compilation for all splits, wherever their prefixes are as long."""
+    return largest(
+        each.spans.sizes(rows for rows, _ in chunk_rows(len(each.batch), at_once))
+        for each in splits
+    )
+
+
+def _say(on_record: Callable[[Record], None], text: str) -> None:
+    on_record({"passing": True, "text": text})
 
 
 def _with_logits(split: SplitRuns, at_once: int) -> SplitRuns:

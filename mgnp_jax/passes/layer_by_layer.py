@@ -8,7 +8,6 @@ has heads no token but the answer's is. Not differentiable.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -27,10 +26,11 @@ from mgnp_jax.masks.granularities import (
 )
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
-from mgnp_jax.passes.compaction import Compaction, compacted, narrow_values, what_stays
+from mgnp_jax.passes.compaction import Compaction, compacted, what_stays
+from mgnp_jax.passes.narrowed_runs import Prompts, narrowed_runs
 from mgnp_jax.passes.node_forward import mixed_embedding
 from mgnp_jax.passes.node_values import SiteValues, site_gates
-from mgnp_jax.passes.packing import Layout, pack
+from mgnp_jax.passes.packing import Layout
 from mgnp_jax.passes.precision import exact
 from mgnp_jax.passes.segment_plan import Plan, heads_run
 from mgnp_jax.passes.segments import Stack, narrowed_shape
@@ -75,83 +75,9 @@ class Apart(NamedTuple):
           model_config: the model's shape.
           runs: of the whole model.
         """
-        attending = max(
-            (i + 1 for i, s in enumerate(self.left.segments) if s.heads.size), default=0
-        )
-        answers = np.asarray(runs.layout.answers)
         narrow = narrowed_runs(model_config, self.left, runs)
-        values = [
-            jax.tree.map(lambda leaf: leaf[:, answers], of) if layer >= attending else of
-            for layer, of in enumerate(narrow.corrupted.values)
-        ]
-        corrupted = dataclasses.replace(narrow.corrupted, values=tuple(values))
-        positions, one = np.asarray(runs.layout.positions)[answers], np.ones_like(answers)
-        return Prompts(
-            runs=dataclasses.replace(narrow, corrupted=corrupted),  # type: ignore[type-var]
-            attending=attending,
-            alone=pack(positions + one, positions),
-        )
-
-
-class Prompts(NamedTuple):
-    """Prompts as a circuit runs them layer by layer.
-
-    Attributes:
-      runs: K tokens with the values of what is left of each layer; of layers that nothing attends
-        in or after, B tokens.
-      attending: how many layers, from the first on, run all tokens: to the last that has heads.
-      alone: the layout of the answers' tokens, which the others run.
-    """
-
-    runs: CachedRuns
-    attending: int
-    alone: Layout
-
-    def layout(self, layer: int) -> Layout:
-        """Of the tokens that a layer runs.
-
-        Args:
-          layer: which.
-        """
-        return self.runs.layout if layer < self.attending else self.alone
-
-    def entering(self, layer: int, x: jax.Array) -> jax.Array:
-        """The stream of the tokens that a layer runs, from that of the layer before.
-
-        Args:
-          layer: which; the number of layers for what the logits are read from.
-          x: [J, …, D].
-        """
-        return x[:, self.runs.layout.answers] if layer == self.attending else x
-
-    def at_answers(self, streams: Sequence[jax.Array]) -> jax.Array:
-        """[L + 1, B, D] of `streams_apart`.
-
-        Args:
-          streams: before each layer and after the last.
-        """
-        answers = self.runs.layout.answers
-        return jnp.stack([x[answers] if i < self.attending else x for i, x in enumerate(streams)])
-
-
-def narrowed_runs(model_config: ModelConfig, left: Compaction, runs: CachedRuns) -> CachedRuns:
-    """Prompts with the values of what is left of the model.
-
-    Args:
-      model_config: the model's shape.
-      left: what is.
-      runs: of the whole model.
-    """
-    if jax.default_backend() == "cpu" and len(runs.corrupted.embedding.devices()) == 1:
-        # In NumPy: a program for all layers would take longer to compile than it ever saves.
-        narrow = narrow_values(model_config, left.segments, jax.device_get(runs.corrupted))
-        corrupted = jax.device_put(narrow)
-    else:
-        corrupted = _narrow(model_config, left.segments, runs.corrupted)
-    return dataclasses.replace(runs, corrupted=corrupted)  # type: ignore[type-var]
-
-
-_narrow = jax.jit(narrow_values, static_argnums=0)
+        has_heads = [bool(segment.heads.size) for segment in self.left.segments]
+        return Prompts.of(narrow, max((i + 1 for i, has in enumerate(has_heads) if has), default=0))
 
 
 def apart(model_config: ModelConfig, params: Params, masks: Masks) -> Apart:

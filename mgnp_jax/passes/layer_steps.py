@@ -84,7 +84,11 @@ class Layer:
         """
         block = self.model_config.family.block(self.model_config)
         weights = {name: leaf for name, leaf in self.weights.items() if name != CONSTANTS}
-        return on_numbers(lambda own: block.apply({"params": own}, *inputs, method=method), weights)
+
+        def applied(own: Params) -> Any:
+            return block.apply({"params": own}, *inputs, method=method)
+
+        return on_numbers(self.model_config, applied, weights)
 
     def qkv(self, layout: Layout, x: jax.Array) -> tuple[jax.Array, ...]:
         """Queries [K,H,E], keys and values [K,KV,E] of a residual stream [K,D].

@@ -39,10 +39,10 @@ class Programs:
       params: shapes of the weights that they read.
       prompts: that one device runs at once.
       each: by name.
-      copied: whether those weights are a copy in 16 bits, beside the model's own.
+      halved: whether those weights are in bfloat16, which is a copy where the model's own are not.
     """
 
     params: Params
     prompts: int
-    copied: bool = False
+    halved: bool = False
     each: Mapping[str, Program]

@@ -135,7 +135,7 @@ class Execution:
             )
 
     @property
-    def precision(self) -> str:
+    def precision(self) -> Literal["float32", "bfloat16"]:
         """Of weights and activations in training, on the device that there is."""
         if self.dtype != "auto":
             return self.dtype

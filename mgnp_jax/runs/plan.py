@@ -134,6 +134,8 @@ def _said(config: PlanConfig, found: Mapping[str, Any]) -> Iterator[str]:
         )
     if own := found["own_weights_bytes"]:
         yield f"The model's own weights, of which those are a copy in 16 bits: {gib(own)} beside"
+    elif found["precision"] != "float32":
+        yield "Accelerators run the checkpoint's own 16 bits; on CPUs a copy would lie beside them"
     for name, told in TOLD.items():
         if beside := found.get(name, {}).get("beside_bytes"):
             yield f"{told}: up to {gib(beside)} lie beside it"
@@ -167,14 +169,15 @@ def _figures_here(config: PlanConfig) -> dict[str, Any]:
         )
     train = equal_prompts(config.prompts, config.tokens, config.shared, logit_difference)
     programs = config.config.programs(model_config, train)
-    own = bytes_of(programs.params) * _own_width(config.model_config) if programs.copied else 0
+    own = bytes_of(programs.params) * _own_width(config.model_config) if programs.halved else 0
     return _figures(config, programs, own)
 
 
 def _own_width(path: Path) -> int:
-    """How often a copy in 16 bits would fit in the weights as the checkpoint has them."""
+    """How often a copy in bfloat16 would fit in weights as the checkpoint has them; 0 for none."""
     raw = read_object(path if path.is_file() else path / "config.json")
-    return 1 if raw.get("dtype", raw.get("torch_dtype")) in ("bfloat16", "float16") else 2
+    times: dict[Any, int] = {"bfloat16": 0, "float16": 1}
+    return times.get(raw.get("dtype", raw.get("torch_dtype")), 2)
 
 
 def _figures(config: PlanConfig, programs: Programs, own: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from mgnp_jax.metrics.evaluate import evaluate_all
 from mgnp_jax.passes.ablation import ablation_values
 from mgnp_jax.passes.cached_runs import masked_logits, plain_runs
 from mgnp_jax.passes.layer_steps import Layer
-from mgnp_jax.passes.precision import as_stored
+from mgnp_jax.passes.precision import in_precision
 from tests import tiny
 
 CONFIG = mg.DiscoverConfig(steps=4, batch_size=4, validate_every=4, learning_rate=0.3)
@@ -73,10 +73,11 @@ def test_means_are_over_all_tokens_and_agree_between_the_sites(any_block: mg.Mod
 def test_constants_of_bfloat16_weights_are_nearly_those_of_float32(ablation: str) -> None:
     model = tiny.model("gpt2")
     batch = tiny.data(model.config).train
-    half = as_stored(model.params, "bfloat16")
-    exact, rough = (
-        ablation_values(model.config, p, batch, ablation, 4) for p in (model.params, half)
+    as_it_is, halved = (
+        in_precision(model.config, model.params, dtype) for dtype in ("float32", "bfloat16")
     )
+    exact = ablation_values(*as_it_is, batch, ablation, 4)
+    rough = ablation_values(*halved, batch, ablation, 4)
     assert exact is not None and rough is not None
     for name, leaf in rough.items():
         assert leaf.dtype == np.float32

@@ -16,7 +16,7 @@ from mgnp_jax.passes.embeddings import embed, unembed
 from mgnp_jax.passes.layer_steps import Layer, stacked_layers
 from mgnp_jax.passes.node_values import blend, site_gates
 from mgnp_jax.passes.packing import pack, whole_grid
-from mgnp_jax.passes.precision import as_numbers, as_stored
+from mgnp_jax.passes.precision import as_numbers, in_precision
 from tests import tiny
 
 
@@ -175,14 +175,14 @@ def test_gates_of_two_granularities_multiply() -> None:
 def test_stored_weights_are_the_same_model(any_block: mg.Model) -> None:
     c = any_block.config
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), any_block.params)
-    bits = as_stored(any_block.params, "bfloat16")
+    acting, bits = in_precision(c, any_block.params, "bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(bits)} == {np.dtype(np.uint16)}
-    chex.assert_trees_all_equal(as_numbers(bits), half)
-    chex.assert_trees_all_equal(as_stored(any_block.params, "float32"), any_block.params)
+    chex.assert_trees_all_equal(as_numbers(acting, bits), half)
+    assert in_precision(c, any_block.params, "float32") == (c, any_block.params)
     tokens = tiny.batch(c).clean
-    # Numbers of 16 bits only save memory, those stored as bits are computed with.
+    # Weights of 16 bits only save memory, unless they are said to be computed with.
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), half)
-    exact, narrow = mg.forward(c, wide, tokens), mg.forward(c, bits, tokens)
+    exact, narrow = mg.forward(c, wide, tokens), mg.forward(acting, bits, tokens)
     np.testing.assert_allclose(mg.forward(c, half, tokens), exact, atol=2e-5)
     assert narrow.dtype == jnp.bfloat16
     assert 1e-4 < abs(narrow.astype(jnp.float32) - exact).max() < 0.1 * abs(exact).max()

@@ -248,6 +248,17 @@ def test_what_lies_beside_the_programs_counts(folder: Path) -> None:
         assert found["peak_bytes"] >= found["step"]["bytes"] + beside + own
 
 
+@pytest.mark.parametrize(("dtype", "times"), [("bfloat16", 0), ("float16", 1)])
+def test_weights_of_a_checkpoint_in_16_bits_lie_there_once(
+    folder: Path, tmp_path: Path, dtype: str, times: int
+) -> None:
+    raw = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(raw | {"dtype": dtype}))
+    found = figures(of(tmp_path, CONFIGS["node-pruning, bfloat16"]))
+    # Only bfloat16 is run as it is.
+    assert found["own_weights_bytes"] == times * found["weights_bytes"]
+
+
 def test_programs_are_run_as_often_as_a_search_does() -> None:
     prompts = equal_prompts(70, 4, 0, logit_difference)
 

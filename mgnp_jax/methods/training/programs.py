@@ -12,7 +12,7 @@ from jax.stages import Traced
 
 from mgnp_jax.methods.training.work import Trained, prompts_of_step
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.passes.abstract_runs import abstract_params, abstract_runs
+from mgnp_jax.passes.abstract_runs import abstract_model, abstract_runs
 from mgnp_jax.passes.budget import bytes_of
 from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
 from mgnp_jax.passes.keeping import shares_prefix
@@ -52,7 +52,7 @@ def trained_programs(
     execution, size = config.execution, prompts_of_step(config, len(train))
     sharding = batch_sharding(execution.devices, execution.accumulate, execution.shard)
     share = shares_prefix(execution, config.ablation)
-    weights = abstract_params(model_config, execution.precision)
+    model_config, weights = abstract_model(model_config, execution.precision)
     shard = train.take(slice(size // sharding.count))
     runs = abstract_runs(model_config, weights, shard, execution, share)
     params = sharding.abstract_weights(model_config, weights)
@@ -77,7 +77,7 @@ def trained_programs(
         params=params,
         prompts=size // sharding.count,
         each=each,
-        copied=execution.precision != "float32",
+        halved=execution.precision != "float32",
     )
 
 

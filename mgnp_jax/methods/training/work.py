@@ -14,10 +14,11 @@ from mgnp_jax.methods.training.batch_order import batch_order
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.ablation import ablation_values
+from mgnp_jax.passes.budget import bytes_beside
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.compaction import Compaction
 from mgnp_jax.passes.keeping import keep_what_fits, shares_prefix
-from mgnp_jax.passes.precision import as_stored
+from mgnp_jax.passes.precision import in_precision
 from mgnp_jax.passes.segment_plan import full_cost
 from mgnp_jax.passes.sharding import BatchSharding, batch_sharding
 from mgnp_jax.passes.spans import Sizes, spans_of
@@ -188,7 +189,9 @@ def prepare(
     """
     execution, size = config.execution, prompts_of_step(config, len(data.train))
     sharding = batch_sharding(execution.devices, execution.accumulate, execution.shard)
-    params = sharding.place(model.config, as_stored(model.params, execution.precision))
+    acting, stored = in_precision(model.config, model.params, execution.precision)
+    params = sharding.place(acting, stored)
+    model = dataclasses.replace(model, config=acting)
     key = sharding.replicate(key)
     at_once = size // execution.accumulate
     constants = ablation_values(model.config, params, data.train, config.ablation, at_once)
@@ -197,6 +200,7 @@ def prepare(
     train, validation = keep_what_fits(
         *(model.config, params, splits, config.batch_size, execution, constants),
         more_bytes=functools.partial(config.more_bytes, model.config),
+        beside_bytes=bytes_beside(model.params, stored),
         on_record=on_record,
     )
     return Work(
