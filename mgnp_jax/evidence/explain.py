@@ -28,7 +28,6 @@ from mgnp_jax.masks.levels import NODE, check_masks, level_of
 from mgnp_jax.metrics.evaluate import checked
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
-from mgnp_jax.passes.edge_forward import check_edges
 from mgnp_jax.passes.spans import spans_of
 from mgnp_jax.types import Batch, Masks, MgnpError, Record
 
@@ -65,7 +64,7 @@ def explain(
         a part of its own in what attention writes; and for votes of circuits of another level.
     """
     started, config = time.perf_counter(), config or ExplainConfig()
-    check_edges(model.config, "what heads do alone is not defined; measure it with evaluate")
+    _check_writers(model.config)
     batch = batch.take(slice(config.prompts))
     found, constants = checked(model, {"circuit": circuit}, batch, stacklevel=2)
     masks = level_of(found["circuit"]).consistent(found["circuit"])
@@ -85,6 +84,15 @@ def explain(
         # Of the process, whatever else it has done; kibibytes, as Linux counts.
         peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
+
+
+def _check_writers(model_config: ModelConfig) -> None:
+    """Refuses a model whose heads have no part of their own in what attention writes."""
+    if model_config.norm_after:
+        raise MgnpError(
+            "this model has a norm after attention, so that no head alone decides what it writes: "
+            "what heads do alone is not defined; measure it with evaluate"
+        )
 
 
 def _gathered(

@@ -61,7 +61,7 @@ class Block(nn.Module):
         return self.attention.write(z)
 
     def attn_write(self, projected: jax.Array) -> jax.Array:
-        """[K,D] → what attention writes [K,D]."""
+        """[...,K,D] → what attention writes [...,K,D]."""
         return self.attention_post_norm(projected) if self.model_config.norm_after else projected
 
     def mlp_hidden(self, x: jax.Array) -> jax.Array:
