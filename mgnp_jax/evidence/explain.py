@@ -60,11 +60,9 @@ def explain(
       The evidence, on the first `config.prompts` prompts.
 
     Raises:
-      MgnpError: as `evaluate` does; for a model with a norm after attention, in which no head has
-        a part of its own in what attention writes; and for votes of circuits of another level.
+      MgnpError: as `evaluate` does; and for votes of circuits of another level.
     """
     started, config = time.perf_counter(), config or ExplainConfig()
-    _check_writers(model.config)
     batch = batch.take(slice(config.prompts))
     found, constants = checked(model, {"circuit": circuit}, batch, stacklevel=2)
     masks = level_of(found["circuit"]).consistent(found["circuit"])
@@ -84,15 +82,6 @@ def explain(
         # Of the process, whatever else it has done; kibibytes, as Linux counts.
         peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
-
-
-def _check_writers(model_config: ModelConfig) -> None:
-    """Refuses a model whose heads have no part of their own in what attention writes."""
-    if model_config.norm_after:
-        raise MgnpError(
-            "this model has a norm after attention, so that no head alone decides what it writes: "
-            "what heads do alone is not defined; measure it with evaluate"
-        )
 
 
 def _gathered(

@@ -70,6 +70,13 @@ class BlockSteps(Protocol):
         """Projection [...,K,D] → what attention writes [...,K,D]; the same without `norm_after`."""
         ...
 
+    def attn_write_frozen(self, part: jax.Array, whole: jax.Array | None) -> jax.Array:
+        """What a part of the projection [...,K,D] has in what attention writes, the bias aside.
+
+        Linear: the norm's scale is that of the whole projection, None without `norm_after`.
+        """
+        ...
+
     def mlp_hidden(self, x: jax.Array) -> jax.Array:
         """Residual [K,D] → neurons after the activation [K,F]."""
         ...
@@ -80,6 +87,10 @@ class BlockSteps(Protocol):
 
     def mlp_write(self, projected: jax.Array) -> jax.Array:
         """Projection [K,D] → what the MLP writes [K,D]; the same without `norm_after`."""
+        ...
+
+    def mlp_write_frozen(self, part: jax.Array, whole: jax.Array | None) -> jax.Array:
+        """`attn_write_frozen` of the MLP."""
         ...
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.models.norms import norm
+from mgnp_jax.models.norms import norm, norm_frozen
 from mgnp_jax.models.rotary import turn
 
 ACTIVATIONS = {
@@ -196,14 +196,7 @@ class Embeddings(nn.Module):
 
         The norm's scale is that of the whole stream, so this is linear in the part.
         """
-        if self.model_config.norm == "layer":
-            part, whole = (x - x.mean(-1, keepdims=True) for x in (part, whole))
-        square = jnp.square(whole).mean(-1, keepdims=True)
-        scale = self.norm.variables["params"]["scale"]
-        if self.model_config.norm_offset:
-            scale = 1 + scale
-        scale = scale.reshape((1,) * (part.ndim - 1) + scale.shape)
-        return part * jax.lax.rsqrt(square + self.model_config.norm_eps) * scale
+        return norm_frozen(self.model_config, self.norm.variables["params"]["scale"], part, whole)
 
     def __call__(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
         """Both ways, which initialises their parameters."""
