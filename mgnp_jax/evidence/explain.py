@@ -28,7 +28,6 @@ from mgnp_jax.masks.levels import NODE, check_masks, level_of
 from mgnp_jax.metrics.evaluate import checked
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
-from mgnp_jax.passes.edge_forward import check_edges
 from mgnp_jax.passes.spans import spans_of
 from mgnp_jax.types import Batch, Masks, MgnpError, Record
 
@@ -61,11 +60,9 @@ def explain(
       The evidence, on the first `config.prompts` prompts.
 
     Raises:
-      MgnpError: as `evaluate` does; for a model with a norm after attention, in which no head has
-        a part of its own in what attention writes; and for votes of circuits of another level.
+      MgnpError: as `evaluate` does; and for votes of circuits of another level.
     """
     started, config = time.perf_counter(), config or ExplainConfig()
-    check_edges(model.config, "what heads do alone is not defined; measure it with evaluate")
     batch = batch.take(slice(config.prompts))
     found, constants = checked(model, {"circuit": circuit}, batch, stacklevel=2)
     masks = level_of(found["circuit"]).consistent(found["circuit"])

@@ -22,6 +22,8 @@ from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.attribution import clean_embedding
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.edge_forward import WholeRun, edge_logits, edge_logits_after, whole_run
+from mgnp_jax.passes.edge_reads import norms_of, seen
+from mgnp_jax.passes.layer_steps import stacked_layers
 from mgnp_jax.passes.precision import exact
 from mgnp_jax.passes.single_nodes import empty_run
 from mgnp_jax.types import Masks, Params
@@ -81,7 +83,7 @@ class EdgeCircuit:
         change.measure(
             joining, lambda nodes: addition.alone(c, params, empty, nodes), empty.residual, joined
         )
-        streams = _read_after_layers(c, self._masks, runs, whole)
+        streams = _read_after_layers(c, params, self._masks, runs, whole)
         lens = logit_lens(c, params, streams, runs.targets, weights)
         found = {"removal": removal, "addition": joined, "joining": {}, "lens": lens}
         return jax.device_get({**found, "logits": logits})
@@ -143,7 +145,7 @@ def _without(
 @functools.partial(jax.jit, static_argnums=0)
 @exact
 def _read_after_layers(
-    model_config: ModelConfig, masks: Masks, runs: CachedRuns, whole: WholeRun
+    model_config: ModelConfig, params: Params, masks: Masks, runs: CachedRuns, whole: WholeRun
 ) -> jax.Array:
     """[L + 1, B, D] what the logits would read after the embedding and each layer."""
     c, answers = model_config, runs.layout.answers
@@ -153,4 +155,13 @@ def _read_after_layers(
     stops = first_writer(c, jnp.arange(c.layers + 1))
     there = jnp.arange(writer_count(c))[None] < stops[:, None]
     gates = jnp.where(there, masks[LOGITS_EDGES][None], 0)
-    return before + jnp.einsum("lw,wbd->lbd", gates, whole.written[:, answers])
+    norms = norms_of(stacked_layers(c, params), runs.corrupted)
+    written = whole.written[:, answers]
+    if norms is None:
+        return before + jnp.einsum("lw,wbd->lbd", gates, written)
+
+    def after(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
+        own, layers = inputs
+        return seen(c, norms.at(answers), own[None], written, layers)[0]
+
+    return before + jax.lax.map(after, (gates, jnp.arange(c.layers + 1)))

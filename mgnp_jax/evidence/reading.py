@@ -123,7 +123,7 @@ def read_whole(
     for chunk in chunks:
         layout = spans.layout(chunk.rows, sizes)
         tokens, _ = packed_tokens(chunk.batch, layout)
-        seen, active, whole = last_attention(
+        seen, active, whole, projected = last_attention(
             c, params, tokens, layout, stacked[:, chunk.rows], table
         )
         has = stacked[:, chunk.rows].any(-1) * chunk.weights
@@ -135,7 +135,8 @@ def read_whole(
         if len(places):
             at = own[:, layout.answers]
             normed += np.asarray(
-                neurons_normed(c, params, *neurons, at, whole, chunk.weights), np.float64
+                neurons_normed(c, params, *neurons, at, whole, projected, chunk.weights),
+                np.float64,
             )
         progress()
     counts = stacked.any(-1).sum(1)

@@ -1,7 +1,8 @@
 """What nodes write: direct logit attribution, and the tokens that their outputs raise and lower.
 
 The final norm is linear once its scale is frozen at that of the whole residual stream, so every
-node has a part in the logits of its own, and the parts of all nodes add up to them.
+node has a part in the logits of its own, and the parts of all nodes add up to them; norms that
+follow attention and MLP alike.
 """
 
 from __future__ import annotations
@@ -65,21 +66,26 @@ def direct(
     direction = jax.grad(difference)(whole) * weights[:, None]
 
     def layer(_: None, inputs: Any) -> tuple[None, Any]:
-        own, z, mlp, hidden = inputs
+        own, at = inputs
         of = Layer(model_config, own)
-        heads = of.step("attn_out_each", z)
+        heads = of.step("attn_out_each", at.attn_z)
+        projected = at.attn_projected
+        if projected is not None:
+            projected = jnp.broadcast_to(projected[None], heads.shape)
+        heads = of.step("attn_write_frozen", heads, projected)
         normed = frozen(heads, jnp.broadcast_to(whole[None], heads.shape))
 
         def of_hidden(hidden: jax.Array) -> jax.Array:
-            return (frozen(of.linear("mlp_out", hidden), whole) * direction).sum()
+            own = of.step("mlp_write_frozen", of.linear("mlp_out", hidden), at.mlp_projected)
+            return (frozen(own, whole) * direction).sum()
 
-        by_neuron = (jax.grad(of_hidden)(hidden) * hidden).sum(0)
+        by_neuron = (jax.grad(of_hidden)(at.mlp_hidden) * at.mlp_hidden).sum(0)
         by_head = (normed * direction[None]).sum((1, 2))
-        by_mlp = (frozen(mlp, whole) * direction).sum()
+        by_mlp = (frozen(at.mlp_out, whole) * direction).sum()
         mean = jnp.einsum("hbd,b->hd", normed, weights)
         return None, (by_head, by_mlp, by_neuron, mean)
 
-    inputs = (stacked_layers(model_config, params), at.attn_z, at.mlp_out, at.mlp_hidden)
+    inputs = (stacked_layers(model_config, params), at)
     _, (heads, mlps, hidden, normed) = jax.lax.scan(layer, None, inputs)
     first = (frozen(start, whole) * direction).sum()
     return {"embedding": first, "heads": heads, "mlps": mlps, "hidden": hidden, "normed": normed}
@@ -94,6 +100,7 @@ def neurons_normed(
     neurons: jax.Array,
     activations: jax.Array,
     whole: jax.Array,
+    projected: jax.Array | None,
     weights: jax.Array,
 ) -> jax.Array:
     """What hidden neurons write at the answer position after the frozen norm.
@@ -105,6 +112,7 @@ def neurons_normed(
       neurons: [J] int, which of the layer.
       activations: [J, B] of them.
       whole: [B, D] clean residual stream after the last layer.
+      projected: [L, B, D] what MLPs write before the norm that follows; None where none does.
       weights: [B] of the prompts.
 
     Returns:
@@ -114,10 +122,12 @@ def neurons_normed(
 
     def one(inputs: Any) -> jax.Array:
         layer, neuron, activation = inputs
-        own = Layer(model_config, jax.tree.map(lambda leaf: leaf[layer], layers_of_model))
+        weights_of, before = jax.tree.map(lambda x: x[layer], (layers_of_model, projected))
+        own = Layer(model_config, weights_of)
         # Each by itself: its layer is multiplied by one and zeros.
         alone = jax.nn.one_hot(neuron[None], model_config.mlp_width, dtype=whole.dtype)
         written = activation[:, None] * own.linear("mlp_out", alone)
+        written = own.step("mlp_write_frozen", written, before)
         normed = norm_frozen(model_config, params, written, whole)
         return (normed * weights[:, None]).sum(0)
 

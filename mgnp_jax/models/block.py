@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.models.norms import norm
+from mgnp_jax.models.norms import norm, norm_frozen
 from mgnp_jax.models.parts import Attention, Mlp
 from mgnp_jax.types import Params
 
@@ -61,8 +61,12 @@ class Block(nn.Module):
         return self.attention.write(z)
 
     def attn_write(self, projected: jax.Array) -> jax.Array:
-        """[K,D] → what attention writes [K,D]."""
+        """[...,K,D] → what attention writes [...,K,D]."""
         return self.attention_post_norm(projected) if self.model_config.norm_after else projected
+
+    def attn_write_frozen(self, part: jax.Array, whole: jax.Array | None) -> jax.Array:
+        """A part of a projection, and all of it [...,K,D] → its part in what attention writes."""
+        return self._frozen("attention_post_norm", part, whole)
 
     def mlp_hidden(self, x: jax.Array) -> jax.Array:
         """Residual [K,D] → neurons [K,F]."""
@@ -78,6 +82,17 @@ class Block(nn.Module):
     def mlp_write(self, projected: jax.Array) -> jax.Array:
         """[K,D] → what the MLP writes [K,D]."""
         return self.mlp_post_norm(projected) if self.model_config.norm_after else projected
+
+    def mlp_write_frozen(self, part: jax.Array, whole: jax.Array | None) -> jax.Array:
+        """A part of a projection, and all of it [...,K,D] → its part in what the MLP writes."""
+        return self._frozen("mlp_post_norm", part, whole)
+
+    def _frozen(self, name: str, part: jax.Array, whole: jax.Array | None) -> jax.Array:
+        if whole is None:
+            return part
+        return norm_frozen(
+            self.model_config, getattr(self, name).variables["params"]["scale"], part, whole
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Every part once, which initialises its parameters; not the layer itself."""

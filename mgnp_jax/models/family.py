@@ -53,7 +53,8 @@ class BlockSteps(Protocol):
     ) -> tuple[jax.Array, ...]:
         """The second part where each head reads another residual stream, which edges are.
 
-        Queries read [H,K,D], keys and values [KV,K,D] each, all of them normed.
+        Queries read [H,K,D], keys and values [KV,K,D] each, all of them normed. A norm over all
+        heads' queries together is applied to each stream apart, as if all heads read it.
         """
         ...
 
@@ -66,7 +67,14 @@ class BlockSteps(Protocol):
         ...
 
     def attn_write(self, projected: jax.Array) -> jax.Array:
-        """Projection [K,D] → what attention writes [K,D]; the same without `norm_after`."""
+        """Projection [...,K,D] → what attention writes [...,K,D]; the same without `norm_after`."""
+        ...
+
+    def attn_write_frozen(self, part: jax.Array, whole: jax.Array | None) -> jax.Array:
+        """What a part of the projection [...,K,D] has in what attention writes, the bias aside.
+
+        Linear: the norm's scale is that of the whole projection, None without `norm_after`.
+        """
         ...
 
     def mlp_hidden(self, x: jax.Array) -> jax.Array:
@@ -79,6 +87,10 @@ class BlockSteps(Protocol):
 
     def mlp_write(self, projected: jax.Array) -> jax.Array:
         """Projection [K,D] → what the MLP writes [K,D]; the same without `norm_after`."""
+        ...
+
+    def mlp_write_frozen(self, part: jax.Array, whole: jax.Array | None) -> jax.Array:
+        """`attn_write_frozen` of the MLP."""
         ...
 
 

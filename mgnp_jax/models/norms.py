@@ -33,3 +33,28 @@ def norm(model_config: ModelConfig) -> nn.LayerNorm | nn.RMSNorm | OffsetRMSNorm
         return nn.RMSNorm(epsilon=model_config.norm_eps)
     # The fast variance (E[x²] - E[x]²) loses digits where the residual is large.
     return nn.LayerNorm(epsilon=model_config.norm_eps, use_fast_variance=False)
+
+
+def norm_frozen(
+    model_config: ModelConfig, scale: jax.Array, part: jax.Array, whole: jax.Array
+) -> jax.Array:
+    """What a part has of the norm of a whole, the norm's scale as the whole has it, bias aside.
+
+    Linear in the part: those of all parts add up to the norm of the whole, its bias aside.
+
+    Args:
+      model_config: the model's shape.
+      scale: [D] the norm's weights.
+      part: [..., D].
+      whole: [..., D] what the norm is of; as many axes as the part.
+
+    Returns:
+      [..., D].
+    """
+    if model_config.norm == "layer":
+        part, whole = (x - x.mean(-1, keepdims=True) for x in (part, whole))
+    square = jnp.square(whole).mean(-1, keepdims=True)
+    if model_config.norm_offset:
+        scale = 1 + scale
+    scale = scale.reshape((1,) * (part.ndim - 1) + scale.shape)
+    return part * jax.lax.rsqrt(square + model_config.norm_eps) * scale

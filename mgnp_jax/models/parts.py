@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.models.norms import norm
+from mgnp_jax.models.norms import norm, norm_frozen
 from mgnp_jax.models.rotary import turn
 
 ACTIVATIONS = {
@@ -77,7 +78,10 @@ class Attention(nn.Module):
         angles: jax.Array | None,
         amplitude: float | jax.Array = 1.0,
     ) -> tuple[jax.Array, ...]:
-        """`read` of a residual stream of each head's own: [H,K,D], and [KV,K,D] twice."""
+        """`read` of a residual stream of each head's own: [H,K,D], and [KV,K,D] twice.
+
+        A norm over all heads' queries together acts on those that all would have of that stream.
+        """
         c = self.model_config
         names = ("qkv",) if c.fused_qkv else ("q", "k", "v")
         found = [getattr(self, name).variables["params"] for name in names]
@@ -92,7 +96,21 @@ class Attention(nn.Module):
                 read += weights["bias"].reshape(len(x), 1, c.head_width)
             return read.swapaxes(0, 1)
 
-        q, k, v = (project(weights, x) for weights, x in zip(found, (q, k, v), strict=True))
+        def project_normed(weights: Mapping[str, jax.Array], norm: nn.Module, x: jax.Array) -> Any:
+            every = jnp.einsum("hkd,df->hkf", x, weights["kernel"].astype(x.dtype))
+            if "bias" in weights:
+                every += weights["bias"].reshape(1, 1, -1)
+            every = norm(every).reshape(*x.shape[:2], len(x), c.head_width)
+            own = jnp.arange(len(x))
+            return every[own, :, own].swapaxes(0, 1)
+
+        parts = list(zip(found, (q, k, v), strict=True))
+        if c.qk_norm == "all":
+            norms = self.q_norm, self.k_norm
+            q, k = (project_normed(of, norm, x) for (of, x), norm in zip(parts, norms))
+            v = project(*parts[-1])
+        else:
+            q, k, v = (project(*part) for part in parts)
         if c.qk_norm == "head":
             q, k = self.q_norm(q), self.k_norm(k)
         return *self._turned(q, k, angles, amplitude), v
@@ -178,14 +196,7 @@ class Embeddings(nn.Module):
 
         The norm's scale is that of the whole stream, so this is linear in the part.
         """
-        if self.model_config.norm == "layer":
-            part, whole = (x - x.mean(-1, keepdims=True) for x in (part, whole))
-        square = jnp.square(whole).mean(-1, keepdims=True)
-        scale = self.norm.variables["params"]["scale"]
-        if self.model_config.norm_offset:
-            scale = 1 + scale
-        scale = scale.reshape((1,) * (part.ndim - 1) + scale.shape)
-        return part * jax.lax.rsqrt(square + self.model_config.norm_eps) * scale
+        return norm_frozen(self.model_config, self.norm.variables["params"]["scale"], part, whole)
 
     def __call__(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
         """Both ways, which initialises their parameters."""

@@ -26,9 +26,9 @@ from mgnp_jax.masks.granularities import (
 )
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
-from mgnp_jax.passes.edge_forward import check_edges
 from mgnp_jax.passes.embeddings import embed
-from mgnp_jax.passes.layer_steps import Layer
+from mgnp_jax.passes.layer_steps import Layer, stacked_layers
+from mgnp_jax.passes.layers import plain_layer
 from mgnp_jax.passes.node_values import CorruptedRun, SiteValues
 from mgnp_jax.passes.precision import exact
 from mgnp_jax.passes.taps import Taps, tapped_run
@@ -80,12 +80,8 @@ def edge_differences(
       clean: [L, K, …] the full model's node values.
 
     Returns:
-      [W, K, D], the input first.
-
-    Raises:
-      MgnpError: if a norm follows attention.
+      [W, K, D], the input first; of heads before a norm that follows attention.
     """
-    check_edges(model_config)
     sites = node_differences(runs, clean)
     embedding = clean_embedding(model_config, params, runs)
     written = jnp.zeros((writer_count(model_config), *embedding.shape), embedding.dtype)
@@ -115,6 +111,9 @@ def edge_effects(
 ) -> Masks:
     """Effects of edges on a figure, summed over prompts, positions and width.
 
+    Where a norm follows attention, a head acts before it, so its effect is the difference times the
+    gradient there: what comes back to a reader, led back through the norm as it is in this run.
+
     Args:
       model_config: the model's shape.
       figure: to be kept high.
@@ -126,6 +125,8 @@ def edge_effects(
     Returns:
       Float32 by kind of reader; of edges that the model does not have, it means nothing.
     """
+    if model_config.norm_after:
+        written = _through_norms(model_config, params, embedding, runs, written)
 
     def total(gates: Masks) -> jax.Array:
         taps = Taps(gates=gates, written=written)
@@ -133,6 +134,37 @@ def edge_effects(
         return figure(logits, runs).sum()
 
     return jax.grad(total)(full_edges(model_config))
+
+
+def _through_norms(
+    model_config: ModelConfig,
+    params: Params,
+    embedding: jax.Array,
+    runs: CachedRuns,
+    written: jax.Array,
+) -> jax.Array:
+    """[W, K, D] with heads' differences as the norm after attention passes small ones of them on.
+
+    Its Jacobian, at what attention writes on this embedding, is the same for all readers: so the
+    differences go through it once, not every reader's gradient back.
+    """
+    layout, (prefix,) = runs.layout, runs.corrupted.prefix
+    has_prefix = layout.prefix.shape[1] > 0
+
+    def layer(both: Any, inputs: Any) -> tuple[Any, None]:
+        x, written = both
+        index, weights, prefix = inputs
+        x, (values, _, _) = plain_layer(model_config, layout, x, weights, prefix)
+        write = functools.partial(Layer(model_config, weights).step, "attn_write")
+        _, push = jax.linearize(write, values.attn_projected)
+        first = first_writer(model_config, index)
+        heads = jax.lax.dynamic_slice_in_dim(written, first, model_config.heads)
+        written = jax.lax.dynamic_update_slice_in_dim(written, jax.vmap(push)(heads), first, 0)
+        return (x, written), None
+
+    layers = jnp.arange(model_config.layers), stacked_layers(model_config, params)
+    inputs = (*layers, prefix if has_prefix else None)
+    return jax.lax.scan(layer, (embedding, written), inputs)[0][1]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

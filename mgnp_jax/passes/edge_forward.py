@@ -27,38 +27,12 @@ from mgnp_jax.passes.edge_layers import (
     layer_inputs,
     layer_reads,
     layer_writes,
-    read_out,
     through_layer,
 )
+from mgnp_jax.passes.edge_reads import seen_back, seen_by_logits, seen_by_logits_back
 from mgnp_jax.passes.embeddings import unembed
-from mgnp_jax.passes.mixture import gate_products, led_back
 from mgnp_jax.passes.precision import exact
-from mgnp_jax.types import Masks, MgnpError, Params
-
-
-def check_edges(
-    model_config: ModelConfig,
-    what: str = "edges from heads are not defined; use a method of nodes",
-) -> None:
-    """Refuses a model whose heads do not read and write each for itself.
-
-    Args:
-      model_config: the model's shape.
-      what: is not defined then, and what to do, as the end of a sentence.
-
-    Raises:
-      MgnpError: if a norm follows attention, or acts on all heads' queries and keys together.
-    """
-    if model_config.norm_after:
-        raise MgnpError(
-            "this model has a norm after attention, so that no head alone decides what it writes: "
-            f"{what}"
-        )
-    if model_config.qk_norm == "all":
-        raise MgnpError(
-            "this model has a norm over the queries of all heads, so that no head reads alone: "
-            f"{what}"
-        )
+from mgnp_jax.types import Masks, Params
 
 
 def edge_logits(
@@ -74,11 +48,7 @@ def edge_logits(
 
     Returns:
       [B, V].
-
-    Raises:
-      MgnpError: if a norm follows attention.
     """
-    check_edges(model_config)
     constants = edge_constants(model_config, params, runs)
     return unembed(model_config, params, _residual(model_config, masks, constants))
 
@@ -106,11 +76,7 @@ def whole_run(
       params: its weights.
       runs: prompts with their plain passes.
       masks: gates by kind of reader; None for all edges.
-
-    Raises:
-      MgnpError: if a norm follows attention.
     """
-    check_edges(model_config)
     constants = edge_constants(model_config, params, runs)
     masks = full_edges(model_config) if masks is None else masks
     return WholeRun(*_run(model_config, masks, constants)[1])
@@ -145,11 +111,11 @@ def edge_logits_after(
 
     def layer(index: jax.Array, stream: Stream) -> Stream:
         own = jax.tree.map(lambda leaf: leaf[index], inputs)
-        return through_layer(model_config, constants.layout, stream, own)
+        return through_layer(model_config, constants, stream, own)
 
     stream = (whole.written, whole.before[first])
     stream = jax.lax.fori_loop(first, model_config.layers, layer, stream)
-    return unembed(model_config, params, read_out(masks, constants.layout, stream))
+    return unembed(model_config, params, _read_out(model_config, masks, constants, stream))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -168,12 +134,22 @@ def _run(
     written = written.at[0].set(embedding - corrupted.embedding)
 
     def layer(stream: Stream, inputs: LayerInputs) -> tuple[Stream, jax.Array]:
-        return through_layer(model_config, constants.layout, stream, inputs), stream[1]
+        return through_layer(model_config, constants, stream, inputs), stream[1]
 
     stream, before = jax.lax.scan(
         layer, (written, corrupted.embedding), layer_inputs(model_config, masks, constants)
     )
-    return read_out(masks, constants.layout, stream), (stream[0], before)
+    return _read_out(model_config, masks, constants, stream), (stream[0], before)
+
+
+def _read_out(
+    model_config: ModelConfig, masks: Masks, constants: EdgeConstants, stream: Stream
+) -> jax.Array:
+    """[B, D] the residual stream after the last layer, as the logits see it."""
+    written, beside = stream
+    gates, answers = masks[LOGITS_EDGES].astype(written.dtype), constants.layout.answers
+    more = seen_by_logits(model_config, constants.norms, gates, written, answers)
+    return beside[answers] + more
 
 
 def _forwards(model_config: ModelConfig, masks: Masks, constants: EdgeConstants) -> tuple[Any, Any]:
@@ -184,22 +160,26 @@ def _forwards(model_config: ModelConfig, masks: Masks, constants: EdgeConstants)
 @exact
 def _backwards(model_config: ModelConfig, saved: Any, gradient: jax.Array) -> tuple[Masks, None]:
     masks, constants, (written, before) = saved
-    answers, gates = constants.layout.answers, masks[LOGITS_EDGES]
-    into = gates.astype(written.dtype)[:, None, None] * gradient[None]
-    down = jnp.zeros_like(written).at[:, answers].set(into)
-    last = jnp.einsum("bd,wbd->w", gradient, written[:, answers]).astype(gates.dtype)
+    norms, gates = constants.norms, masks[LOGITS_EDGES]
+    answers = constants.layout.answers
+    down, last = seen_by_logits_back(
+        model_config, norms, gates.astype(written.dtype), written, answers, gradient
+    )
+    last = last.astype(gates.dtype)
 
     def layer(down: jax.Array, inputs: Any) -> tuple[jax.Array, Masks]:
         inputs, beside = inputs
         writes = functools.partial(layer_writes, model_config, constants.layout, inputs)
-        (heads, _), pull = jax.vjp(writes, layer_reads(model_config, inputs, (written, beside)))
+        reads = layer_reads(model_config, constants, inputs, (written, beside))
+        (heads, _), pull = jax.vjp(writes, reads)
         first = first_writer(model_config, inputs.index)
         own = jax.lax.dynamic_slice_in_dim(down, first, len(heads) + 1)
         (back,) = pull((own[:-1], own[-1:]))
-        products = gate_products(back.earlier, written)
         gates = earlier_gates(model_config, inputs, written.dtype)
-        found = gate_gradients(model_config, inputs, products, back.own)
-        return led_back(down, gates, back.earlier), found
+        down, products = seen_back(
+            *(model_config, norms, gates, written, inputs.index), back.earlier, down
+        )
+        return down, gate_gradients(model_config, inputs, products, back.own)
 
     inputs = (layer_inputs(model_config, masks, constants), before)
     _, found = jax.lax.scan(layer, down, inputs, reverse=True)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from mgnp_jax.masks.edges import HEAD_EDGES, LOGITS_EDGES, MLP_EDGES, first_writer
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
+from mgnp_jax.passes.edge_reads import Norms, norms_of, seen
 from mgnp_jax.passes.embeddings import embed
 from mgnp_jax.passes.layer_steps import Layer, stacked_layers
 from mgnp_jax.passes.mixture import mixture
@@ -33,6 +34,11 @@ class EdgeConstants(NamedTuple):
     corrupted: CorruptedRun
     layout: Layout
 
+    @property
+    def norms(self) -> Norms | None:
+        """Those that follow attention, if any do."""
+        return norms_of(self.blocks, self.corrupted)
+
 
 class LayerInputs(NamedTuple):
     """What one layer reads, beside the buffer; leaves [L, …] before the scan.
@@ -53,7 +59,8 @@ class LayerInputs(NamedTuple):
 
 
 Stream = tuple[jax.Array, jax.Array]
-"""How what was written differs from the corrupted run [W, K, D]; the corrupted residual [K, D]."""
+"""How what was written differs from the corrupted run [W, K, D], of heads before a norm after
+attention, see `edge_reads`; the corrupted residual [K, D]."""
 
 
 def edge_constants(model_config: ModelConfig, params: Params, runs: CachedRuns) -> EdgeConstants:
@@ -89,13 +96,13 @@ def layer_inputs(model_config: ModelConfig, masks: Masks, constants: EdgeConstan
 
 
 def through_layer(
-    model_config: ModelConfig, layout: Layout, stream: Stream, inputs: LayerInputs
+    model_config: ModelConfig, constants: EdgeConstants, stream: Stream, inputs: LayerInputs
 ) -> Stream:
     """One layer.
 
     Args:
       model_config: the model's shape.
-      layout: K tokens.
+      constants: of the pass.
       stream: before it; what later writers wrote is not looked at.
       inputs: of the layer.
 
@@ -103,29 +110,12 @@ def through_layer(
       The stream after it.
     """
     written, beside = stream
-    heads, mlp = layer_writes(
-        model_config, layout, inputs, layer_reads(model_config, inputs, stream)
-    )
+    reads = layer_reads(model_config, constants, inputs, stream)
+    heads, mlp = layer_writes(model_config, constants.layout, inputs, reads)
     first = first_writer(model_config, inputs.index)
     written = jax.lax.dynamic_update_slice_in_dim(written, heads, first, 0)
     written = jax.lax.dynamic_update_slice_in_dim(written, mlp, first + len(heads), 0)
     return written, beside + inputs.values.attn_out + inputs.values.mlp_out
-
-
-def read_out(masks: Masks, layout: Layout, stream: Stream) -> jax.Array:
-    """What the logits are read from.
-
-    Args:
-      masks: gates by kind of reader.
-      layout: K tokens of B prompts.
-      stream: after the last layer.
-
-    Returns:
-      [B, D] residual stream at the answer position.
-    """
-    written, beside = stream
-    gates, answers = masks[LOGITS_EDGES].astype(written.dtype), layout.answers
-    return beside[answers] + jnp.einsum("w,wbd->bd", gates, written[:, answers])
 
 
 class Reads(NamedTuple):
@@ -175,18 +165,22 @@ def own_gates(model_config: ModelConfig, inputs: LayerInputs, dtype: Any) -> jax
     return jax.lax.dynamic_slice_in_dim(gates, first, model_config.heads).astype(dtype)
 
 
-def layer_reads(model_config: ModelConfig, inputs: LayerInputs, stream: Stream) -> Reads:
+def layer_reads(
+    model_config: ModelConfig, constants: EdgeConstants, inputs: LayerInputs, stream: Stream
+) -> Reads:
     """What the readers of a layer see.
 
     Args:
       model_config: the model's shape.
+      constants: of the pass.
       inputs: of the layer.
       stream: before it; what later writers wrote is not looked at.
     """
     written, beside = stream
     gates = earlier_gates(model_config, inputs, written.dtype)
     own = own_gates(model_config, inputs, written.dtype)
-    return Reads(beside[None] + mixture(gates, written), own)
+    more = seen(model_config, constants.norms, gates, written, inputs.index)
+    return Reads(beside[None] + more, own)
 
 
 def gate_gradients(
@@ -213,6 +207,8 @@ def layer_writes(
 ) -> tuple[jax.Array, jax.Array]:
     """How what a layer writes differs from the corrupted run: heads [H,K,D], MLP [1,K,D].
 
+    That of heads is before a norm that follows attention, see `edge_reads`.
+
     Args:
       model_config: the model's shape.
       layout: K tokens.
@@ -228,6 +224,10 @@ def layer_writes(
     heads = layer.step("attn_out_each", z - other.attn_z)
     x = reads.earlier[-1]
     if not model_config.parallel:
-        x += other.attn_out + mixture(reads.own[None], heads)[0]
+        own = mixture(reads.own[None], heads)[0]
+        if other.attn_projected is None:
+            x += other.attn_out + own
+        else:
+            x += layer.step("attn_write", other.attn_projected + own)
     mlp = layer.step("mlp_write", layer.step("mlp_out", layer.step("mlp_hidden", x)))
     return heads, (mlp - other.mlp_out)[None]

@@ -78,9 +78,10 @@ EDGES = Kind(
     differences=edge_differences,
     effects=edge_effects,
     full=full_edges,
-    # Beside what writers write and its copy, a layer's readers and their gradients.
+    # Beside what writers write and its copy (through norms, too), a layer's readers' gradients.
     floats=lambda c: (
-        _kept(c) + c.width * (2 * writer_count(c) + 4 * (c.heads + 2 * c.kv_heads + 1))
+        _kept(c)
+        + c.width * ((2 + c.norm_after) * writer_count(c) + 4 * (c.heads + 2 * c.kv_heads + 1))
     ),
 )
 

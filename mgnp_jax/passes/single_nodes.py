@@ -10,6 +10,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 from mgnp_jax.models.config import ModelConfig
@@ -28,11 +29,14 @@ class EmptyRun:
       residual: [B, D] after the last layer, no node kept.
       heads: [L, B, H, E] how heads' outputs differ from the corrupted run's.
       hidden: [L, B, F] how MLP neurons differ from them.
+      projected: [L, B, D] twice, what the corrupted run's attention and its MLP write before the
+        norm that follows; None twice where none does.
     """
 
     residual: jax.Array
     heads: jax.Array
     hidden: jax.Array
+    projected: tuple[jax.Array, jax.Array] | tuple[None, None]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -47,7 +51,7 @@ def empty_run(
     """Runs all nodes on the stream in which none of them is kept.
 
     Args:
-      model_config: the model's shape; without a norm after attention, see `check_edges`.
+      model_config: the model's shape.
       params: its weights.
       runs: B prompts of K tokens with their plain passes.
       embedding: [K, D] that nodes read.
@@ -64,13 +68,25 @@ def empty_run(
         z = own.attend(layout, q, k, v, prefix if has_prefix else None)
         read = x if model_config.parallel else x + other.attn_out
         hidden = own.step("mlp_hidden", read[answers])
-        found = (z - other.attn_z)[answers], hidden - other.mlp_hidden[answers]
+        projected = jax.tree.map(lambda x: x[answers], (other.attn_projected, other.mlp_projected))
+        found = (z - other.attn_z)[answers], hidden - other.mlp_hidden[answers], projected
         more = other.attn_out + other.mlp_out
         return (x + more, residual + more[answers]), found
 
     inputs = (stacked_layers(model_config, params), values, prefix)
-    (_, residual), (heads, hidden) = jax.lax.scan(layer, (embedding, written), inputs)
-    return EmptyRun(residual=residual, heads=heads, hidden=hidden)
+    (_, residual), found = jax.lax.scan(layer, (embedding, written), inputs)
+    return EmptyRun(residual, *found)
+
+
+def _more_written(
+    layer: Layer, method: str, difference: jax.Array, projected: jax.Array | None
+) -> jax.Array:
+    """[B, D] what is written more, by `attn_out` or `mlp_out` of a difference of its inputs."""
+    own = layer.linear(method, difference)
+    if projected is None:
+        return own
+    write = {"attn_out": "attn_write", "mlp_out": "mlp_write"}[method]
+    return layer.step(write, projected + own) - layer.step(write, projected)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -94,14 +110,13 @@ def single_residual(
     Returns:
       [J, B, D] after the last layer, at the answer position.
     """
-    weights, heads, hidden = jax.tree.map(
-        lambda leaf: leaf[layer], (stacked_layers(model_config, params), run.heads, run.hidden)
-    )
+    found = (stacked_layers(model_config, params), run.heads, run.hidden, run.projected)
+    weights, heads, hidden, projected = jax.tree.map(lambda leaf: leaf[layer], found)
     own = Layer(model_config, weights)
 
     def one(gates: SiteValues) -> jax.Array:
-        attention = own.linear("attn_out", gates.attn_z[None] * heads)
-        mlp = own.linear("mlp_out", gates.mlp_hidden[None] * hidden)
+        attention = _more_written(own, "attn_out", gates.attn_z[None] * heads, projected[0])
+        mlp = _more_written(own, "mlp_out", gates.mlp_hidden[None] * hidden, projected[1])
         more = gates.attn_out[None] * attention + gates.mlp_out[None] * mlp
         return run.residual + more
 
@@ -130,14 +145,16 @@ def first_order_alone(
     """
 
     def layer(_: None, inputs: Any) -> tuple[None, Any]:
-        weights, heads, hidden = inputs
+        weights, heads, hidden, projected = inputs
         own = Layer(model_config, weights)
         found = []
-        for step, value in (("attn_out", heads), ("mlp_out", hidden)):
-            written, pull = jax.vjp(lambda x, step=step: own.linear(step, x), value)
+        for step, value, before in zip(("attn_out", "mlp_out"), (heads, hidden), projected):
+            write = functools.partial(_more_written, own, step, projected=before)
+            # Neurons join where no other is kept, outputs where all hidden neurons are.
+            written, pull = write(value), jax.vjp(write, jnp.zeros_like(value))[1]
             (back,) = jax.vmap(pull)(gradient)
             found.append((back * value[None]).sum(1))
         return None, (*found, (gradient * written[None]).sum(1))
 
-    inputs = (stacked_layers(model_config, params), run.heads, run.hidden)
+    inputs = (stacked_layers(model_config, params), run.heads, run.hidden, run.projected)
     return jax.lax.scan(layer, None, inputs)[1]

@@ -30,7 +30,7 @@ def last_attention(
     layout: Layout,
     kinds: jax.Array,
     neurons: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
     """How much heads read from kinds of positions at the answer position, and some neurons.
 
     Args:
@@ -42,8 +42,9 @@ def last_attention(
       neurons: [L, M] int, hidden neurons whose activations are wanted.
 
     Returns:
-      Attention to all positions of a kind [L, C, B, H], activations [L, K, M], and the residual
-      stream after the last layer at the answer position [B, D].
+      Attention to all positions of a kind [L, C, B, H], activations [L, K, M], the residual stream
+      after the last layer at the answer position [B, D], and what MLPs write there before the norm
+      that follows [L, B, D]; None where none does.
     """
     rows, last = jnp.arange(len(layout.answers)), layout.real.sum(-1) - 1
 
@@ -54,13 +55,14 @@ def last_attention(
         pattern = own.pattern(layout, q, k)[rows, :, last]
         x, (values, _, _) = plain_layer(model_config, layout, x, weights)
         seen = jnp.einsum("cbt,bht->cbh", kinds.astype(pattern.dtype), pattern)
-        return x, (seen, values.mlp_hidden[:, chosen])
+        projected = jax.tree.map(lambda leaf: leaf[layout.answers], values.mlp_projected)
+        return x, (seen, values.mlp_hidden[:, chosen], projected)
 
     embedding = embed(model_config, params, tokens, layout.positions)
-    x, (seen, active) = jax.lax.scan(
+    x, (seen, active, projected) = jax.lax.scan(
         layer, embedding, (stacked_layers(model_config, params), neurons)
     )
-    return seen, active, x[layout.answers]
+    return seen, active, x[layout.answers], projected
 
 
 def _patterns(

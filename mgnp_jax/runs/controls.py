@@ -139,8 +139,6 @@ def _of_itself(model: Model, circuit: Circuit, test: Batch, seed: int) -> list[R
 
 def _as_edges(model: Model, circuit: Circuit, test: Batch) -> Row:
     told = "the edges between these, as edges"
-    if model.config.norm_after:
-        return _left_out(told, "edges from heads are not defined where a norm follows attention")
     if circuit.ablation_values is not None:
         return _left_out(told, "what is pruned has constants, which edges cannot be given")
     between = _with(circuit, level_of(circuit.masks).edges(model.config, circuit.masks))

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.evidence.chunks import Progress, load_of
@@ -32,6 +33,8 @@ from tests.evidence.conftest import LITTLE
 EXACT = 7
 CONFIG = mg.ExplainConfig(prompts=5, examples=3, neurons=EXACT)
 """Five prompts go three at a time."""
+EXPLAINED = ("llama", "gemma2", pytest.param("olmo2", marks=pytest.mark.full))
+"""Without a norm after attention, and with one."""
 
 
 def batch(model: mg.Model) -> mg.Batch:
@@ -85,8 +88,8 @@ def closed(masks: mg.Masks, kind: str, index: tuple[int, ...]) -> Any:
     return {**masks, kind: mask}
 
 
-def test_removal_is_what_evaluate_says_without_the_node() -> None:
-    name = "llama"
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_removal_is_what_evaluate_says_without_the_node(name: str) -> None:
     masks, found, of = some_nodes(tiny.model(name)), evidence(name), figure(name)
     whole, neurons, largest = of(masks), 0, 0.0
     for kind, effects in found.removal.items():
@@ -107,8 +110,8 @@ def test_removal_is_what_evaluate_says_without_the_node() -> None:
     assert neurons == EXACT and largest > 0.05
 
 
-def test_addition_is_what_evaluate_says_of_the_node_alone() -> None:
-    name = "llama"
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_addition_is_what_evaluate_says_of_the_node_alone(name: str) -> None:
     model, found, of = tiny.model(name), evidence(name), figure(name)
     masks = some_nodes(model)
     nothing, largest = of(mg.full_masks(model.config, 0.0)), 0.0
@@ -142,8 +145,9 @@ def test_heads_and_blocks_of_another_family() -> None:
             np.testing.assert_allclose(each[(slice(None), *index)], expected, atol=1e-5)
 
 
-def test_other_neurons_have_the_slope_of_their_gate() -> None:
-    name, step = "llama", 1e-2
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_other_neurons_have_the_slope_of_their_gate(name: str) -> None:
+    step = 1e-2
     model, found = tiny.model(name), evidence(name)
     masks = jax.tree.map(lambda m: np.asarray(m, np.float32), some_nodes(model))
     runs = plain_runs(model.config, model.params, batch(model).take(slice(CONFIG.prompts)))
@@ -291,8 +295,8 @@ def test_constants_of_pruned_nodes_are_kept_to() -> None:
         np.testing.assert_allclose(added, of(alone) - of(none), atol=1e-5)
 
 
-def test_a_node_of_a_circuit_of_edges_leaves_with_all_its_edges() -> None:
-    name = "llama"
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_a_node_of_a_circuit_of_edges_leaves_with_all_its_edges(name: str) -> None:
     model, found, of = tiny.model(name), evidence(name, "edges"), figure(name)
     c, masks = model.config, some_edges(model)
     whole, nothing = of(masks), of(full_edges(c, 0.0))

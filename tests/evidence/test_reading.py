@@ -27,7 +27,7 @@ from mgnp_jax.passes.node_forward import capture
 from mgnp_jax.passes.packing import pack
 from tests import tiny
 from tests.evidence.conftest import LITTLE
-from tests.evidence.test_effects import CONFIG, EXACT, batch, evidence, some_nodes
+from tests.evidence.test_effects import CONFIG, EXACT, EXPLAINED, batch, evidence, some_nodes
 
 
 def plain_attention(model: mg.Model, tokens: np.ndarray) -> np.ndarray:
@@ -131,7 +131,20 @@ class Parts:
         if self.c.norm == "layer":
             part, whole = (x - x.mean(-1, keepdims=True) for x in (part, whole))
         scale = 1 / np.sqrt(np.square(whole).mean(-1, keepdims=True) + self.c.norm_eps)
-        return part * scale * np.asarray(self.params["embeddings"]["norm"]["scale"])
+        return part * scale * self.scale_of(self.params["embeddings"]["norm"])
+
+    def scale_of(self, norm: Any) -> np.ndarray:
+        """[..., D] what a norm multiplies by."""
+        return np.asarray(norm["scale"]) + self.c.norm_offset
+
+    def after_norm(self, part: np.ndarray, name: str, projected: Any) -> np.ndarray:
+        """[L, ·, B, D] after the norm that follows, its scale that of the whole [L, K, D]."""
+        if projected is None:
+            return part
+        whole = np.asarray(projected)[:, self.answers]
+        scale = 1 / np.sqrt(np.square(whole).mean(-1, keepdims=True) + self.c.norm_eps)
+        weights = self.scale_of(self.params["blocks"][name])
+        return part * (scale * weights[:, None])[:, None]
 
     def logits(self, normed: np.ndarray) -> np.ndarray:
         return np.asarray(read_normed(self.c, self.params, jnp.asarray(normed, jnp.float32)))
@@ -143,7 +156,7 @@ def right_minus_wrong(b: mg.Batch, logits: np.ndarray) -> np.ndarray:
     return logits[..., rows, right] - logits[..., rows, wrong]
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2", "gemma3_text", "olmo2"])
 def test_parts_of_the_logits_add_up_to_the_score(name: str) -> None:
     model = tiny.model(name)
     b, c = batch(model), model.config
@@ -183,8 +196,8 @@ def test_neurons_are_driven_by_their_largest_activations() -> None:
             assert abs(got) == pytest.approx(best[prompt])
 
 
-def test_what_is_written_is_the_mean_output_through_the_unembedding() -> None:
-    name = "llama"
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_what_is_written_is_the_mean_output_through_the_unembedding(name: str) -> None:
     model, found = tiny.model(name), evidence(name)
     c, b = model.config, batch(model).take(slice(CONFIG.prompts))
     parts = Parts(model, b)
@@ -193,8 +206,13 @@ def test_what_is_written_is_the_mean_output_through_the_unembedding() -> None:
     z = np.asarray(parts.clean.attn_z)[:, parts.answers]
     hidden = np.asarray(parts.clean.mlp_hidden)[:, parts.answers]
     written = {
-        ATTENTION_HEADS: np.einsum("lbhe,lhed->lhbd", z, out),
-        MLP_HIDDEN: np.einsum("lbf,lfd->lfbd", hidden, blocks["mlp"]["down"]["kernel"]),
+        ATTENTION_HEADS: parts.after_norm(
+            np.einsum("lbhe,lhed->lhbd", z, out), "attention_post_norm", parts.clean.attn_projected
+        ),
+        MLP_HIDDEN: parts.after_norm(
+            np.einsum("lbf,lfd->lfbd", hidden, blocks["mlp"]["down"]["kernel"]),
+            *("mlp_post_norm", parts.clean.mlp_projected),
+        ),
     }
     for kind, each in written.items():
         normed, listed = parts.frozen(each), found.writes[kind]

@@ -90,8 +90,9 @@ def test_nodes_come_back_as_the_edges_between_them(name: str, form: str, tmp_pat
         assert again.scores is None
 
 
-def test_a_circuit_measures_the_same(tmp_path: Path) -> None:
-    model = tiny.model("llama")
+@pytest.mark.parametrize("name", ["llama", "gemma2", "olmo2"])
+def test_a_circuit_measures_the_same(name: str, tmp_path: Path) -> None:
+    model = tiny.model(name)
     nodes = some_nodes(model.config)
     again = through(mg.Circuit(masks=nodes, metadata={}), model.config, tmp_path / "c.json")
     batch = tiny.batch(model.config)

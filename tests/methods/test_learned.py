@@ -106,8 +106,11 @@ def test_the_same_seed_gives_the_same_bits_and_the_size(name: str) -> None:
         assert 0 < edge_count(first.masks) <= config.keep * edge_count(existing(tiny.GPT2)) + 0.5
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "parallel"])
-@pytest.mark.parametrize("keep", [0.1, 0.4])
+@pytest.mark.parametrize(
+    ("family", "keep"),
+    [(name, keep) for name in ("gpt2", "llama", "parallel") for keep in (0.1, 0.4)]
+    + [("gemma2", 0.1), ("olmo2", 0.4)],
+)
 def test_edge_pruning_meets_its_size(family: str, keep: float) -> None:
     said: list[Any] = []
     config = EdgePruningConfig(

@@ -87,9 +87,9 @@ def of(folder: Path, config: Any, **changes: Any) -> PlanConfig:
     return PlanConfig(model_config=folder, config=config, **more)
 
 
-def compiled_in_a_run(config: Any) -> dict[str, int]:
+def compiled_in_a_run(config: Any, family: str = "gpt2") -> dict[str, int]:
     """Bytes of the programs that a search of such prompts compiles, by the names of a plan."""
-    model = tiny.model("gpt2")
+    model = tiny.model(family)
     train = equal_prompts(ROWS, TOKENS, SHARED, logit_difference)
     found: dict[str, int] = {}
 
@@ -274,11 +274,16 @@ def test_programs_are_run_as_often_as_a_search_does() -> None:
     assert times(kept) == {"plain": 9, "step": 10}
 
 
-@pytest.mark.parametrize("method", ["edge-pruning", "mattr-edges", "eap", "eap-ig"])
-def test_edges_are_refused_where_they_are_not_defined(tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["eap", pytest.param("edge-pruning, kept", marks=pytest.mark.full)]
+)
+def test_edges_are_planned_where_a_norm_follows_attention(tmp_path: Path, name: str) -> None:
     mg.save_model(tiny.model("gemma2"), tmp_path)
-    with pytest.raises(mg.MgnpError, match="edges from heads are not defined"):
-        figures_of(of(tmp_path, mg.METHODS[method]()))
+    config = of(tmp_path, CONFIGS[name])
+    found, wanted = figures_of(config), compiled_in_a_run(config.config, "gemma2")
+    assert wanted
+    for program, size in wanted.items():
+        assert found[program]["bytes"] == pytest.approx(size, rel=0.1), program
 
 
 @pytest.mark.parametrize(

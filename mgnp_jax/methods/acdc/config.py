@@ -15,7 +15,6 @@ from mgnp_jax.methods.acdc.trials import trials_of
 from mgnp_jax.methods.protocol import OnRecord, Saves, Search
 from mgnp_jax.metrics.figures import check_figure
 from mgnp_jax.models.hub import Model
-from mgnp_jax.passes.edge_forward import check_edges
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import MgnpError, Record
 
@@ -59,7 +58,6 @@ class AcdcConfig(Search):
     ) -> Circuit:
         """Tests one edge after another, see `Search.search`."""
         del key
-        check_edges(model.config)
         order = order_of(model.config)
         batch = data.train.spread(self.prompts)
         trials = trials_of(model, batch, self.effect_on, order, self.at_once)

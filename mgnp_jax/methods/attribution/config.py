@@ -18,7 +18,6 @@ from mgnp_jax.metrics.figures import FIGURES
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes import effects
-from mgnp_jax.passes.edge_forward import check_edges
 from mgnp_jax.passes.effect_programs import effect_programs
 from mgnp_jax.passes.programs import Programs
 from mgnp_jax.tasks.task import TaskData
@@ -51,7 +50,6 @@ class _Attribution:
 
     def find(self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord) -> Circuit:
         """Ranks everything by its effect, see `Method.find`."""
-        self._check(model.config)
         figure = FIGURES[self.effect_on]
         found = effects.effects(key, model, data.train, self.kind, figure, self.path, on_record)
         scores = ranked(model.config, found, signed=self.signed)
@@ -60,13 +58,8 @@ class _Attribution:
 
     def programs(self, model_config: ModelConfig, train: Batch) -> Programs:
         """Plain passes, differences, gradients, see `Planned.programs`."""
-        self._check(model_config)
         figure = FIGURES[self.effect_on]
         return effect_programs(model_config, train, self.kind, figure, self.path)
-
-    def _check(self, model_config: ModelConfig) -> None:
-        if self.kind is effects.EDGES:
-            check_edges(model_config)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,6 @@ from mgnp_jax.methods.training.work import Work, prepare
 from mgnp_jax.metrics.per_prompt import measure
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes import memory
-from mgnp_jax.passes.edge_forward import check_edges
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import INIT_STREAM, Masks, MgnpError, Record, stream_key
 
@@ -90,11 +89,9 @@ def find_learned(
       The binary circuit of the size after the last step, with the ranking as `scores`.
 
     Raises:
-      MgnpError: for a loss or gradient that is not a number, or edges that are not defined.
+      MgnpError: for a loss or gradient that is not a number.
       Interrupted: if the user stops it, with the circuit by then.
     """
-    if config.of_edges:
-        check_edges(model.config)
     size = config.size(model.config)
     at = At(prepare(key, model, data, config, on_record), None)
     fixed = at.work.sharding.replicate(config.fixed(model.config, size))

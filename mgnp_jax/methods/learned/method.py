@@ -17,7 +17,6 @@ from mgnp_jax.methods.training.programs import Replicated, trained_programs
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.cached_runs import CachedRuns
-from mgnp_jax.passes.edge_forward import check_edges
 from mgnp_jax.passes.programs import Programs
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import Batch, Params
@@ -35,8 +34,6 @@ class LearnedMethod(Learned, Search, abc.ABC):
 
     def programs(self, model_config: ModelConfig, train: Batch) -> Programs:
         """A step and plain passes, see `Planned.programs`."""
-        if self.of_edges:
-            check_edges(model_config)
         return trained_programs(self, model_config, train, self._traced)
 
     def _traced(
