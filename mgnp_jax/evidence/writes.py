@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mgnp_jax.metrics.scores import in_its_pair, score
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.embeddings import norm_frozen, read_normed
@@ -38,6 +39,8 @@ def direct(
 ) -> dict[str, jax.Array]:
     """What clean outputs at the answer position add to the right minus wrong logits.
 
+    Of whole answers, to their log-probabilities, linear around the clean run.
+
     Args:
       model_config: the model's shape.
       params: its weights.
@@ -56,13 +59,18 @@ def direct(
     start = embedding[answers]
     whole = start + (at.attn_out + at.mlp_out).sum(0)
     frozen = functools.partial(norm_frozen, model_config, params)
-    target = runs.targets.scores["score"].answers
+    target = runs.targets.scores["score"]
 
     def difference(normed: jax.Array) -> jax.Array:
-        return logit_difference(read_normed(model_config, params, normed), target).sum()
+        logits = read_normed(model_config, params, normed)
+        if target.answers.whole:
+            return score(target, logits).sum()
+        return logit_difference(logits, target.answers).sum()
 
-    # Linear, so that it is the same wherever it is taken.
-    direction = jax.grad(difference)(whole) * weights[:, None]
+    # A difference is linear, so that it is the same wherever it is taken; a log-probability is not.
+    at_normed = frozen(whole, whole) if target.answers.whole else whole
+    direction = jax.grad(difference)(at_normed) * weights[:, None]
+    of_pair = in_its_pair(runs.targets, weights)
 
     def layer(_: None, inputs: Any) -> tuple[None, Any]:
         own, z, mlp, hidden = inputs
@@ -76,7 +84,7 @@ def direct(
         by_neuron = (jax.grad(of_hidden)(hidden) * hidden).sum(0)
         by_head = (normed * direction[None]).sum((1, 2))
         by_mlp = (frozen(mlp, whole) * direction).sum()
-        mean = jnp.einsum("hbd,b->hd", normed, weights)
+        mean = jnp.einsum("hbd,b->hd", normed, of_pair)
         return None, (by_head, by_mlp, by_neuron, mean)
 
     inputs = (stacked_layers(model_config, params), at.attn_z, at.mlp_out, at.mlp_hidden)
