@@ -59,17 +59,7 @@ def direct(
     start = embedding[answers]
     whole = start + (at.attn_out + at.mlp_out).sum(0)
     frozen = functools.partial(norm_frozen, model_config, params)
-    target = runs.targets.scores["score"]
-
-    def difference(normed: jax.Array) -> jax.Array:
-        logits = read_normed(model_config, params, normed)
-        if target.answers.whole:
-            return score(target, logits).sum()
-        return logit_difference(logits, target.answers).sum()
-
-    # A difference is linear, so that it is the same wherever it is taken; a log-probability is not.
-    at_normed = frozen(whole, whole) if target.answers.whole else whole
-    direction = jax.grad(difference)(at_normed) * weights[:, None]
+    direction = _direction(model_config, params, runs, whole) * weights[:, None]
     of_pair = in_its_pair(runs.targets, weights)
 
     def layer(_: None, inputs: Any) -> tuple[None, Any]:
@@ -91,6 +81,23 @@ def direct(
     _, (heads, mlps, hidden, normed) = jax.lax.scan(layer, None, inputs)
     first = (frozen(start, whole) * direction).sum()
     return {"embedding": first, "heads": heads, "mlps": mlps, "hidden": hidden, "normed": normed}
+
+
+def _direction(
+    model_config: ModelConfig, params: Params, runs: CachedRuns, whole: jax.Array
+) -> jax.Array:
+    """[B, D] along which what is written, after the frozen norm, adds to the score."""
+    target = runs.targets.scores["score"]
+    slope = jax.grad(lambda logits: score(target, logits).sum())
+
+    def difference(normed: jax.Array) -> jax.Array:
+        logits = read_normed(model_config, params, normed)
+        if target.answers.whole:
+            return (slope(runs.base_logits.astype(logits.dtype)) * logits).sum()
+        return logit_difference(logits, target.answers).sum()
+
+    # Linear, so that it is the same wherever it is taken.
+    return jax.grad(difference)(whole)
 
 
 @functools.partial(jax.jit, static_argnums=0)

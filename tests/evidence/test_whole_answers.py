@@ -9,7 +9,7 @@ from mgnp_jax.masks.edges import Q_EDGES, full_edges
 from tests.tasks.test_whole_answers import pairs_of
 
 
-@pytest.mark.parametrize("level", ["nodes", "edges"])
+@pytest.mark.parametrize("level", ["nodes", pytest.param("edges", marks=pytest.mark.full)])
 def test_evidence_has_the_figures_of_evaluate(mini: mg.Model, level: str) -> None:
     data = mg.from_pairs(mini.tokenizer, pairs_of(), answer="whole")
     masks = mg.full_masks(mini.config)
