@@ -3,6 +3,10 @@
 The log-probability of an answer is Σ_t log P(a_t | prompt, a_<t), so that each of its tokens is
 read at the end of a row of its own: the prompts with a_<t behind both. All answers share the first
 row, those that begin alike the ones after it, and those of one token need no other.
+
+A pair's score is the sum over its rows, its KL their mean. A search that takes steps draws rows: a
+batch has so many of them, whichever pairs they are of, and its losses are means over rows, each
+with its own part of the score. What it validates is of pairs.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import pytest
 
 import mgnp_jax as mg
@@ -35,3 +36,23 @@ def test_evidence_has_the_figures_of_evaluate(mini: mg.Model, level: str) -> Non
         for name in ("score", "kl"):
             change = found.removal["attention_heads"][name][0, 0]
             assert change == pytest.approx(without[name] - figures[name], abs=2e-3), name
+
+
+@pytest.mark.full
+def test_evidence_of_answers_of_one_token_is_that_of_single(mini: mg.Model) -> None:
+    masks = mg.full_masks(mini.config)
+    masks["attention_heads"] = masks["attention_heads"].at[0, 2:].set(0)
+    config = mg.ExplainConfig(neurons=2, heads=1, examples=2, prompts=3)
+    pairs = pairs_of(((" {a}", " Anna"), (" {b}", " the")))
+    single, whole = (
+        mg.explain(
+            mini, masks, mg.from_pairs(mini.tokenizer, pairs, answer=answer).test, config
+        ).as_page()
+        for answer in ("single", "whole")
+    )
+    for name in ("scores", "removal", "addition", "positions", "attends", "lens", "writes"):
+        one, other = (jax.tree.leaves(each[name]) for each in (single, whole))
+        assert len(one) == len(other) > 0
+        for a, b in zip(one, other):
+            assert a == b if isinstance(a, str) else a == pytest.approx(b, rel=2e-3, abs=1e-3), name
+    assert single["examples"] == whole["examples"]

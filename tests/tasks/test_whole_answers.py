@@ -79,10 +79,8 @@ def continued(
     base = mg.forward(model.config, model.params, both[0], real)
     own = mg.two_stream_forward(model.config, model.params, masks, both[0], both[1], real)
     read = slice(length - 1, length - 1 + len(tokens[2]))
-    return (
-        np.array(tokens[2]),
-        *(np.asarray(jax.nn.log_softmax(x[0, read]), np.float64) for x in (base, own)),
-    )
+    of_base, of_own = (np.asarray(jax.nn.log_softmax(x[0, read]), np.float64) for x in (base, own))
+    return np.array(tokens[2]), of_base, of_own
 
 
 def directly(model: mg.Model, masks: Any, pairs: list[mg.PromptPair]) -> dict[str, float]:
