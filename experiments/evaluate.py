@@ -88,10 +88,10 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         prefix=config.prefix,
     )
     limit = config.test_prompts or (meta.get("test_prompts") if own or config.task else None)
-    test = dataclasses.replace(data.test.take(slice(limit)), prefix=None)  # It is said below.
+    test = dataclasses.replace(data.test.of_pairs(slice(limit)), prefix=None)  # It is said below.
     found_on = f"{meta.get('task', 'a task')} on {meta.get('model', 'a model')}"
     others = f" of {data.name} on {model.name}".removesuffix(f" of {found_on}")
-    told = f"{config.circuit}: {found_on}; measured on {many(len(test), 'test prompt')}{others}"
+    told = f"{config.circuit}: {found_on}; measured on {many(test.pairs, 'test prompt')}{others}"
     lines = [told, *data.told()]
     if data.prefix and origin["prefix"] not in (None, data.prefix.text):
         lines.append(f"It was found on prompts that begin with {origin['prefix'] or 'nothing'}")

@@ -99,16 +99,19 @@ def plain_json(value: Any) -> Any:
 
 @struct.dataclass
 class Answers:
-    """The right and the wrong answers of prompts, each one token.
+    """The right and the wrong answers of prompts, each one token; or one token of each in a row.
 
     Attributes:
       tokens: [B, A] int token ids.
       signs: [B, A] float; +1 for a right answer, −1 for a wrong one, 0 for entries that only
-        fill the row.
+        fill the row. In a score of whole answers, what their log-probabilities are multiplied by.
+      whole: column j is one answer in all rows of a pair, each of which has one of its tokens or
+        none; what is said of the pair is said of their log-probability together.
     """
 
     tokens: Any
     signs: Any
+    whole: bool = struct.field(pytree_node=False, default=False)
 
 
 AnswerMetric = Callable[[jax.Array, Answers], jax.Array]
@@ -136,18 +139,23 @@ class Targets:
       answers: a prompt is answered rightly if the best right answer beats the best wrong one.
       scores: by name; `"score"` is the task's own, the others are reported beside it.
       kl_over: [B, C] int tokens by name of the KL that is taken over them alone.
+      of_pair: [B, 2] float, where a pair has several rows: 1 over their number, by which a row
+        counts in the pair's mean; and 1 in the first of them, else 0. None where each is a pair.
     """
 
     answers: Answers
     scores: dict[str, Score]
     kl_over: dict[str, Any] = struct.field(default_factory=dict)
+    of_pair: Any = None
 
 
 @struct.dataclass
 class Batch:
     """Clean and corrupted prompts of equal length, row by row, with their answers.
 
-    Also the form of a whole split (then B is N). Rows are right-padded to T.
+    Also the form of a whole split (then B is N). Rows are right-padded to T, and read at their last
+    token. Where whole answers are scored, a pair of prompts has a row for each place at which an
+    answer is read: first the prompts alone, then with what an answer begins with behind both.
 
     Attributes:
       clean: [B, T] int32 token ids.
@@ -155,6 +163,8 @@ class Batch:
       attention_mask: [B, T] bool, True on real tokens; the same for both streams.
       targets: their answers.
       prefix: text that was put before every prompt; None where that is not known.
+      pair: [B] int, by which rows of one pair are known, in increasing order; None where every row
+        is a pair.
     """
 
     clean: Any
@@ -162,10 +172,44 @@ class Batch:
     attention_mask: Any
     targets: Targets
     prefix: str | None = struct.field(pytree_node=False, default=None)
+    pair: Any = None
 
     def __len__(self) -> int:
-        """Number of prompt pairs."""
+        """Number of rows."""
         return self.clean.shape[0]
+
+    @property
+    def pairs(self) -> int:
+        """Number of prompt pairs."""
+        return len(self.openings())
+
+    @property
+    def pair_of_row(self) -> np.ndarray:
+        """[B] int, which of the pairs each row is of, counted from 0."""
+        if self.pair is None:
+            return np.arange(len(self))
+        return np.unique(self.pair, return_inverse=True)[1].reshape(-1)
+
+    def openings(self) -> Batch:
+        """The first row of each pair: the prompts alone, before any answer."""
+        if self.pair is None:
+            return self
+        return self.take(np.unique(self.pair, return_index=True)[1])
+
+    def of_pairs(self, which: slice) -> Batch:
+        """Selects pairs with all their rows.
+
+        Args:
+          which: of the pairs.
+
+        Returns:
+          A batch of them in their order.
+        """
+        if self.pair is None:
+            return self.take(which)
+        chosen = np.zeros(self.pairs, bool)
+        chosen[which] = True
+        return self.take(np.flatnonzero(chosen[self.pair_of_row]))
 
     def take(self, rows: Any) -> Batch:
         """Selects rows.
@@ -179,7 +223,7 @@ class Batch:
         return jax.tree.map(lambda leaf: leaf[rows], self)
 
     def spread(self, count: int | None) -> Batch:
-        """So many rows from all over a split, in which those of one clean prompt are neighbours.
+        """So many pairs from all over a split, in which those of one clean prompt are neighbours.
 
         Args:
           count: how many; None, or more than there are, for all.
@@ -187,9 +231,13 @@ class Batch:
         Returns:
           A batch of them in their order.
         """
-        if count is None or count >= len(self):
+        pairs = self.pairs
+        if count is None or count >= pairs:
             return self
-        return self.take(np.arange(count) * len(self) // count)
+        chosen = np.arange(count) * pairs // count
+        if self.pair is None:
+            return self.take(chosen)
+        return self.take(np.flatnonzero(np.isin(self.pair_of_row, chosen)))
 
     @property
     def streams(self) -> np.ndarray:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mgnp_jax.metrics.scores import kl_divergence, score
+from mgnp_jax.metrics.scores import in_its_pair, kl_divergence, score
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.budget import COMPILING, PLAIN, budget_of, kept_floats, plain_bytes, step_bytes
 from mgnp_jax.passes.cached_runs import CachedRuns
@@ -33,7 +33,7 @@ NODES_AT_ONCE = 16
 
 
 def figures(logits: jax.Array, runs: CachedRuns) -> jax.Array:
-    """Score, and KL(full model ‖ circuit) in nats, prompt by prompt.
+    """Score, and KL(full model ‖ circuit) in nats, row by row; a pair's are sums over its rows.
 
     Args:
       logits: [B, V] of a circuit.
@@ -43,7 +43,8 @@ def figures(logits: jax.Array, runs: CachedRuns) -> jax.Array:
       [2, B], as `FIGURES` names them.
     """
     own = score(runs.targets.scores["score"], logits)
-    return jnp.stack([own, kl_divergence(runs.base_logits, logits)])
+    kl = kl_divergence(runs.base_logits, logits)
+    return jnp.stack([own, in_its_pair(runs.targets, kl)])
 
 
 class FullModel(NamedTuple):
@@ -78,7 +79,7 @@ class FullModel(NamedTuple):
         # difference of two large sums would be left.
         logits = logits - logits.max(-1, keepdims=True)
         cross = jax.nn.logsumexp(logits, -1) - (self.probabilities * logits).sum(-1)
-        return jnp.stack([own, cross - self.entropy])
+        return jnp.stack([own, in_its_pair(runs.targets, cross - self.entropy)])
 
 
 @jax.jit

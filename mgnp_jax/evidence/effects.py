@@ -15,7 +15,8 @@ from mgnp_jax.evidence.reading import read_clean
 from mgnp_jax.evidence.removal import strongest, together
 from mgnp_jax.masks.granularities import GRANULARITIES, NEURONS
 from mgnp_jax.metrics.evaluate import check_logits
-from mgnp_jax.metrics.scores import answered_rightly
+from mgnp_jax.metrics.per_prompt import PerPrompt, collect
+from mgnp_jax.metrics.scores import answered
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.cached_runs import CachedRuns, both_runs, plain_runs
@@ -34,7 +35,7 @@ class Effects(NamedTuple):
       removal: see `Evidence`.
       addition: see `Evidence`.
       lens: of `model` and `circuit`, see `Evidence`.
-      direct: mean over prompts, see `writes.direct`.
+      direct: mean over pairs, see `writes.direct`.
       scores: see `Evidence`.
       logits: [P, V] of the first prompts, of `model`, `circuit`, and model on `corrupted` ones.
     """
@@ -100,7 +101,7 @@ def _to_first_order(
         )
         sums = _plus(sums, circuit.leaving(runs, chunk.weights))
         progress()
-    return {name: sums[name] / len(split.batch) for name in NEURONS}
+    return {name: sums[name] / split.batch.pairs for name in NEURONS}
 
 
 def _exactly(
@@ -120,6 +121,7 @@ def _exactly(
     progress.total += len(chunks) * (len(out) + len(into))
     sums: dict[str, Any] = {}
     shown: list[dict[str, np.ndarray]] = []
+    decided: list[tuple[PerPrompt, int]] = []
     for chunk in chunks:
         runs, clean = both_runs(
             *(model.config, model.params, chunk.batch, sizes), ablation_values=split.constants
@@ -129,11 +131,15 @@ def _exactly(
         found = circuit.exact(runs, chunk.weights, out, into, progress)
         base, other = np.asarray(runs.base_logits), _corrupted_logits(model, split, chunk, runs)
         logits = {"model": base, "circuit": found.pop("logits"), "corrupted": other}
-        scores = {name: _scores(model, chunk, runs, each) for name, each in logits.items()}
+        both = {name: _scores(model, chunk, runs, each) for name, each in logits.items()}
+        scores = {name: each for name, (each, _) in both.items()}
+        decided.append(({"correct": {n: each for n, (_, each) in both.items()}}, chunk.real))
         sums = _plus(sums, {"model": read, "circuit": found, "scores": scores})
         some = max(min(examples - int(chunk.rows[0]), chunk.real), 0)
         shown.append({name: each[:some] for name, each in logits.items()})
-    means = jax.tree.map(lambda leaf: leaf / len(split.batch), sums)
+    means = jax.tree.map(lambda leaf: leaf / split.batch.pairs, sums)
+    for name, right in collect(decided, split.batch)["correct"].items():
+        means["scores"][name] = {"accuracy": right.mean(), **means["scores"][name]}
     return means, jax.tree.map(lambda *parts: np.concatenate(parts), *shown)
 
 
@@ -155,18 +161,18 @@ def _read_corrupted(model_config: ModelConfig, params: Params, runs: CachedRuns)
 
 def _scores(
     model: Model, chunk: Chunk, runs: CachedRuns, logits: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Sums of score, KL and accuracy."""
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Sums of score and KL, and what `answered` has."""
     (score, kl), right = jax.device_get(_outcome(logits, runs))
     check_logits(model, kl, chunk.rows)
-    sums = [(value * chunk.weights).sum() for value in (score, kl, right)]
-    return dict(zip((*FIGURES, "accuracy"), sums, strict=True))
+    sums = [(value * chunk.weights).sum() for value in (score, kl)]
+    return dict(zip(FIGURES, sums, strict=True)), right
 
 
 @jax.jit
 def _outcome(logits: jax.Array, runs: CachedRuns) -> tuple[jax.Array, jax.Array]:
-    """Figures [2, B], and whether prompts are answered rightly [B]."""
-    return figures(logits, runs), answered_rightly(runs.targets.answers, logits)
+    """Figures [2, B], and what decides whether prompts are answered rightly, as `answered`."""
+    return figures(logits, runs), answered(runs.targets.answers, logits)
 
 
 def _joined(

@@ -32,12 +32,14 @@ class Evidence:
     """Causal evidence for every node of a circuit, on N held-out prompts; NumPy arrays and lists.
 
     An effect is a change of a figure, mean over prompts: `score` in the metric's unit, `kl` in nats
-    to the full model. Granularities and their shapes are those of the masks.
+    to the full model. Granularities and their shapes are those of the masks. Where whole answers
+    are scored, what is a list of prompts is one of the rows that they are read in, each with what
+    answers begin with; attention and what drives neurons are of rows, too.
 
     Attributes:
       task: by name; empty where the circuit does not say.
       model: by name.
-      prompts_used: N.
+      prompts_used: N, however many rows these are read in.
       scores: `score`, `kl` and `accuracy` of the `model`, the `circuit` and the model on
         `corrupted` prompts.
       removal: by granularity, `score` and `kl`: what changes if the node alone leaves the circuit,

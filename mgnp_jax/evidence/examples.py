@@ -71,7 +71,9 @@ def shown_examples(
     found = []
     for row in range(len(batch)):
         right, wrong = (
-            [text(int(t)) for t in tokens[row][sign * signs[row] > 0]] for sign in (1, -1)
+            # Whole answers may begin alike.
+            [text(int(t)) for t in dict.fromkeys(tokens[row][sign * signs[row] > 0].tolist())]
+            for sign in (1, -1)
         )
         found.append(
             {

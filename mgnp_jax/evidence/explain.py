@@ -63,7 +63,7 @@ def explain(
       MgnpError: as `evaluate` does; and for votes of circuits of another level.
     """
     started, config = time.perf_counter(), config or ExplainConfig()
-    batch = batch.take(slice(config.prompts))
+    batch = batch.of_pairs(slice(config.prompts))
     found, constants = checked(model, {"circuit": circuit}, batch, stacklevel=2)
     masks = level_of(found["circuit"]).consistent(found["circuit"])
     spans = spans_of(batch, share_prefix=constants is None)
@@ -74,7 +74,7 @@ def explain(
     return Evidence(
         task=str(metadata.get("task") or ""),
         model=model.name,
-        prompts_used=len(batch),
+        prompts_used=batch.pairs,
         **_gathered(of_level, masks, split, config, on_record),
         driver_prompts=prompt_texts(model.tokenizer, batch),
         votes=_votes(model.config, masks, others),
@@ -102,7 +102,7 @@ def _gathered(
         positions = effects_by_position(model, masks, examples)
     else:
         positions = nowhere(model.config, examples.batch)
-    some = split.batch.take(slice(config.edge_prompts))
+    some = split.batch.of_pairs(slice(config.edge_prompts))
     found = strongest_edges(model, masks, some, config.edges, split.load, on_record)
     return {
         "scores": effects.scores,
@@ -113,7 +113,7 @@ def _gathered(
         "patterns": {"heads": heads.tolist(), **patterns_of(model, masks, examples, heads)},
         **_read(circuit, effects, split, config, progress),
         "edges": found,
-        "edge_prompts": len(some),
+        "edge_prompts": some.pairs,
         "lens": effects.lens,
     }
 

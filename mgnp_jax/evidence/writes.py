@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mgnp_jax.metrics.scores import in_its_pair, score
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.embeddings import norm_frozen, read_normed
@@ -39,6 +40,8 @@ def direct(
 ) -> dict[str, jax.Array]:
     """What clean outputs at the answer position add to the right minus wrong logits.
 
+    Of whole answers, to their log-probabilities, linear around the clean run.
+
     Args:
       model_config: the model's shape.
       params: its weights.
@@ -57,13 +60,8 @@ def direct(
     start = embedding[answers]
     whole = start + (at.attn_out + at.mlp_out).sum(0)
     frozen = functools.partial(norm_frozen, model_config, params)
-    target = runs.targets.scores["score"].answers
-
-    def difference(normed: jax.Array) -> jax.Array:
-        return logit_difference(read_normed(model_config, params, normed), target).sum()
-
-    # Linear, so that it is the same wherever it is taken.
-    direction = jax.grad(difference)(whole) * weights[:, None]
+    direction = _direction(model_config, params, runs, whole) * weights[:, None]
+    of_pair = in_its_pair(runs.targets, weights)
 
     def layer(_: None, inputs: Any) -> tuple[None, Any]:
         own, at = inputs
@@ -82,13 +80,30 @@ def direct(
         by_neuron = (jax.grad(of_hidden)(at.mlp_hidden) * at.mlp_hidden).sum(0)
         by_head = (normed * direction[None]).sum((1, 2))
         by_mlp = (frozen(at.mlp_out, whole) * direction).sum()
-        mean = jnp.einsum("hbd,b->hd", normed, weights)
+        mean = jnp.einsum("hbd,b->hd", normed, of_pair)
         return None, (by_head, by_mlp, by_neuron, mean)
 
     inputs = (stacked_layers(model_config, params), at)
     _, (heads, mlps, hidden, normed) = jax.lax.scan(layer, None, inputs)
     first = (frozen(start, whole) * direction).sum()
     return {"embedding": first, "heads": heads, "mlps": mlps, "hidden": hidden, "normed": normed}
+
+
+def _direction(
+    model_config: ModelConfig, params: Params, runs: CachedRuns, whole: jax.Array
+) -> jax.Array:
+    """[B, D] along which what is written, after the frozen norm, adds to the score."""
+    target = runs.targets.scores["score"]
+    slope = jax.grad(lambda logits: score(target, logits).sum())
+
+    def difference(normed: jax.Array) -> jax.Array:
+        logits = read_normed(model_config, params, normed)
+        if target.answers.whole:
+            return (slope(runs.base_logits.astype(logits.dtype)) * logits).sum()
+        return logit_difference(logits, target.answers).sum()
+
+    # Linear, so that it is the same wherever it is taken.
+    return jax.grad(difference)(whole)
 
 
 @functools.partial(jax.jit, static_argnums=0)

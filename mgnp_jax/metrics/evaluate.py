@@ -96,7 +96,7 @@ def evaluate_all(
             check_logits(model, result["kl"], chosen)
             found[name].append((result, real))
         on_progress(real)
-    joined = {name: collect(parts) for name, parts in found.items()}
+    joined = {name: collect(parts, batch) for name, parts in found.items()}
     return {
         name: summarise(rows) | {"answered": summarise(rows, rows["correct"][0])}
         for name, rows in joined.items()

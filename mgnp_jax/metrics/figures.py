@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 
-from mgnp_jax.metrics.scores import kl_divergence, score
+from mgnp_jax.metrics.scores import in_its_pair, kl_divergence, score
 from mgnp_jax.passes.attribution import Figure
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.types import MgnpError
@@ -15,11 +15,12 @@ def _score(logits: jax.Array, runs: CachedRuns) -> jax.Array:
 
 
 def _closeness(logits: jax.Array, runs: CachedRuns) -> jax.Array:
-    return -kl_divergence(runs.base_logits, logits)
+    return -in_its_pair(runs.targets, kl_divergence(runs.base_logits, logits))
 
 
 FIGURES: dict[str, Figure] = {"score": _score, "kl": _closeness}
-"""What effects are measured on, higher is better: the task's score, or less KL to the model."""
+"""What effects are measured on, higher is better: the task's score, or less KL to the model. Of
+pairs that are read in several rows, the sum over these is the pair's."""
 
 
 def check_figure(setting: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Every figure of a binary circuit, prompt by prompt, and their means."""
+"""Every figure of a binary circuit, row by row and pair by pair, and their means."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mgnp_jax.metrics.scores import (
-    answered_rightly,
+    answered,
     kl_divergence,
     kl_over,
     same_top_token,
@@ -23,7 +23,7 @@ from mgnp_jax.passes.caching import chunk_rows
 from mgnp_jax.passes.circuit_forward import circuit_logits
 from mgnp_jax.passes.compaction import Compaction
 from mgnp_jax.passes.split_runs import SplitRuns
-from mgnp_jax.types import Masks, Params, Record
+from mgnp_jax.types import Batch, Masks, Params, Record
 
 PerPrompt = dict[str, Any]
 
@@ -36,7 +36,7 @@ def per_prompt(
     runs: CachedRuns,
     compaction: Compaction | None = None,
 ) -> PerPrompt:
-    """Every metric, prompt by prompt.
+    """Every metric, row by row.
 
     Args:
       model_config: the model's shape.
@@ -46,8 +46,8 @@ def per_prompt(
       compaction: what is left of the model; None for all of it.
 
     Returns:
-      `kl` [B], under `kl_over` those over some tokens, `exact_match` [B], `correct` a pair
-      [B], [B] of full model and circuit, and under `scores` such a pair for each score.
+      `kl` [B], under `kl_over` those over some tokens, `exact_match` [B], `correct` two of full
+      model and circuit as `answered` has them, and under `scores` two [B] for each score.
     """
     logits = circuit_logits(model_config, params, masks, runs, compaction)
     fine = jnp.promote_types(logits.dtype, jnp.float32)
@@ -57,7 +57,7 @@ def per_prompt(
         "kl": kl_divergence(base, logits),
         "kl_over": {name: kl_over(t, base, logits) for name, t in targets.kl_over.items()},
         "exact_match": same_top_token(base, logits),
-        "correct": tuple(answered_rightly(targets.answers, of) for of in (base, logits)),
+        "correct": tuple(answered(targets.answers, of) for of in (base, logits)),
         "scores": {
             name: (score(target, base), score(target, logits))
             for name, target in targets.scores.items()
@@ -66,11 +66,11 @@ def per_prompt(
 
 
 def summarise(rows: PerPrompt, keep: np.ndarray | None = None) -> Record:
-    """Means over prompts.
+    """Means over pairs.
 
     Args:
-      rows: as `per_prompt` returns them, [N] each.
-      keep: [N] bool, prompts to count; None for all.
+      rows: as `by_pair` returns them, [P] each.
+      keep: [P] bool, pairs to count; None for all.
 
     Returns:
       `prompts`, the circuit's `score`, `accuracy`, `kl`, `exact_match`, `score_gap` (mean
@@ -101,14 +101,50 @@ def summarise(rows: PerPrompt, keep: np.ndarray | None = None) -> Record:
     return result
 
 
-def collect(chunks: list[tuple[PerPrompt, int]]) -> PerPrompt:
-    """Joins per-prompt results of chunks, leaving out the rows that only filled them up.
+def collect(chunks: list[tuple[PerPrompt, int]], batch: Batch) -> PerPrompt:
+    """Joins results of chunks pair by pair, leaving out the rows that only filled them up.
 
     Args:
       chunks: results and how many of their rows are real.
+      batch: N rows, those of all chunks in order.
     """
     real = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf)[:n], rows) for rows, n in chunks]
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *real)
+    return by_pair(jax.tree.map(lambda *leaves: np.concatenate(leaves), *real), batch)
+
+
+def by_pair(rows: PerPrompt, batch: Batch) -> PerPrompt:
+    """Figures of pairs from those of the rows at which their whole answers are read.
+
+    Args:
+      rows: as `per_prompt` returns them, or some of it, [N] each.
+      batch: N rows; where each is a pair, nothing changes.
+
+    Returns:
+      [P] each: `scores` are sums over a pair's rows, `correct` whether its best right answer has a
+      higher log-probability than its best wrong one, all else the mean over its rows.
+    """
+    if batch.pair is None:
+        return rows
+    of, signs = batch.pair_of_row, np.asarray(batch.openings().targets.answers.signs)
+
+    def summed(values: Any) -> np.ndarray:
+        values = np.asarray(values, np.float64)
+        total = np.zeros((len(signs), *values.shape[1:]))
+        np.add.at(total, of, values)
+        return total
+
+    def right(log_probabilities: Any) -> np.ndarray:
+        # A pair's first row has a token of every answer, and with it all signs.
+        total = summed(log_probabilities)
+        best = [np.where(side, total, -np.inf).max(-1) for side in (signs > 0, signs < 0)]
+        return best[0] > best[1]
+
+    each = {"scores": summed, "correct": right}
+    sizes = np.bincount(of)
+    return {
+        name: jax.tree.map(each.get(name, lambda values: summed(values) / sizes), values)
+        for name, values in rows.items()
+    }
 
 
 def measure(split: SplitRuns, masks: Masks, size: int) -> Record:
@@ -129,4 +165,4 @@ def measure(split: SplitRuns, masks: Masks, size: int) -> Record:
         runs = split.rows(rows, sizes)
         result = per_prompt(split.model_config, split.params, masks, runs, split.compaction)
         found.append((on_host(result), real))
-    return summarise(collect(found))
+    return summarise(collect(found, split.batch))

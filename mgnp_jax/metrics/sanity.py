@@ -11,7 +11,8 @@ import numpy as np
 
 from mgnp_jax.masks.levels import NODE, Level
 from mgnp_jax.metrics.evaluate import check_logits, check_prompts
-from mgnp_jax.metrics.scores import answered_rightly, kl_divergence, score
+from mgnp_jax.metrics.per_prompt import PerPrompt, by_pair
+from mgnp_jax.metrics.scores import answered, kl_divergence, score
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.caching import cache_logits, prompts_at_once
 from mgnp_jax.passes.spans import spans_of
@@ -51,28 +52,31 @@ def check_task(model: Model, batch: Batch) -> list[str]:
       MgnpError: for prompts that the model cannot take, and logits that are not numbers.
     """
     check_prompts(model.config, batch)
-    some = batch.take(slice(PROMPTS))
+    some = batch.of_pairs(slice(PROMPTS))
     answers: list[np.ndarray] = []
     at_once = prompts_at_once(model.config, spans_of(some, share_prefix=False))
     for tokens in (some.clean, some.corrupted):
         one = some.replace(clean=tokens)  # type: ignore[attr-defined]
         answers.append(cache_logits(model.config, model.params, one, at_once))
-    kl, right, before, after = jax.device_get(_compared(some, *answers))
-    check_logits(model, kl, np.arange(len(some)))
-    found = _of_answers(right, some.targets.answers)
-    differs = (np.asarray(batch.clean) != batch.corrupted) & np.asarray(batch.attention_mask, bool)
+    rows = jax.device_get(_compared(some, *answers))
+    check_logits(model, rows["kl"], np.arange(len(some)))
+    rows = by_pair(rows, some)
+    (right,), kl, (before, after) = rows["correct"], rows["kl"], rows["scores"]
+    found = _of_answers(right, some.openings().targets.answers)
+    alone = batch.openings()
+    differs = (np.asarray(alone.clean) != alone.corrupted) & np.asarray(alone.attention_mask, bool)
     equal = int((~differs.any(1)).sum())
     if equal:
         found.append(
-            f"In {equal:,} of {len(batch):,} pairs the corrupted prompt is the clean one, so that "
+            f"In {equal:,} of {len(alone):,} pairs the corrupted prompt is the clean one, so that "
             "nothing is lost by pruning; give other corrupted prompts"
         )
     near = SAME_SCORE * np.abs(before).mean()
     same = (kl < SAME_KL) & (np.abs(before - after) <= near)
-    same &= differs[: len(some)].any(1)
-    if same.sum() > MANY * len(some):
+    same &= differs[: len(same)].any(1)
+    if same.sum() > MANY * len(same):
         found.append(
-            f"In {same.sum()} of {len(some)} pairs the model answers the corrupted prompt as it "
+            f"In {same.sum()} of {len(same)} pairs the model answers the corrupted prompt as it "
             "answers the clean one, so that they say nothing of what the task needs; corrupt the "
             "words that decide the answer"
         )
@@ -80,11 +84,14 @@ def check_task(model: Model, batch: Batch) -> list[str]:
 
 
 @jax.jit
-def _compared(batch: Batch, clean: jax.Array, corrupted: jax.Array) -> tuple[jax.Array, ...]:
-    """[B] each: KL, whether clean prompts are answered rightly, scores of both."""
+def _compared(batch: Batch, clean: jax.Array, corrupted: jax.Array) -> PerPrompt:
+    """As `per_prompt`: KL, whether clean prompts are answered rightly, scores of both."""
     target = batch.targets.scores["score"]
-    right = answered_rightly(batch.targets.answers, clean)
-    return kl_divergence(clean, corrupted), right, score(target, clean), score(target, corrupted)
+    return {
+        "kl": kl_divergence(clean, corrupted),
+        "correct": (answered(batch.targets.answers, clean),),
+        "scores": (score(target, clean), score(target, corrupted)),
+    }
 
 
 def _of_answers(right: np.ndarray, answers: Answers) -> list[str]:

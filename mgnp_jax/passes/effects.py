@@ -118,7 +118,8 @@ def effects(
       most_prompts: of a pass.
 
     Returns:
-      Float64 by name, mean over prompts, summed over positions; above zero raises the figure.
+      Float64 by name, mean over pairs, summed over their rows and positions; above zero raises
+      the figure.
     """
     model_config, params = model.config, model.params
     spans = spans_of(batch)
@@ -143,7 +144,7 @@ def effects(
             total[name] = total.get(name, 0.0) + np.asarray(leaf, np.float64)
         done += real
         on_record({"passing": True, "prepared": done, "of": len(batch)})
-    return {name: leaf / (len(batch) * path.steps) for name, leaf in total.items()}
+    return {name: leaf / (batch.pairs * path.steps) for name, leaf in total.items()}
 
 
 def chunk_prompts(

@@ -23,6 +23,7 @@ from mgnp_jax.report.tables import (
     size_table,
 )
 from mgnp_jax.report.text import code, markdown, save_picture
+from mgnp_jax.tasks.answers import WHOLE
 from mgnp_jax.tasks.problems import many
 from mgnp_jax.types import Masks, plain_json
 
@@ -49,6 +50,7 @@ def results_of(
         "seed": seed,
         "data": meta["data"],
         "prefix": meta["origin"]["prefix"],
+        **({"answer": WHOLE} if meta["origin"].get("answer") == WHOLE else {}),
         "base": {
             "score": figures["base_score"],
             "accuracy": figures["base_accuracy"],
@@ -106,6 +108,14 @@ def tables_of(results: Mapping[str, Any], nodes: Masks) -> list[Table]:
     if "curve" in results:
         found.append(curve_table(results["curve"], results["controls"]["circuit"]["prompts"]))
     return [*found, layer_table(nodes)]
+
+
+WHOLE_ANSWERS = """Answers are scored whole: the score is the mean log-probability of the right ones
+less that of the wrong ones, in nats, however long each is. Their tokens are read one by one, each
+after those before it; KL and same top token are means over all places at which one is read.
+
+"""
+"""A paragraph on what figures of whole answers are."""
 
 
 def _left_out(results: Mapping[str, Any]) -> str:
@@ -169,7 +179,7 @@ Found by the method {markdown(results["method"])}. Every figure is measured with
 the held-out test split, if it does not say that it is on training prompts; layers and heads are
 counted from 0.
 
-{_left_out(results)}| file | what it is |
+{WHOLE_ANSWERS if results.get("answer") == WHOLE else ""}{_left_out(results)}| file | what it is |
 |---|---|
 | `index.html` | the circuit to look at, in a browser |
 | `circuit/` | the circuit, an Orbax checkpoint: {load} |

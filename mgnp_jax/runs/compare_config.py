@@ -14,6 +14,7 @@ from mgnp_jax.methods import DEFAULT, METHODS
 from mgnp_jax.runs.config import RunConfig, check_counts, method_named
 from mgnp_jax.runs.method_settings import configured, other_circuit, settings_of
 from mgnp_jax.tasks import check_source
+from mgnp_jax.tasks.altered import check_movable
 from mgnp_jax.types import MgnpError
 
 
@@ -74,6 +75,8 @@ class CompareConfig:
         # Before anything is run: whether there is such a task, and what was set can be.
         runs = [self.run_of(name, self.first_seed, Path()) for name in self.names]
         _check_reference(runs[0])
+        if self.controls:
+            check_movable(self.answer)
         check_ablations(runs)
 
     @property

@@ -15,8 +15,7 @@ from mgnp_jax.runs.folder import results_in, settings_in
 from mgnp_jax.runs.inputs import checksums_of
 from mgnp_jax.runs.states import SAVE_EVERY
 from mgnp_jax.tasks import TASKS
-from mgnp_jax.tasks.answers import check_answer
-from mgnp_jax.tasks.metrics import metric_named
+from mgnp_jax.tasks.answers import WHOLE, check_answer
 from mgnp_jax.tasks.task import EXTRA_CORRUPTIONS
 from mgnp_jax.types import MgnpError, plain_json
 
@@ -40,7 +39,7 @@ class RunConfig:
     """How scores are read from the answers of --data: logit_difference, probability_difference or
     best_difference (best right answer against best wrong one); built-in tasks have their own."""
     answer: Literal["single", "first", "whole"] = "single"
-    """Answers of --data must be one token each, or their first one is scored (whole: refused)."""
+    """Answers of --data must be one token each, or their first one is scored, or all of several."""
     prefix: str | None = None
     """Text put before every prompt, or none for nothing; by default as the model has it."""
     extra_corruptions: int = EXTRA_CORRUPTIONS
@@ -89,8 +88,9 @@ class RunConfig:
                 flag = name.replace("_", "-")
                 raise MgnpError(f"--{flag} must be at least {least}, got {getattr(self, name)}")
         object.__setattr__(self, "method", checked_method(self.method, self.config))
-        metric_named(self.metric)
-        check_answer(self.answer)
+        check_answer(self.answer, self.metric)
+        if self.task is not None and self.answer == WHOLE:
+            raise MgnpError(f"--answer {WHOLE} goes with --data: tasks' answers are one token")
         if self.sweep is not None:
             check_sweep(self.sweep, self.config)
 

@@ -154,7 +154,7 @@ def _freshly_corrupted(controls: Controls, model: Model, circuit: Circuit) -> li
         return [_left_out(told, f"{controls.run.source} knows no others for its clean prompts")]
     prefix = controls.run.prefix
     data = build(fresh, model.tokenizer, controls.run.seed, 0, prefix=prefix, limits=model.config)
-    test = data.test.take(slice(controls.run.test_prompts))
+    test = data.test.of_pairs(slice(controls.run.test_prompts))
     left = level_of(circuit.masks).complement(model.config, circuit.masks)
     return [
         _row(model, circuit, test, "the circuit, other corrupted prompts", "as the circuit"),
@@ -186,7 +186,7 @@ def _searched(
     rows = []
     for name in controls.searches:
         own, prompts = SEARCHES[name](model, data, controls.run.seed)
-        test = prompts.test.take(slice(controls.run.test_prompts))
+        test = prompts.test.of_pairs(slice(controls.run.test_prompts))
         told = f"search on {name.replace('-', ' ')}"
         rows.append(_row(own, circuits[name], test, told, SHOULD[name]))
     return rows

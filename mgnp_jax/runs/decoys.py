@@ -84,7 +84,7 @@ def _decoys(config: DecoyConfig, out: Path, stop: Stop, console: Console) -> dic
     data = load_task(
         config.task, model.tokenizer, config.seed, prefix=config.prefix, limits=model.config
     )
-    test = data.test.take(slice(config.test_prompts))
+    test = data.test.of_pairs(slice(config.test_prompts))
     wide = with_decoys(
         model,
         heads=config.decoy_heads,

@@ -49,6 +49,6 @@ def load(config: RunConfig) -> Loaded:
         prefix=config.prefix,
         limits=model.config,
     )
-    test = data.test.take(slice(config.test_prompts))
+    test = data.test.of_pairs(slice(config.test_prompts))
     check_prompts(model.config, test)
     return model, data, test

@@ -156,7 +156,7 @@ def _measured(
         folder = _place(bench, said | {"matched": matched})
         folder.mkdir(parents=True, exist_ok=True)
         save_circuit(folder, each)
-    curve, some = [], test.take(slice(bench.curve_prompts))
+    curve, some = [], test.of_pairs(slice(bench.curve_prompts))
     if circuit.scores is not None:
         curve = curve_of(model, circuit, reference, some)
     area = dict.fromkeys(("cmd", "cpr", "accuracy_area"))
@@ -167,5 +167,5 @@ def _measured(
     return {
         "rows": [row | area | ranks for row in found],
         "curve": [{**said, **row} for row in curve],
-        "prompts": {"test": len(test), "curve": len(some)},
+        "prompts": {"test": test.pairs, "curve": some.pairs},
     }

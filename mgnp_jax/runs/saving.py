@@ -87,9 +87,9 @@ def measure_and_save(
     circuit = with_warnings(circuit, warned)
     results = run_folder.results_of(circuit, config.seed, sizes, figures)
     first = slice(config.control_prompts)
-    some = test.take(first)
+    some = test.of_pairs(first)
     results["controls"] = controls_of(model, circuit, some, config.seed)
-    results["train"] = run_folder.measured(evaluate(model, circuit, data.train.take(first)))
+    results["train"] = run_folder.measured(evaluate(model, circuit, data.train.of_pairs(first)))
     if RANKING in circuit.metadata:
         results["curve"] = curve_of(model, circuit, circuit, some)
     more = {"test_prompts": config.test_prompts, "seed": config.seed, "figures": figures}

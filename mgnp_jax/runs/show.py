@@ -176,7 +176,7 @@ def _not_of(results: Mapping[str, Any], circuit: Circuit, model: Model) -> str:
 
 def _measured(circuit: Circuit, model: Model, prompts: int) -> list[dict[str, Any]]:
     data, _ = prompts_for(circuit.metadata, model, None)
-    return curve_of(model, circuit, circuit, data.test.take(slice(prompts)))
+    return curve_of(model, circuit, circuit, data.test.of_pairs(slice(prompts)))
 
 
 def curve_beside(folder: Path, metadata: Mapping[str, Any]) -> list[dict[str, Any]]:

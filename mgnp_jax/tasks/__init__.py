@@ -53,7 +53,7 @@ def load_task(
         used with, where it knows any.
       metric: how scores are read from the answers of a file, by name; tasks have their own.
       answer: what is scored of the answers of a file: `"single"` if each must be one token,
-        `"first"` for the first of several.
+        `"first"` for the first of several, `"whole"` for the log-probability of all.
       prefix: put before every prompt that does not begin with it; `""` or `"none"` for nothing,
         None for the checkpoint's own policy.
       limits: the model's config, so that prompts that are longer than its context, and tokens that
@@ -69,7 +69,7 @@ def load_task(
         used, each named.
     """
     check_tokenizer(tokenizer)
-    check_answer(answer)
+    check_answer(answer, metric)
     check_source(name)
     if str(name) in TASKS and not isinstance(name, Path):
         return build(

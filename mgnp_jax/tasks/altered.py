@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from mgnp_jax.tasks.answers import FIRST, WHOLE
 from mgnp_jax.tasks.data import TaskData
 from mgnp_jax.tasks.pairs import PromptPair
 from mgnp_jax.tasks.task import Task
-from mgnp_jax.types import Batch, Tokenizer
+from mgnp_jax.types import Batch, MgnpError, Tokenizer
 
 
 def freshly_corrupted(task: Task, tokenizer: Tokenizer) -> Task | None:
@@ -36,11 +37,11 @@ def freshly_corrupted(task: Task, tokenizer: Tokenizer) -> Task | None:
 
 
 def _groups(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """[C] a row of each clean prompt, [N] which clean prompt each row has."""
+    """[C] a pair of each clean prompt, [N] which clean prompt each row has."""
     _, first, of = np.unique(
-        np.asarray(batch.clean), axis=0, return_index=True, return_inverse=True
+        np.asarray(batch.openings().clean), axis=0, return_index=True, return_inverse=True
     )
-    return first, of.reshape(-1)
+    return first, of.reshape(-1)[batch.pair_of_row]
 
 
 def with_answers_of_others(data: TaskData, seed: int) -> TaskData:
@@ -52,7 +53,11 @@ def with_answers_of_others(data: TaskData, seed: int) -> TaskData:
     Args:
       data: N prompts a split.
       seed: of the permutations.
+
+    Raises:
+      MgnpError: for whole answers, with which prompts are run that end in them.
     """
+    check_movable(data.answer)
     rng = np.random.default_rng(seed)
 
     def shuffled(batch: Batch) -> Batch:
@@ -66,6 +71,23 @@ def with_answers_of_others(data: TaskData, seed: int) -> TaskData:
 
     splits = {name: shuffled(getattr(data, name)) for name in ("train", "validation", "test")}
     return dataclasses.replace(data, source="", **splits)
+
+
+def check_movable(answer: str) -> None:
+    """Refuses answers that prompts cannot have of others.
+
+    Args:
+      answer: what is scored of them.
+
+    Raises:
+      MgnpError: for whole ones.
+    """
+    if answer == WHOLE:
+        raise MgnpError(
+            "controls repeat the search with the answers of other prompts, and that is not done "
+            f"for answer {WHOLE!r}, whose prompts are run with their own behind them; take "
+            f"{FIRST!r}, or leave the controls out"
+        )
 
 
 def half_of(data: TaskData, which: int) -> TaskData:

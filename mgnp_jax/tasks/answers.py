@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mgnp_jax.tasks.metrics import logit_difference, metric_named
 from mgnp_jax.types import AnswerMetric, Answers, MgnpError, Score, Targets
 
 AnswerSets = tuple[Sequence[str], Sequence[str]]
@@ -15,23 +16,25 @@ SINGLE, FIRST, WHOLE = ANSWER = ("single", "first", "whole")
 """What is scored of an answer: it must be one token; or its first token is; or all of them."""
 
 
-def check_answer(answer: str) -> None:
+def check_answer(answer: str, metric: str | AnswerMetric) -> None:
     """Refuses what cannot be scored of an answer.
 
     Args:
       answer: one of `ANSWER`.
+      metric: how scores are read from answers, or its name.
 
     Raises:
-      MgnpError: for another name; and for the log-probability of whole answers, which is none of
-        the logits at one position, where training, cached runs and scores look.
+      MgnpError: for another name of either; and for whole answers with a metric that is not the
+        difference of means, the only one that is a sum over the tokens of answers.
     """
-    if answer == WHOLE:
-        raise MgnpError(
-            "answer 'whole' (the log-probability of all tokens of an answer) is not done: runs are "
-            f"scored at one position; take {FIRST!r}, or answers of one token with {SINGLE!r}"
-        )
     if answer not in ANSWER:
         raise MgnpError(f"answer must be one of {', '.join(ANSWER)}, got {answer!r}")
+    if metric_named(metric) is not logit_difference and answer == WHOLE:
+        raise MgnpError(
+            f"answer {WHOLE!r} is scored by the mean log-probability of right answers less that of "
+            f"wrong ones, got the metric {getattr(metric, '__name__', metric)!r}; leave it as it "
+            f"is ({logit_difference.__name__}), or take answer {FIRST!r}"
+        )
 
 
 def padded(rows: Sequence[Sequence[int]]) -> np.ndarray:

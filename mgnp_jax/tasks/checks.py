@@ -1,7 +1,8 @@
 """Every check that a pair must pass before a model sees it.
 
 The built-in tasks, a user's own file and `from_pairs` all go through `problems_of`, so all are held
-to the same rules: equal lengths, answers of one token, nothing that tokenizer or model do not know.
+to the same rules: equal lengths, answers of one token unless all of several are scored, nothing
+that tokenizer or model do not know.
 """
 
 from __future__ import annotations
@@ -68,10 +69,12 @@ def problems_of(
     unknown = unknown_token(tokenizer)
     answers = {}
     for text, ids in encoded.answers.items():
-        if len(ids) != 1 or has_unknown(tokenizer, unknown, text, ids):
+        several = encoded.whole and len(ids) > 1
+        if not (several or len(ids) == 1) or has_unknown(tokenizer, unknown, text, ids):
             answers[text] = f"is read as {shown(tokenizer.convert_ids_to_tokens(ids))}"
-        elif limits is not None and ids[0] >= limits.vocab_size:
-            answers[text] = f"is token {ids[0]}, the model's last is {limits.vocab_size - 1}"
+        elif limits is not None and max(ids) >= limits.vocab_size:
+            has = "has" if several else "is"
+            answers[text] = f"{has} token {max(ids)}, the model's last is {limits.vocab_size - 1}"
     # Many pairs share their lists of answers.
     told: dict[tuple[int, ...], list[tuple[str, str]]] = {}
     found = []
@@ -81,7 +84,7 @@ def problems_of(
         if same not in told:
             told[same] = list(_of_answers(row.pair, answers, encoded))
         said = [
-            *_of_lengths(row, prefix, limits),
+            *_of_lengths(row, prefix, limits, encoded),
             *_of_words(tokenizer, unknown, row, prefix, limits),
             *told[same],
         ]
@@ -89,9 +92,13 @@ def problems_of(
     return found
 
 
-def _of_lengths(row: Row, prefix: Prefix, limits: Limits | None) -> Iterator[tuple[str, str]]:
+def _of_lengths(
+    row: Row, prefix: Prefix, limits: Limits | None, encoded: Encoded
+) -> Iterator[tuple[str, str]]:
     """What is wrong with how long a pair's prompts are."""
     pair, clean, corrupted = row
+    # The last token of an answer is read before it, and never behind a prompt.
+    more = _longest(pair, encoded) - 1 if encoded.whole and pair.answers else 0
     if len(clean) != len(corrupted):
         yield (
             "clean and corrupted differ in length",
@@ -106,9 +113,17 @@ def _of_lengths(row: Row, prefix: Prefix, limits: Limits | None) -> Iterator[tup
         if len(ids) <= len(prefix.ids) and tuple(ids) == prefix.ids:
             said = f"{side} {shown(getattr(pair, side))} has no token besides the prefix"
             yield "a prompt without tokens", said
-        if limits is not None and len(ids) > limits.context:
-            said = f"{side} has {len(ids):,} tokens, the model's context is {limits.context:,}"
+        if limits is not None and len(ids) + more > limits.context:
+            behind = f" and {more:,} of an answer" if more else ""
+            has = f"{side} has {len(ids):,} tokens{behind}"
+            said = f"{has}, the model's context is {limits.context:,}"
             yield "a prompt longer than the model's context", said
+
+
+def _longest(pair: PromptPair, encoded: Encoded) -> int:
+    """Tokens of a pair's longest answer."""
+    sides = (side for sides in pair.sets.values() for side in sides)
+    return max((len(encoded.answers[text]) for side in sides for text in side), default=1)
 
 
 def _of_words(
@@ -144,7 +159,8 @@ def _of_answers(
 ) -> Iterator[tuple[str, str]]:
     """What is wrong with a pair's answers."""
     ids, named = encoded.answers, dict[str, str]()
-    how = "begin with" if encoded.longer else "are"
+    how = "begin with one token" if encoded.longer else "are one token"
+    how = "are read alike" if encoded.whole else how
     for name, texts in pair.used.items() if bad else ():
         for text in texts:
             if text in bad:
@@ -156,18 +172,22 @@ def _of_answers(
             for text, name in list(named.items())[:MOST_NAMED]
         ]
         more = f" and {len(named) - len(told):,} more" if len(named) > len(told) else ""
-        yield (
-            "an answer that is not one known token",
-            f"{'; '.join(told)}{more}; an answer must be one known token (mind the leading space)"
-            + ", or its first one may be scored (--answer first)" * several,
-        )
+        wanted = "an answer must be one known token (mind the leading space)"
+        wanted += ", or its first one may be scored (--answer first), or all (whole)" * several
+        if encoded.whole:
+            wanted = "an answer must have known tokens alone"
+        yield "an answer that is not one known token", f"{'; '.join(told)}{more}; {wanted}"
         return
     for name, sides in pair.sets.items():
-        right, wrong = ({ids[text][0]: text for text in side} for side in sides)
+        right, wrong = ({tuple(ids[text]): text for text in side} for side in sides)
         both = [f"{shown(right[i])} and {shown(wrong[i])}" for i in right if i in wrong]
         if both:
-            said = f"{both[0]} {how} one token: right and wrong answers at once ({name})"
+            said = f"{both[0]} {how}: right and wrong answers at once ({name})"
             yield "an answer that is right and wrong", said
+    if encoded.whole and pair.kl_over:
+        told = f"kl_over ({', '.join(pair.kl_over)}) is of tokens at one place, and whole answers"
+        yield "kl_over beside whole answers", f"{told} are read at several; leave it out"
+        return
     for name, texts in pair.kl_over.items():
         if len({ids[text][0] for text in texts}) < len(texts):
             said = f"kl_over {name!r} has a token twice; each would be weighed by how often"

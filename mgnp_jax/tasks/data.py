@@ -56,7 +56,7 @@ class TaskData:
     def counts(self) -> dict[str, int]:
         """Clean prompts per split, by name; each may come with several corrupted ones."""
         return {
-            name: len(np.unique(getattr(self, name).clean, axis=0))
+            name: len(np.unique(getattr(self, name).openings().clean, axis=0))
             for name in ("train", "validation", "test")
         }
 
@@ -94,8 +94,8 @@ def split(
     Args:
       name: the task's name.
       whole: all pairs.
-      train: rows of the first split.
-      validation: rows of the second; the rest is the test split.
+      train: pairs of the first split.
+      validation: pairs of the second; the rest is the test split.
       source: where the prompts are from.
       seed: of the draw.
     """
@@ -103,7 +103,7 @@ def split(
         name=name,
         source=source,
         seed=seed,
-        train=whole.take(slice(train)),
-        validation=whole.take(slice(train, train + validation)),
-        test=whole.take(slice(train + validation, None)),
+        train=whole.of_pairs(slice(train)),
+        validation=whole.of_pairs(slice(train, train + validation)),
+        test=whole.of_pairs(slice(train + validation, None)),
     )

@@ -65,6 +65,25 @@ def best_difference(logits: jax.Array, answers: Answers) -> jax.Array:
     return best[0] - best[1]
 
 
+def log_probability(logits: jax.Array, answers: Answers) -> jax.Array:
+    """Σ weight · log P(token): what a row adds to the score of whole answers.
+
+    With the rows of a pair summed, and weights of 1 over the number of right answers and −1 over
+    that of wrong ones, it is the mean over right answers of Σ_t log P(a_t | prompt, a_<t) less the
+    same of wrong ones. Answers of another length are taken as they are: a longer one has more
+    terms. Of answers of one token it is `logit_difference`.
+
+    Args:
+      logits: [B, V] at the answer position.
+      answers: [B, A]; signs are weights.
+
+    Returns:
+      [B] in nats.
+    """
+    chosen, weights = _chosen(jax.nn.log_softmax(logits), answers)
+    return (chosen * weights).sum(-1)
+
+
 METRICS: dict[str, AnswerMetric] = {
     "logit_difference": logit_difference,
     "probability_difference": probability_difference,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mgnp_jax.files import shown
-from mgnp_jax.tasks.answers import FIRST, SINGLE, check_answer
+from mgnp_jax.tasks.answers import SINGLE, check_answer
 from mgnp_jax.tasks.checks import problems_of
 from mgnp_jax.tasks.data import TaskData, split
 from mgnp_jax.tasks.metrics import metric_named
@@ -22,7 +22,7 @@ from mgnp_jax.tasks.problems import (
     unreadable,
 )
 from mgnp_jax.tasks.tokens import Limits, check_tokenizer
-from mgnp_jax.types import AnswerMetric, MgnpError, Tokenizer
+from mgnp_jax.types import AnswerMetric, Batch, MgnpError, Tokenizer
 
 SPLITS = ("train", "validation", "test")
 
@@ -53,7 +53,8 @@ def from_pairs(
       name: of the task.
       metric: how scores are read from the answers: a function, or its name in `METRICS`.
       answer: `"single"` if every answer must be one token, `"first"` to score the first token of
-        one that has several, as EAP-IG does.
+        one that has several, as EAP-IG does, `"whole"` for the log-probability of all of them,
+        put behind the prompts (`metrics.log_probability`, `whole_answers`).
       seed: of the shuffle by which pairs that name no split are dealt 50 / 25 / 25.
       skip_bad: leave out pairs that cannot be used instead of refusing all.
       prefix: put before every prompt; `"none"` for nothing, None for the model's own.
@@ -69,7 +70,7 @@ def from_pairs(
       MgnpError: with the bad pairs, what was wanted and what was got.
     """
     check_tokenizer(tokenizer)
-    check_answer(answer)
+    check_answer(answer, metric)
     before = prefix_of(tokenizer, prefix)
     found = {origin: list(said) for origin, said in (problems or {}).items()}
     encoded = _usable(tokenizer, _with_origins(pairs, name), before, limits, found, answer)
@@ -86,9 +87,17 @@ def from_pairs(
     whole = batch_of(encoded._replace(rows=rows), metric_named(metric), before)
     data = split(name, whole, train, validation, source=source, seed=seed)
     said = {"metric": getattr(metric, "__name__", metric), "answer": answer, "prefix": before}
-    longer = f"Of {many(encoded.longer, 'answer')} with several tokens the first is scored"
-    note = longer if encoded.longer else ""
+    note = _scored(encoded, whole)
     return dataclasses.replace(data, skipped=bad, problems=tuple(told), note=note, **said)
+
+
+def _scored(encoded: Encoded, batch: Batch) -> str:
+    """What is to be said of how answers of several tokens are scored; empty if there are none."""
+    if encoded.whole:
+        read = f"{many(batch.pairs, 'pair')} read at {many(len(batch), 'place')}"
+        return f"Answers are scored whole: {read}"
+    longer = f"Of {many(encoded.longer, 'answer')} with several tokens the first is scored"
+    return longer if encoded.longer else ""
 
 
 def _refused(told: Sequence[Problem], bad: int, where: str, name: str) -> str:
@@ -122,7 +131,7 @@ def _usable(
     for pair in pairs:
         found.setdefault(pair.origin, []).extend(_in_form(pair, pairs[0]))
     single = one_by_one([pair for pair in pairs if not found[pair.origin]])
-    encoded = encode(tokenizer, single, prefix, first_token=answer == FIRST)
+    encoded = encode(tokenizer, single, prefix, answer=answer)
     for row, said in zip(encoded.rows, problems_of(tokenizer, encoded, prefix, limits)):
         own = found[row.pair.origin]
         own += [problem for problem in said if problem not in own]

@@ -6,9 +6,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from mgnp_jax.tasks.answers import AnswerSets, encode_targets, padded
+import numpy as np
+
+from mgnp_jax.tasks.answers import FIRST, SINGLE, WHOLE, AnswerSets, encode_targets, padded
 from mgnp_jax.tasks.prefix import Prefix
 from mgnp_jax.tasks.tokens import all_token_ids, answer_ids
+from mgnp_jax.tasks.whole_answers import readings_of, targets_of
 from mgnp_jax.types import AnswerMetric, Batch, MgnpError, Tokenizer
 
 
@@ -20,7 +23,8 @@ class PromptPair:
       clean: text up to the answer.
       corrupted: text of the same token length whose answer differs; or several of them.
       answers: right answers, each with its leading space.
-      wrong_answers: wrong answers; all of both are one token each.
+      wrong_answers: wrong answers; all of both are one token each, or scored by their first, or
+        whole.
       split: `train`, `validation` or `test`; None to be dealt to one.
       origin: where it comes from, for error messages (`"file.jsonl:12"`).
       scores: answers by name of the scores that are read on others than these, `"score"` being
@@ -83,11 +87,21 @@ class Encoded(NamedTuple):
       rows: the pairs.
       answers: tokens of every answer that are scored.
       longer: how many answers have more tokens than are scored.
+      whole: whether all of them are.
     """
 
     rows: list[Row]
     answers: dict[str, list[int]]
     longer: int = 0
+    whole: bool = False
+
+    def ids_of(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Tokens of answers; those that are read alike are given once.
+
+        Args:
+          texts: of some of the answers.
+        """
+        return list(dict.fromkeys(tuple(self.answers[text]) for text in texts))
 
 
 def encode(
@@ -95,7 +109,7 @@ def encode(
     pairs: Sequence[PromptPair],
     prefix: Prefix,
     *,
-    first_token: bool = False,
+    answer: str = SINGLE,
 ) -> Encoded:
     """The tokens of pairs, usable or not.
 
@@ -103,7 +117,7 @@ def encode(
       tokenizer: a transformers tokenizer.
       pairs: N pairs, each with one corrupted prompt.
       prefix: what prompts begin with.
-      first_token: score the first token of an answer that has several.
+      answer: what is scored of one (`answers.ANSWER`).
     """
     clean, corrupted = (
         [prefix.before(ids) for ids in all_token_ids(tokenizer, texts)]
@@ -114,11 +128,12 @@ def encode(
     used += [part for pair in pairs for part in pair.kl_over.values()]
     answers = sorted({text for part in {id(p): p for p in used}.values() for text in part})
     ids = answer_ids(tokenizer, answers)
-    scored = [each[:1] for each in ids] if first_token else ids
+    scored = [each[:1] for each in ids] if answer == FIRST else ids
     return Encoded(
         rows=[Row(*row) for row in zip(pairs, clean, corrupted, strict=True)],
         answers=dict(zip(answers, scored)),
         longer=sum(len(each) > len(part) for each, part in zip(ids, scored)),
+        whole=answer == WHOLE,
     )
 
 
@@ -131,14 +146,16 @@ def batch_of(encoded: Encoded, metric: AnswerMetric, prefix: Prefix) -> Batch:
       prefix: what their prompts begin with.
 
     Returns:
-      A batch of N rows; T is the longest prompt's length.
+      A batch of N rows, or more where whole answers are scored; T is the longest row's length.
 
     Raises:
       MgnpError: if there are none.
     """
-    rows, answers, _ = encoded
+    rows, answers = encoded.rows, encoded.answers
     if not rows:
         raise MgnpError("there are no prompt pairs; wanted at least one")
+    if encoded.whole:
+        return _batch_of_whole(encoded, prefix)
     return Batch(
         clean=padded([row.clean for row in rows]),
         corrupted=padded([row.corrupted for row in rows]),
@@ -147,4 +164,28 @@ def batch_of(encoded: Encoded, metric: AnswerMetric, prefix: Prefix) -> Batch:
             answers, [row.pair.sets for row in rows], [row.pair.kl_over for row in rows], metric
         ),
         prefix=prefix.text,
+    )
+
+
+def _batch_of_whole(encoded: Encoded, prefix: Prefix) -> Batch:
+    """The same with a row for every place at which an answer is read."""
+    rows = encoded.rows
+    readings = readings_of(
+        [
+            {
+                name: (encoded.ids_of(right), encoded.ids_of(wrong))
+                for name, (right, wrong) in row.pair.sets.items()
+            }
+            for row in rows
+        ]
+    )
+    clean = [[*rows[each.number].clean, *each.begun] for each in readings]
+    corrupted = [[*rows[each.number].corrupted, *each.begun] for each in readings]
+    return Batch(
+        clean=padded(clean),
+        corrupted=padded(corrupted),
+        attention_mask=padded([[1] * len(row) for row in clean]).astype(bool),
+        targets=targets_of(readings),
+        prefix=prefix.text,
+        pair=np.array([each.number for each in readings], np.int32),
     )

@@ -73,7 +73,8 @@ def test_corrupted_stream_is_the_plain_run_of_the_corrupted_prompts(
     logits, corrupted, _ = passes.plain_passes(*whole)
     alone = passes.capture(c, p, streams[1], layout)
     chex.assert_trees_all_close(corrupted.embedding, alone.embedding, atol=1e-5)
-    chex.assert_trees_all_close(corrupted.values, (alone.values,), atol=1e-5)
+    # Of some families numbers are of the order of a hundred.
+    chex.assert_trees_all_close(corrupted.values, (alone.values,), rtol=1e-5, atol=1e-5)
     prefix = (alone.keys[:, None, :3], alone.attended[:, None, :3])
     chex.assert_trees_all_close(corrupted.prefix, (prefix,), atol=1e-5)
     last = b.attention_mask.sum(-1) - 1

@@ -291,17 +291,10 @@ def test_the_first_token_of_longer_answers_is_scored_if_asked_for(
         mg.load_task(write(tmp_path / "same.jsonl", rows), mini.tokenizer, answer="first")
 
 
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        ("whole", "answer 'whole' .* is not done: .* take 'first'"),
-        ("last", "one of single, first, w"),
-    ],
-)
-def test_what_cannot_be_scored_is_refused(mini: mg.Model, answer: str, message: str) -> None:
+def test_what_cannot_be_scored_is_refused(mini: mg.Model) -> None:
     for load in (
-        lambda: mg.from_pairs(mini.tokenizer, [], answer=answer),
-        lambda: mg.load_task("ioi", mini.tokenizer, answer=answer),
+        lambda: mg.from_pairs(mini.tokenizer, [], answer="last"),
+        lambda: mg.load_task("ioi", mini.tokenizer, answer="last"),
     ):
-        with pytest.raises(mg.MgnpError, match=message):
+        with pytest.raises(mg.MgnpError, match="one of single, first, w"):
             load()

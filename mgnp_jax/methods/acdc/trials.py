@@ -66,7 +66,7 @@ class Trials(NamedTuple):
       effect_on: which of `FIGURES` is to be kept high.
       order: of the edges.
       parts: the prompts.
-      prompts: how many count.
+      pairs: how many count.
       at_once: removals of one pass.
     """
 
@@ -74,7 +74,7 @@ class Trials(NamedTuple):
     effect_on: str
     order: Order
     parts: tuple[Part, ...]
-    prompts: int
+    pairs: int
     at_once: int
 
     def losses(self, kept: np.ndarray, begin: int, stops: list[int]) -> np.ndarray:
@@ -86,7 +86,7 @@ class Trials(NamedTuple):
           stops: place of the last one, of each circuit; ascending, no more than `at_once`.
 
         Returns:
-          Float64, mean over prompts, of each circuit.
+          Float64, mean over pairs, of each circuit.
         """
         layer = int(self.order.layers[min(stops[-1], len(self.order.layers) - 1)])
         first = min(layer, self.model.config.layers - 1)
@@ -99,7 +99,7 @@ class Trials(NamedTuple):
                 np.int32(first),
             )
             total -= np.asarray(found, np.float64)[:, : part.real].sum(1)
-        return total[: len(stops)] / self.prompts
+        return total[: len(stops)] / self.pairs
 
     def said(self, loss: float) -> dict[str, float]:
         """A loss by its name, with the sign that it has by that name.
@@ -134,7 +134,7 @@ def trials_of(
     for rows, real in chunks:
         runs = plain_runs(c, model.params, batch.take(rows), sizes)
         parts.append(Part(runs, whole_run(c, model.params, runs), real))
-    return Trials(model, effect_on, order, tuple(parts), len(batch), at_once)
+    return Trials(model, effect_on, order, tuple(parts), batch.pairs, at_once)
 
 
 def _bytes(c: ModelConfig, spans: Spans) -> int:

@@ -65,7 +65,7 @@ def effects_of_removal(
       saves: where sums are put aside; None for nowhere.
 
     Returns:
-      Float64 by name, mean over prompts; above zero where the full model is better.
+      Float64 by name, mean over pairs; above zero where the full model is better.
     """
     c, spans = model.config, spans_of(batch)
     nodes = gate_count(c, names=names)
@@ -86,7 +86,7 @@ def effects_of_removal(
         if saves is not None:
             state = functools.partial(_packed, done, total)
             saves.between_steps(done, state, more=done < len(steps))
-    return by_name(c, names, total / len(batch))
+    return by_name(c, names, total / batch.pairs)
 
 
 def _steps(c: ModelConfig, spans: Spans, nodes: int) -> Iterator[Step]:

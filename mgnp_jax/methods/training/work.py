@@ -196,7 +196,7 @@ def prepare(
     at_once = size // execution.accumulate
     constants = ablation_values(model.config, params, data.train, config.ablation, at_once)
     read, order = _read(key, data.train, config, size)
-    splits = [data.train.take(read), data.validation.take(slice(config.validation_prompts))]
+    splits = [data.train.take(read), data.validation.of_pairs(slice(config.validation_prompts))]
     train, validation = keep_what_fits(
         *(model.config, params, splits, config.batch_size, execution, constants),
         more_bytes=functools.partial(config.more_bytes, model.config),
