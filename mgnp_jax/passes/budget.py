@@ -162,7 +162,9 @@ def kept_floats(model_config: ModelConfig, tokens: int) -> int:
       tokens: K.
     """
     c = model_config
-    return tokens * (c.layers * (c.heads * c.head_width + c.mlp_width + 2 * c.width) + c.width)
+    # What both write, before a norm that follows, too.
+    written = (4 if c.norm_after else 2) * c.width
+    return tokens * (c.layers * (c.heads * c.head_width + c.mlp_width + written) + c.width)
 
 
 def bytes_of(tree: Any) -> int:

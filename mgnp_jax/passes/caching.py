@@ -10,7 +10,7 @@ import numpy as np
 
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.mesh import on_host
-from mgnp_jax.passes.budget import attention_bytes
+from mgnp_jax.passes.budget import attention_bytes, kept_floats
 from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
 from mgnp_jax.passes.node_forward import answer_logits
 from mgnp_jax.passes.node_values import CorruptedRun
@@ -50,10 +50,8 @@ def cache_bytes(model_config: ModelConfig, spans: Spans) -> int:
     """
     c = model_config
     tokens = int((spans.lengths - spans.starts).sum())
-    site = c.heads * c.head_width + c.mlp_width + (4 if c.norm_after else 2) * c.width
     prefix = 2 * c.layers * int(spans.starts.max()) * c.kv_heads * c.head_width
-    per_token = c.layers * site + c.width
-    return 4 * (tokens * per_token + len(spans.lengths) * (prefix + c.vocab_size))
+    return 4 * (kept_floats(c, tokens) + len(spans.lengths) * (prefix + c.vocab_size))
 
 
 def chunk_rows(prompts: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
