@@ -9,7 +9,7 @@ from mgnp_jax.evidence.config import ExplainConfig
 from mgnp_jax.evidence.evidence import Evidence, load_evidence
 from mgnp_jax.evidence.explain import explain
 from mgnp_jax.masks.circuit import Circuit, binarise, load_circuit
-from mgnp_jax.masks.edges import edge_names
+from mgnp_jax.masks.edge_graph import edge_names
 from mgnp_jax.masks.granularities import GRANULARITIES, full_masks, gate_count
 from mgnp_jax.masks.mib.files import export_mib, import_mib
 from mgnp_jax.methods import METHODS

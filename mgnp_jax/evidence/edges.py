@@ -11,6 +11,7 @@ import numpy as np
 from mgnp_jax.evidence.chunks import FIGURES as NAMES
 from mgnp_jax.evidence.chunks import Load
 from mgnp_jax.masks.edges import reader_names, writer_names
+from mgnp_jax.masks.granularities import ATTENTION_HEADS
 from mgnp_jax.masks.levels import level_of
 from mgnp_jax.metrics.figures import FIGURES
 from mgnp_jax.models.hub import Model
@@ -51,8 +52,9 @@ def strongest_edges(
     key = jax.random.key(0)
     room, figure = max(min(load.bytes, CHUNK_BYTES), 1), FIGURES[NAMES[0]]
     found = effects(key, model, batch, EDGES, figure, AT_CLEAN, on_record, room, AT_ONCE)
-    kept = level_of(masks).edges(c, masks)
-    writers, readers = writer_names(c), reader_names(c)
+    level = level_of(masks)
+    kept, heads = level.edges(c, masks), level.nodes(c, masks)[ATTENTION_HEADS]
+    writers, readers = writer_names(c), reader_names(c, np.asarray(heads))
     rows = []
     for name, mask in kept.items():
         for *reader, writer in np.argwhere(np.asarray(mask, bool)):

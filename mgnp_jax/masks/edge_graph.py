@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,6 +18,8 @@ from mgnp_jax.masks.edges import (
     Graph,
     edge_count,
     existing,
+    reader_names,
+    writer_names,
 )
 from mgnp_jax.masks.granularities import (
     ATTENTION_BLOCKS,
@@ -117,6 +119,24 @@ def edges_between(model_config: ModelConfig | Graph, nodes: Masks) -> Masks:
     }
     there = existing(model_config)
     return jax.device_put({n: there[n] & reads[n][..., None] & writes for n in READERS})
+
+
+def edge_names(model_config: ModelConfig | Graph, masks: Mapping[str, Any]) -> Iterator[str]:
+    """The kept edges as the field names them: `a0.h0->a1.h3<q>`.
+
+    Args:
+      model_config: the model's shape.
+      masks: bool arrays by kind of reader.
+
+    Yields:
+      A name for each; of key and value heads that several query heads share, see `reader_names`.
+    """
+    kept = {name: np.asarray(masks[name], bool) for name in READERS}
+    writers = writer_names(model_config)
+    readers = reader_names(model_config, _nodes(kept)[:, :-1])
+    for name, mask in kept.items():
+        for *reader, writer in np.argwhere(mask):
+            yield f"{writers[writer]}->{readers[name][tuple(reader)]}"
 
 
 def heads_used(masks: Masks) -> int:

@@ -7,7 +7,7 @@ With grouped queries a key-value head reads once for all its query heads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -164,40 +164,34 @@ def writer_names(model_config: ModelConfig | Graph) -> list[str]:
     return found
 
 
-def reader_names(model_config: ModelConfig) -> dict[str, np.ndarray]:
+def reader_names(
+    model_config: ModelConfig | Graph, kept: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """The readers as the field names them: `a0.h3<q>`, `m7`, `logits`.
 
     Args:
       model_config: the model's shape.
+      kept: [L, H] bool, which heads a circuit goes through; None for all.
 
     Returns:
       By kind, arrays of text in the shape of the readers; a key or value head that several query
-      heads share is named after the first of them.
+      heads share is named after the first of them that is kept, or the first if none is.
     """
     c = model_config
     group = c.heads // c.kv_heads
+    first = np.zeros((c.layers, c.kv_heads), int)
+    if kept is not None:
+        first = np.asarray(kept, bool).reshape(c.layers, c.kv_heads, group).argmax(-1)
+    shared = first + np.arange(c.kv_heads) * group
+    own = np.broadcast_to(np.arange(c.heads), (c.layers, c.heads))
 
-    def heads(letter: str, count: int, step: int) -> np.ndarray:
-        each = [[f"a{n}.h{h * step}<{letter}>" for h in range(count)] for n in range(c.layers)]
-        return np.array(each)
+    def heads(letter: str, which: np.ndarray) -> np.ndarray:
+        return np.array([[f"a{n}.h{h}<{letter}>" for h in row] for n, row in enumerate(which)])
 
     return {
-        Q_EDGES: heads("q", c.heads, 1),
-        K_EDGES: heads("k", c.kv_heads, group),
-        V_EDGES: heads("v", c.kv_heads, group),
+        Q_EDGES: heads("q", own),
+        K_EDGES: heads("k", shared),
+        V_EDGES: heads("v", shared),
         MLP_EDGES: np.array([f"m{layer}" for layer in range(c.layers)]),
         LOGITS_EDGES: np.array("logits"),
     }
-
-
-def edge_names(model_config: ModelConfig, masks: Mapping[str, Any]) -> Iterator[str]:
-    """The kept edges as the field names them: `a0.h0->a1.h3<q>`.
-
-    Args:
-      model_config: the model's shape.
-      masks: bool arrays by kind of reader.
-    """
-    writers, readers = writer_names(model_config), reader_names(model_config)
-    for name in READERS:
-        for *reader, writer in np.argwhere(np.asarray(masks[name], bool)):
-            yield f"{writers[writer]}->{readers[name][tuple(reader)]}"

@@ -11,7 +11,7 @@ from mgnp_jax.evidence.config import ExplainConfig
 from mgnp_jax.evidence.evidence import TEXT_FILE, Evidence, load_evidence
 from mgnp_jax.evidence.explain import explain
 from mgnp_jax.masks.circuit import Circuit
-from mgnp_jax.masks.edges import edge_names
+from mgnp_jax.masks.edge_graph import edge_names
 from mgnp_jax.masks.granularities import GRANULARITIES, NEURONS
 from mgnp_jax.masks.levels import EDGE, level_of
 from mgnp_jax.models.hub import Model

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
-from mgnp_jax.masks.edge_graph import edges_between, heads_used, nodes_within, without_dangling
+from mgnp_jax.masks.edge_graph import (
+    edge_names,
+    edges_between,
+    heads_used,
+    nodes_within,
+    without_dangling,
+)
 from mgnp_jax.masks.edges import (
     HEAD_EDGES,
     K_EDGES,
@@ -18,7 +24,6 @@ from mgnp_jax.masks.edges import (
     MLP_EDGES,
     Q_EDGES,
     edge_count,
-    edge_names,
     existing,
     full_edges,
     writer_names,
@@ -66,6 +71,20 @@ def test_names_are_the_fields() -> None:
     grouped = list(edge_names(SMOLLM2, existing(SMOLLM2)))
     assert "input->a0.h3<k>" in grouped and "input->a0.h4<k>" not in grouped
     assert "input->a0.h4<q>" in grouped
+
+
+def test_a_shared_key_is_named_after_a_head_that_is_in_the_circuit() -> None:
+    nodes = {name: np.zeros(shape, bool) for name, shape in mask_shapes(SMOLLM2).items()}
+    for name, *place in (("attention_heads", 1, 4), ("attention_heads", 1, 5), ("mlp_blocks", 0)):
+        nodes[name][tuple(place)] = True
+    nodes["attention_blocks"][1] = True
+    nodes["attention_neurons"][1, 4:6] = nodes["mlp_hidden"][0] = nodes["mlp_output"][0] = True
+    masks = edges_between(SMOLLM2, nodes)
+    heads = [f"a1.h{h}<q>" for h in (4, 5)]
+    read = [*heads, "a1.h4<k>", "a1.h4<v>", "logits"]
+    wanted = {f"{writer}->{reader}" for writer in ("input", "m0") for reader in read}
+    wanted |= {"input->m0", "a1.h4->logits", "a1.h5->logits"}
+    assert set(edge_names(SMOLLM2, masks)) == wanted
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
-from mgnp_jax.masks.edge_graph import edges_between
+from mgnp_jax.masks.edge_graph import edge_names, edges_between
 from mgnp_jax.masks.edges import (
     K_EDGES,
     LOGITS_EDGES,
@@ -24,7 +24,6 @@ from mgnp_jax.masks.edges import (
     Q_EDGES,
     V_EDGES,
     edge_count,
-    edge_names,
     existing,
     full_edges,
     writer_names,

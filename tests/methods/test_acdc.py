@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
+from mgnp_jax.masks.edge_graph import edge_names
 from mgnp_jax.masks.edges import (
     HEAD_EDGES,
     LOGITS_EDGES,
     MLP_EDGES,
     edge_count,
-    edge_names,
     existing,
     full_edges,
 )

@@ -9,7 +9,7 @@ import numpy as np
 
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.edges import READERS, edge_count, existing, reader_names, writer_names
-from mgnp_jax.masks.granularities import TABLE
+from mgnp_jax.masks.granularities import ATTENTION_HEADS, TABLE
 from mgnp_jax.masks.levels import EDGE, level_of
 from mgnp_jax.masks.mib import json_form
 from mgnp_jax.masks.mib.files import contents_of
@@ -169,7 +169,8 @@ def _edge_rows(
 
     Kept edges come first, then the others of a ranking by their score.
     """
-    writers, readers = writer_names(model_config), reader_names(model_config)
+    heads = np.asarray(EDGE.nodes(model_config, circuit.masks)[ATTENTION_HEADS])
+    writers, readers = writer_names(model_config), reader_names(model_config, heads)
     there = existing(model_config)
     ranked: Masks = circuit.scores or {}
     rows: list[list[Any]] = []
