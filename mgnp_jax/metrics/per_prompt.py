@@ -135,8 +135,8 @@ def by_pair(rows: PerPrompt, batch: Batch) -> PerPrompt:
     cut = ~np.isclose(parts, 1).all(0)
     if cut.any():
         raise MgnpError(
-            f"{many(int(cut.sum()), 'pair')} of {len(cut):,} lack some of the rows in which their "
-            "whole answers are read, or have them twice; select pairs with Batch.of_pairs, not take"
+            f"{many(int(cut.sum()), 'pair')} of {batch.pairs:,} lack some of the rows in which "
+            "whole answers are read, or have them twice; select pairs with Batch.of_pairs"
         )
 
     def summed(values: Any) -> np.ndarray:
