@@ -12,6 +12,7 @@ from mgnp_jax.evidence.attention import kinds_of_positions
 from mgnp_jax.evidence.chunks import Load, Progress
 from mgnp_jax.evidence.lens import logit_lens
 from mgnp_jax.evidence.writes import direct, neurons_normed
+from mgnp_jax.metrics.scores import in_its_pair
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.attribution import clean_embedding
 from mgnp_jax.passes.cached_runs import CachedRuns
@@ -88,7 +89,7 @@ class Whole(NamedTuple):
 
     Attributes:
       attends: [L, H] by kind of position, mean over prompts that have one.
-      normed: [J, D] what the neurons write after the frozen norm, mean over prompts.
+      normed: [J, D] what the neurons write after the frozen norm, mean over pairs.
       activations: [J, N, T] of the neurons; NaN beyond a prompt's end.
     """
 
@@ -133,17 +134,16 @@ def read_whole(
         rows = chunk.rows[layout.prompts[used]]
         activations[:, rows, layout.positions[used]] = own[:, used]
         if len(places):
-            at = own[:, layout.answers]
+            at, of_pair = own[:, layout.answers], in_its_pair(chunk.batch.targets, chunk.weights)
             normed += np.asarray(
-                neurons_normed(c, params, *neurons, at, whole, projected, chunk.weights),
-                np.float64,
+                neurons_normed(c, params, *neurons, at, whole, projected, of_pair), np.float64
             )
         progress()
     counts = stacked.any(-1).sum(1)
     mean = (attends / counts[None, :, None]).astype(np.float32)
     return Whole(
         attends={name: mean[:, i] for i, name in enumerate(kinds)},
-        normed=(normed / len(batch)).astype(np.float32),
+        normed=(normed / batch.pairs).astype(np.float32),
         activations=activations,
     )
 

@@ -23,7 +23,8 @@ from mgnp_jax.passes.caching import chunk_rows
 from mgnp_jax.passes.circuit_forward import circuit_logits
 from mgnp_jax.passes.compaction import Compaction
 from mgnp_jax.passes.split_runs import SplitRuns
-from mgnp_jax.types import Batch, Masks, Params, Record
+from mgnp_jax.tasks.problems import many
+from mgnp_jax.types import Batch, Masks, MgnpError, Params, Record
 
 PerPrompt = dict[str, Any]
 
@@ -122,10 +123,21 @@ def by_pair(rows: PerPrompt, batch: Batch) -> PerPrompt:
     Returns:
       [P] each: `scores` are sums over a pair's rows, `correct` whether its best right answer has a
       higher log-probability than its best wrong one, all else the mean over its rows.
+
+    Raises:
+      MgnpError: if pairs lack some of their rows, or have them twice.
     """
     if batch.pair is None:
         return rows
     of, signs = batch.pair_of_row, np.asarray(batch.openings().targets.answers.signs)
+    # 1 of each pair: all of its parts, and its first row.
+    parts = np.stack([np.bincount(of, part) for part in np.asarray(batch.targets.of_pair).T])
+    cut = ~np.isclose(parts, 1).all(0)
+    if cut.any():
+        raise MgnpError(
+            f"{many(int(cut.sum()), 'pair')} of {batch.pairs:,} lack some of the rows in which "
+            "whole answers are read, or have them twice; select pairs with Batch.of_pairs"
+        )
 
     def summed(values: Any) -> np.ndarray:
         values = np.asarray(values, np.float64)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
+import numpy as np
 import pytest
 
 import mgnp_jax as mg
+from mgnp_jax.evidence.chunks import Load, Progress
+from mgnp_jax.evidence.reading import Neurons, read_whole
 from mgnp_jax.masks.edges import Q_EDGES, full_edges
 from tests.tasks.test_whole_answers import pairs_of
 
@@ -36,6 +41,23 @@ def test_evidence_has_the_figures_of_evaluate(mini: mg.Model, level: str) -> Non
         for name in ("score", "kl"):
             change = found.removal["attention_heads"][name][0, 0]
             assert change == pytest.approx(without[name] - figures[name], abs=2e-3), name
+
+
+def test_what_neurons_write_is_a_mean_over_pairs(mini: mg.Model) -> None:
+    # One pair is read in three rows, the others in one.
+    pairs = pairs_of(((" {a}",), (" {b}",)), more=1)
+    pairs[4] = dataclasses.replace(pairs[4], answers=[" the park day"])
+    batch = mg.from_pairs(mini.tokenizer, pairs, answer="whole").test
+    assert [*batch.pair_of_row] == [0, 0, 0, 1]
+    neurons = Neurons(np.array([0, 2]), np.array([3, 5]))
+
+    def normed(batch: mg.Batch) -> np.ndarray:
+        load = Load(bytes=2**30, prompts=2, forward=2, nodes=1)
+        return read_whole(mini, batch, neurons, load, Progress(0, lambda record: None)).normed
+
+    each = [normed(batch.of_pairs(slice(i, i + 1))) for i in range(2)]
+    size = float(np.abs(each).max())
+    np.testing.assert_allclose(normed(batch), np.mean(each, 0), atol=1e-5 * size)
 
 
 @pytest.mark.full

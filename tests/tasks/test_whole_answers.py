@@ -8,6 +8,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from tokenizers import normalizers
 
 import mgnp_jax as mg
+from mgnp_jax.methods.node_pruning.published import once_each
 from mgnp_jax.metrics.sanity import check_task
 from mgnp_jax.runs.compare_config import CompareConfig
 from mgnp_jax.runs.config import RunConfig
@@ -198,6 +200,23 @@ def test_pairs_are_taken_whole(data: mg.TaskData) -> None:
     halves = [half_of(data, which).train for which in (0, 1)]
     assert [len(half) for half in halves] == [14, 14]
     assert not {*halves[0].pair} & {*halves[1].pair}
+
+
+def test_pairs_that_were_cut_are_not_measured(mini: mg.Model, data: mg.TaskData) -> None:
+    # The last of a pair's rows, its first, the first pair twice.
+    for rows in (slice(6), slice(1, 14), [*range(7), *range(7)]):
+        with pytest.raises(mg.MgnpError, match="1 pair of .* select pairs with Batch.of_pairs"):
+            mg.evaluate(mini, some_masks(1.0), data.test.take(rows))
+
+
+def test_one_pair_of_a_clean_prompt_has_all_its_rows(mini: mg.Model) -> None:
+    # The same clean prompts in further pairs, with other answers and so other rows.
+    pairs = pairs_of(more=1)
+    pairs += [dataclasses.replace(pair, answers=[" park park"]) for pair in pairs_of(more=1)]
+    train = mg.from_pairs(mini.tokenizer, pairs, answer="whole").train
+    chosen = once_each(train)
+    assert (train.pairs, chosen.pairs) == (4, 2)
+    chex.assert_trees_all_equal(chosen, train.take(np.isin(train.pair, [1, 3])))
 
 
 def test_splits_share_no_prompt(mini: mg.Model) -> None:

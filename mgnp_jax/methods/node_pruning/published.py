@@ -176,6 +176,6 @@ def once_each(batch: Batch) -> Batch:
     Args:
       batch: training prompts, those with further corrupted ones first.
     """
-    clean = np.asarray(batch.clean)
+    clean = np.asarray(batch.openings().clean)
     _, last = np.unique(clean[::-1], axis=0, return_index=True)
-    return batch.take(np.sort(len(clean) - 1 - last))
+    return batch.take(np.flatnonzero(np.isin(batch.pair_of_row, len(clean) - 1 - last)))
