@@ -134,7 +134,8 @@ def read_whole(
         rows = chunk.rows[layout.prompts[used]]
         activations[:, rows, layout.positions[used]] = own[:, used]
         if len(places):
-            at, of_pair = own[:, layout.answers], in_its_pair(chunk.batch.targets, chunk.weights)
+            at = own[:, layout.answers]
+            of_pair = in_its_pair(chunk.batch.targets, jnp.asarray(chunk.weights))
             normed += np.asarray(
                 neurons_normed(c, params, *neurons, at, whole, projected, of_pair), np.float64
             )

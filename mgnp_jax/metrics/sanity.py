@@ -46,7 +46,7 @@ def check_task(model: Model, batch: Batch) -> list[str]:
 
     Returns:
       Sentences: that the model cannot do the task, that its answers seem to be swapped, that the
-      corruption changes nothing.
+      corruption changes nothing, that answers which are scored whole are not equally long.
 
     Raises:
       MgnpError: for prompts that the model cannot take, and logits that are not numbers.
@@ -71,6 +71,7 @@ def check_task(model: Model, batch: Batch) -> list[str]:
             f"In {equal:,} of {len(alone):,} pairs the corrupted prompt is the clean one, so that "
             "nothing is lost by pruning; give other corrupted prompts"
         )
+    found += _of_lengths(batch)
     near = SAME_SCORE * np.abs(before).mean()
     same = (kl < SAME_KL) & (np.abs(before - after) <= near)
     same &= differs[: len(same)].any(1)
@@ -111,6 +112,27 @@ def _of_answers(right: np.ndarray, answers: Answers) -> list[str]:
             "else; use prompts that it answers, or another model"
         ]
     return []
+
+
+def _of_lengths(batch: Batch) -> list[str]:
+    """That right and wrong answers which are scored whole are not equally long."""
+    if batch.pair is None:
+        return []
+    signs = np.asarray(batch.targets.answers.signs)
+    rows = np.unique(np.asarray(batch.pair), return_inverse=True)[1]
+    read = np.zeros((rows.max() + 1, signs.shape[1]))
+    np.add.at(read, rows, signs)
+    right, wrong = (np.where(sign * read > 0, np.abs(read), np.nan) for sign in (1, -1))
+    shorter = np.nanmean(right, 1) < np.nanmean(wrong, 1)
+    longer = np.nanmean(right, 1) > np.nanmean(wrong, 1)
+    count = int(shorter.sum() + longer.sum())
+    if not count:
+        return []
+    return [
+        f"In {count:,} of {len(read):,} pairs right answers have more or fewer tokens than wrong "
+        f"ones ({shorter.sum():,} fewer, {longer.sum():,} more): scored whole, a longer answer is "
+        "the less likely whatever it says; bring answers of equal length"
+    ]
 
 
 def _between(least: int, most: int, count: int, chance: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -160,6 +161,8 @@ def save_model(model: Model, directory: str | Path) -> None:
     tensors = tensors_from_params(model.config, model.params)
     with replacing(directory / ONE_FILE) as part:
         safetensors.numpy.save_file(tensors, part, metadata={"format": "pt"})
+        # safetensors lets nobody else read it.
+        shutil.copymode(directory / "config.json", part)
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(directory)
 

@@ -99,7 +99,8 @@ def validation_text(validation: dict[str, Any]) -> str:
         parts.append(f"score {v['score']:.3f}{base}")
     if "accuracy" in v:
         parts.append(f"accuracy {v['accuracy']:.3f}")
-    if "kept" in v:
+    # Of edges none are told.
+    if v.get("kept"):
         parts.append(f"kept {kept_text(v['kept'])}")
     return "  ".join(parts)
 

@@ -174,9 +174,11 @@ def _of_answers(
         more = f" and {len(named) - len(told):,} more" if len(named) > len(told) else ""
         wanted = "an answer must be one known token (mind the leading space)"
         wanted += ", or its first one may be scored (--answer first), or all (whole)" * several
+        cause = "an answer that is not one known token"
         if encoded.whole:
             wanted = "an answer must have known tokens alone"
-        yield "an answer that is not one known token", f"{'; '.join(told)}{more}; {wanted}"
+            cause = "an answer with an unknown token, or none"
+        yield cause, f"{'; '.join(told)}{more}; {wanted}"
         return
     for name, sides in pair.sets.items():
         right, wrong = ({tuple(ids[text]): text for text in side} for side in sides)
@@ -184,6 +186,14 @@ def _of_answers(
         if both:
             said = f"{both[0]} {how}: right and wrong answers at once ({name})"
             yield "an answer that is right and wrong", said
+    for name, sides in pair.sets.items() if encoded.whole else ():
+        within = [found for a in sides[0] for b in sides[1] if (found := _begun(a, b, ids))]
+        if within:
+            yield (
+                "an answer that begins another",
+                f"answer {shown(within[0][0])} begins {shown(within[0][1])} ({name}), which can "
+                "never be the likelier; one must be right and the other wrong by another token",
+            )
     if encoded.whole and pair.kl_over:
         told = f"kl_over ({', '.join(pair.kl_over)}) is of tokens at one place, and whole answers"
         yield "kl_over beside whole answers", f"{told} are read at several; leave it out"
@@ -192,3 +202,10 @@ def _of_answers(
         if len({ids[text][0] for text in texts}) < len(texts):
             said = f"kl_over {name!r} has a token twice; each would be weighed by how often"
             yield "a token given twice", said
+
+
+def _begun(right: str, wrong: str, ids: Mapping[str, Sequence[int]]) -> tuple[str, str] | None:
+    """The two, the shorter first, if the other begins with all its tokens."""
+    short, long = sorted((right, wrong), key=lambda text: len(ids[text]))
+    begins = len(ids[short]) < len(ids[long]) and [*ids[long]][: len(ids[short])] == [*ids[short]]
+    return (short, long) if begins else None

@@ -94,8 +94,8 @@ def from_pairs(
 def _scored(encoded: Encoded, batch: Batch) -> str:
     """What is to be said of how answers of several tokens are scored; empty if there are none."""
     if encoded.whole:
-        read = f"{many(batch.pairs, 'pair')} read at {many(len(batch), 'place')}"
-        return f"Answers are scored whole: {read}"
+        read = f"{many(batch.pairs, 'pair')} in {many(len(batch), 'row')}"
+        return f"Answers are scored whole: {read}, each read where a token of an answer follows"
     longer = f"Of {many(encoded.longer, 'answer')} with several tokens the first is scored"
     return longer if encoded.longer else ""
 

@@ -69,7 +69,7 @@ def test_a_run_is_measured_again_alike(
         printed = " ".join(capsys.readouterr().out.split())
         count = 3 if "--test-prompts" in again else 4
         assert f"measured on {count} test prompts" in printed
-        assert "16 pairs read at 80 places" in printed
+        assert "16 pairs in 80 rows" in printed
         assert ("Saved" in printed) == (count == 4)
     again = ("--circuit", run_folder, "--data", file, "--answer", "first")
     assert call_here("experiments.evaluate", *again) == 0

@@ -74,7 +74,7 @@ def test_names_are_the_fields() -> None:
 
 
 def test_a_shared_key_is_named_after_a_head_that_is_in_the_circuit() -> None:
-    nodes = {name: np.zeros(shape, bool) for name, shape in mask_shapes(SMOLLM2).items()}
+    nodes: Any = {name: np.zeros(shape, bool) for name, shape in mask_shapes(SMOLLM2).items()}
     for name, *place in (("attention_heads", 1, 4), ("attention_heads", 1, 5), ("mlp_blocks", 0)):
         nodes[name][tuple(place)] = True
     nodes["attention_blocks"][1] = True

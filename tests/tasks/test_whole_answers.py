@@ -187,7 +187,7 @@ def test_rows_are_shared_by_answers_that_begin_alike(mini: mg.Model, data: mg.Ta
     assert sorted(text[:7]) == sorted(prompt + each for each in begun)
     assert data.test.pairs == 4 and len(data.test) == 28
     assert data.counts() == {"train": 2, "validation": 2, "test": 2}
-    assert "Answers are scored whole: 12 pairs read at 84 places" in data.note
+    assert "Answers are scored whole: 12 pairs in 84 rows" in data.note
     assert [*data.test.openings().attention_mask.sum(1)] == [len(prompt.split()) + 1] * 4
 
 
@@ -283,6 +283,8 @@ def test_what_cannot_be_scored_whole_is_named(mini: mg.Model, tmp_path: Path) ->
     unknown = dataclasses.replace(one, answers=[" Mary zebra"])
     with pytest.raises(mg.MgnpError, match="' Mary zebra' .* have known tokens alone"):
         load([unknown, *others])
+    (left_out,) = load([unknown, *others], skip_bad=True).described()["left_out_because"]
+    assert left_out == "an answer with an unknown token, or none"
     asked = dataclasses.replace(one, kl_over={"kl_names": [" Mary", " John"]})
     with pytest.raises(mg.MgnpError, match=r"kl_over \(kl_names\) .* leave it out"):
         load([asked])
@@ -296,3 +298,20 @@ def test_what_cannot_be_scored_whole_is_named(mini: mg.Model, tmp_path: Path) ->
         CompareConfig(data=file, answer="whole", controls=True)
     with pytest.raises(mg.MgnpError, match="answers of other prompts"):
         with_answers_of_others(load(pairs_of()), 0)
+
+
+def test_what_lengths_decide_is_said_or_refused(mini: mg.Model) -> None:
+    equal = from_pairs(mini, ((" {a} and {b}",), (" {b} and {a}",)))
+    assert not [text for text in check_task(mini, equal.test) if "tokens" in text]
+    longer = from_pairs(mini, ((" {a}",), (" {b} and {a}",)))
+    (said,) = [text for text in check_task(mini, longer.test) if "tokens" in text]
+    pairs = longer.test.pairs
+    assert f"In {pairs} of {pairs} pairs" in said and f"({pairs} fewer, 0 more)" in said
+    begins = "answer ' .*' begins ' .* and .*'.*never be the likelier"
+    for answers in (((" {a}",), (" {a} and {b}",)), ((" {a} and {b}",), (" {a}",))):
+        with pytest.raises(mg.MgnpError, match=begins):
+            from_pairs(mini, answers)
+
+
+def from_pairs(model: mg.Model, answers: Any) -> mg.TaskData:
+    return mg.from_pairs(model.tokenizer, pairs_of(answers), answer="whole")

@@ -26,6 +26,7 @@ from mgnp_jax.methods.protocol import OnRecord, Saves, Search
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.settings import Execution
+from mgnp_jax.tasks.answers import WHOLE
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import Batch, MgnpError
 
@@ -120,6 +121,9 @@ class PublishedConfig(Search):
         self, key: jax.Array, model: Model, data: TaskData, on_record: OnRecord, saves: Saves | None
     ) -> Circuit:
         """Trains gates as published and binarises the last ones, see `Search.search`."""
+        if data.answer == WHOLE:
+            told = "its hinge acts on each token of an answer apart, which is not in the paper"
+            on_record({"passing": True, "text": f"Answers are scored whole: {told}"})
         if data.extra_corruptions:
             data = dataclasses.replace(data, train=once_each(data.train))
         return find_circuit(key, model, data, self.settings(model.config, data), on_record, saves)

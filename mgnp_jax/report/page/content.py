@@ -18,6 +18,7 @@ from mgnp_jax.report.page.evidence_form import carried
 from mgnp_jax.report.page.headline import at
 from mgnp_jax.report.page.packing import bits, compressed, npz
 from mgnp_jax.report.page.sizes import steps_of
+from mgnp_jax.tasks.answers import WHOLE
 from mgnp_jax.types import Masks, plain_json
 
 MOST_EDGES = 3_000
@@ -114,6 +115,8 @@ def results_shown(results: Mapping[str, Any]) -> dict[str, Any]:
       results: as in that file.
     """
     found = {name: results[name] for name in FIGURES if isinstance(results.get(name), Mapping)}
+    if results.get("answer") == WHOLE:
+        found["answer"] = WHOLE
     texts = results.get("warnings")
     found["warnings"] = [str(text) for text in texts] if isinstance(texts, list) else []
     found["controls"] = {

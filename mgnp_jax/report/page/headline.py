@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mgnp_jax.masks.granularities import ATTENTION_HEADS, MLP_BLOCKS, MLP_HIDDEN, TABLE
+from mgnp_jax.tasks.answers import WHOLE
 from mgnp_jax.tasks.problems import many
 
 
@@ -79,6 +80,8 @@ def told(title: Mapping[str, Any], level: str, results: Mapping[str, Any]) -> st
         parts.append(f", on {many(int(train), 'training prompt')}")
     if prompts := at(results, "circuit", "prompts"):
         parts.append(f"; measured on {prompts:,} held-out ones")
+    if results.get("answer") == WHOLE:
+        parts.append(", answers scored whole by their log-probability")
     parts.append(".")
     if (seconds := at(results, "training", "seconds")) is not None:
         parts.append(f" The search took {seconds:,.0f} s.")

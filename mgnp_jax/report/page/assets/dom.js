@@ -51,6 +51,12 @@ function clipped(text, most) {
   return letters.length > most ? letters.slice(0, most - 1).join("") + "…" : letters.join("");
 }
 
+// What prompts differ in may be their end.
+function clippedInside(text, most) {
+  const letters = Array.from(text), end = Math.floor(most / 2);
+  return letters.length > most ? `${letters.slice(0, most - end - 1).join("")}…${letters.slice(-end).join("")}` : text;
+}
+
 function bytesOf(base64) {
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 }

@@ -20,16 +20,17 @@ function drawControls() {
   if (!controls?.circuit) return;
   const names = Object.keys(BESIDE).filter((name) => controls[name]);
   const base = controls.circuit;
+  const of = base.prompts ? `first ${base.prompts} test prompts` : "";
   const panels = [
     ["Accuracy", "accuracy", base.base_accuracy],
     ["Score", "score", base.base_score],
     ["KL(model ‖ circuit), nats", "kl", null],
   ];
-  const charts = panels.map(([label, figure, model]) => controlChart(label, names, names.map((name) => controls[name][figure]), model));
+  const charts = panels.map(([label, figure, model]) => controlChart(label, names, names.map((name) => controls[name][figure]), model, of));
   put("controls", make("div", { class: "charts" }, ...charts));
 }
 
-function controlChart(label, names, values, model) {
+function controlChart(label, names, values, model, of) {
   const width = 330, left = 118, right = 46, row = 17, top = 4;
   const height = top + row * names.length + 4;
   const told = names.map((name, i) => `${BESIDE[name]} ${number(values[i])}`).join(", ");
@@ -46,6 +47,7 @@ function controlChart(label, names, values, model) {
     chart.append("line").attr("x1", x(model)).attr("x2", x(model)).attr("y1", top).attr("y2", height - 4)
       .style("stroke", "var(--ink)").attr("stroke-dasharray", "3 2").append("title").text(`model ${number(model)}`);
   }
-  const note = model === null ? "" : " (dashed: the model)";
+  const notes = [of, model === null ? "" : "dashed: the model"].filter(Boolean);
+  const note = notes.length ? ` (${notes.join("; ")})` : "";
   return make("div", { class: "chart" }, make("div", { class: "chart-title" }, label, make("small", {}, note)), chart.node());
 }

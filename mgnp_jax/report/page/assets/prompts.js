@@ -9,7 +9,7 @@ function drawPrompts() {
     return;
   }
   const choose = make("select", { id: "prompt", on: { change: (event) => change({ prompt: Number(event.target.value), query: null }) } },
-    ...all.map((example, i) => make("option", { value: i }, `${i + 1}: ${clipped(visible(example.clean), 70)}`)));
+    ...all.map((example, i) => make("option", { value: i }, `${i + 1}: ${clippedInside(visible(example.clean), 70)}`)));
   const move = (by) => change({ prompt: (state.prompt + by + all.length) % all.length, query: null });
   const shown = make("div");
   put("prompts", make("div", { class: "row" }, make("label", { for: "prompt" }, "Prompt"), choose,
