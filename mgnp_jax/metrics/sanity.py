@@ -165,3 +165,22 @@ def check_circuit(sizes: Mapping[str, Any], level: Level = NODE) -> list[str]:
             "(--steps) or ask for less (--penalty, --keep)"
         ]
     return []
+
+
+def check_controls(controls: Mapping[str, Any]) -> list[str]:
+    """Looks at what a circuit is put beside.
+
+    Args:
+      controls: figures of `circuit` and of its `complement` on the same prompts.
+
+    Returns:
+      A sentence if everything but the circuit is nearer to the model than the circuit is.
+    """
+    own, rest = (controls[name]["kl"] for name in ("circuit", "complement"))
+    if rest >= own:
+        return []
+    return [
+        f"Everything but the circuit is nearer to the model (KL {rest:.3g}) than the circuit "
+        f"({own:.3g}), so it is not what does the task; search longer (--steps) or ask for more "
+        "(--penalty, --keep)"
+    ]

@@ -15,7 +15,7 @@ from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.levels import level_of
 from mgnp_jax.masks.ranking import RANKING
 from mgnp_jax.metrics.evaluate import evaluate
-from mgnp_jax.metrics.sanity import check_circuit
+from mgnp_jax.metrics.sanity import check_circuit, check_controls
 from mgnp_jax.metrics.sizes import circuit_sizes
 from mgnp_jax.passes.settings import execution_of
 from mgnp_jax.report import run_folder
@@ -83,12 +83,14 @@ def measure_and_save(
         console.print(note, highlight=False)
     figures = evaluate_with_bar(model, circuit, test, console)
     sizes = circuit_sizes(model.config, circuit.masks)
-    warned = check_circuit(sizes, level := level_of(circuit.masks))
-    circuit = with_warnings(circuit, warned)
-    results = run_folder.results_of(circuit, config.seed, sizes, figures)
     first = slice(config.control_prompts)
     some = test.of_pairs(first)
-    results["controls"] = controls_of(model, circuit, some, config.seed)
+    controls = controls_of(model, circuit, some, config.seed)
+    level = level_of(circuit.masks)
+    warned = [*check_circuit(sizes, level), *check_controls(controls)]
+    circuit = with_warnings(circuit, warned)
+    results = run_folder.results_of(circuit, config.seed, sizes, figures)
+    results["controls"] = controls
     results["train"] = run_folder.measured(evaluate(model, circuit, data.train.of_pairs(first)))
     if RANKING in circuit.metadata:
         results["curve"] = curve_of(model, circuit, circuit, some)

@@ -14,7 +14,7 @@ import mgnp_jax as mg
 from mgnp_jax.masks.edges import existing, full_edges
 from mgnp_jax.masks.levels import EDGE
 from mgnp_jax.metrics import sanity
-from mgnp_jax.metrics.sanity import check_circuit, check_task
+from mgnp_jax.metrics.sanity import check_circuit, check_controls, check_task
 from tests import tiny
 
 
@@ -123,3 +123,12 @@ def test_long_prompts_are_looked_at_few_at_a_time(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("mgnp_jax.passes.caching.CHUNK_BYTES", 10_000)
     assert check_task(model, batch) == expected
     assert sizes[0] < 5
+
+
+def test_a_circuit_that_is_worse_than_the_rest_is_said() -> None:
+    def beside(own: float, rest: float) -> list[str]:
+        return check_controls({"circuit": {"kl": own}, "complement": {"kl": rest}})
+
+    assert beside(0.1, 0.1) == beside(0.1, 2.0) == []
+    (said,) = beside(0.5028, 0.2903)
+    assert "(KL 0.29)" in said and "(0.503)" in said
