@@ -39,7 +39,8 @@ class RunConfig:
     """How scores are read from the answers of --data: logit_difference, probability_difference or
     best_difference (best right answer against best wrong one); built-in tasks have their own."""
     answer: Literal["single", "first", "whole"] = "single"
-    """Answers of --data must be one token each, or their first one is scored, or all of several."""
+    """What is scored of answers of --data: their one token (single), the first of several (first),
+    or the log-probability of all (whole)."""
     prefix: str | None = None
     """Text put before every prompt, or none for nothing; by default as the model has it."""
     extra_corruptions: int = EXTRA_CORRUPTIONS

@@ -10,9 +10,9 @@ from mgnp_jax.masks.granularities import ATTENTION_HEADS
 from mgnp_jax.report.page.headline import at
 
 NUMBERS: tuple[tuple[tuple[str, ...], float, str], ...] = (
-    (("circuit", "kl"), 1, "{:.4f}"),
-    (("circuit", "score"), 1, "{:.3f}"),
-    (("base", "score"), 1, "{:.3f}"),
+    (("circuit", "kl"), 1, "{:z.4f}"),
+    (("circuit", "score"), 1, "{:z.3f}"),
+    (("base", "score"), 1, "{:z.3f}"),
     (("circuit", "accuracy"), 1, "{:.3f}"),
     (("parameters", "prunable_kept"), 100, "{:.1f}"),
     (("sizes", ATTENTION_HEADS, "active"), 1, "{:,}"),

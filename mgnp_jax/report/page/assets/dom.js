@@ -51,6 +51,11 @@ function clipped(text, most) {
   return letters.length > most ? letters.slice(0, most - 1).join("") + "…" : letters.join("");
 }
 
+// Axes have room for six letters.
+function onAxis(value) {
+  return d3.format(value && Math.abs(value) < 1e-3 ? "~e" : "~g")(value);
+}
+
 // What prompts differ in may be their end.
 function clippedInside(text, most) {
   const letters = Array.from(text), end = Math.floor(most / 2);

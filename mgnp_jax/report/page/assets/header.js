@@ -36,17 +36,17 @@ function controlChart(label, names, values, model, of) {
   const told = names.map((name, i) => `${BESIDE[name]} ${number(values[i])}`).join(", ");
   const chart = svg(width, height, `${label}: ${told}${model === null ? "" : `; model ${number(model)}`}`);
   const x = d3.scaleLinear().domain(d3.extent([0, ...values, ...(model === null ? [] : [model])])).range([left, width - right]);
+  if (model !== null) {
+    chart.append("line").attr("x1", x(model)).attr("x2", x(model)).attr("y1", top).attr("y2", height - 4)
+      .style("stroke", "var(--ink)").attr("stroke-dasharray", "3 2").append("title").text(`model ${number(model)}`);
+  }
   names.forEach((name, i) => {
     const y = top + row * i;
     chart.append("text").attr("x", left - 6).attr("y", y + 12).attr("text-anchor", "end").text(BESIDE[name]);
     chart.append("rect").attr("x", Math.min(x(0), x(values[i]))).attr("y", y + 3).attr("height", row - 6)
       .attr("width", Math.max(1, Math.abs(x(values[i]) - x(0)))).style("fill", i ? "var(--same)" : "var(--helps)");
-    chart.append("text").attr("x", Math.max(x(0), x(values[i])) + 4).attr("y", y + 12).text(number(values[i]));
+    chart.append("text").attr("class", "over-line").attr("x", Math.max(x(0), x(values[i])) + 4).attr("y", y + 12).text(number(values[i]));
   });
-  if (model !== null) {
-    chart.append("line").attr("x1", x(model)).attr("x2", x(model)).attr("y1", top).attr("y2", height - 4)
-      .style("stroke", "var(--ink)").attr("stroke-dasharray", "3 2").append("title").text(`model ${number(model)}`);
-  }
   const notes = [of, model === null ? "" : "dashed: the model"].filter(Boolean);
   const note = notes.length ? ` (${notes.join("; ")})` : "";
   return make("div", { class: "chart" }, make("div", { class: "chart-title" }, label, make("small", {}, note)), chart.node());

@@ -26,7 +26,7 @@ function lensChart(name, lens) {
   y.range([height - bottom, top]);
   chart.append("g").attr("transform", `translate(0,${height - bottom})`).call(d3.axisBottom(x).ticks(Math.min(8, lens.model[name].length), "d").tickSizeOuter(0));
   const ticks = rank ? [1, 10, 100, 1000, 10000, 100000].filter((tick) => tick <= y.domain()[0]) : y.ticks(5);
-  chart.append("g").attr("transform", `translate(${left},0)`).call(d3.axisLeft(y).tickValues(ticks).tickFormat(d3.format("~g")).tickSizeOuter(0));
+  chart.append("g").attr("transform", `translate(${left},0)`).call(d3.axisLeft(y).tickValues(ticks).tickFormat(onAxis).tickSizeOuter(0));
   const line = d3.line((_, i) => x(i), (value) => y(value)).defined((value) => value !== null);
   for (const [run, colour] of [["model", "var(--ink)"], ["circuit", "var(--helps)"]]) {
     chart.append("path").attr("d", line(lens[run][name])).style("fill", "none").style("stroke", colour).attr("stroke-width", 1.8);

@@ -70,7 +70,8 @@ function textOf(node, shade = shadeNow()) {
   if (shade.text) return shade.text(node);
   const value = shade.of(node);
   if (value === null || Math.abs(value) < strongest(shade) / 50) return "";
-  return value.toFixed(strongest(shade) >= 10 ? 0 : strongest(shade) >= 1 ? 1 : 2).replace("-", "−").replace(/^(−?)0\./, "$1.");
+  const text = value.toFixed(strongest(shade) >= 10 ? 0 : strongest(shade) >= 1 ? 1 : 2);
+  return Number(text) === 0 ? "" : text.replace("-", "−").replace(/^(−?)0\./, "$1.");
 }
 
 function paint(element, node, shade) {

@@ -73,7 +73,7 @@ function curveChart(lines = [{ points: curvePoints(data.curve), name: "" }]) {
   const x = d3.scaleLog().domain(d3.extent([...all.map((p) => p.x), ...own.map((p) => p.x), ...steps])).range([left, width - right]);
   const y = d3.scaleLog().domain(d3.extent([...all, ...own].map((p) => Math.max(p.y, least)))).nice().range([height - bottom, top]);
   chart.append("g").attr("transform", `translate(0,${height - bottom})`).call(d3.axisBottom(x).ticks(5, (v) => `${+(100 * v).toPrecision(2)} %`).tickSizeOuter(0));
-  chart.append("g").attr("transform", `translate(${left},0)`).call(d3.axisLeft(y).ticks(4, "~g").tickSizeOuter(0));
+  chart.append("g").attr("transform", `translate(${left},0)`).call(d3.axisLeft(y).ticks(4, onAxis).tickSizeOuter(0));
   chart.append("text").attr("class", "soft").attr("x", width - right).attr("y", height - 2).attr("text-anchor", "end").text(`kept of the ${sizeUnit()}`);
   chart.append("text").attr("class", "soft").attr("x", 2).attr("y", 11).text("KL, nats");
   const path = d3.line((p) => x(p.x), (p) => y(Math.max(p.y, least)));
