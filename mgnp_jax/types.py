@@ -181,7 +181,7 @@ class Batch:
     @property
     def pairs(self) -> int:
         """Number of prompt pairs."""
-        return len(self.openings())
+        return len(self) if self.pair is None else len(np.unique(self.pair))
 
     @property
     def pair_of_row(self) -> np.ndarray:

@@ -119,9 +119,8 @@ def _of_lengths(batch: Batch) -> list[str]:
     if batch.pair is None:
         return []
     signs = np.asarray(batch.targets.answers.signs)
-    rows = np.unique(np.asarray(batch.pair), return_inverse=True)[1]
-    read = np.zeros((rows.max() + 1, signs.shape[1]))
-    np.add.at(read, rows, signs)
+    read = np.zeros((batch.pairs, signs.shape[1]))
+    np.add.at(read, batch.pair_of_row, signs)
     right, wrong = (np.where(sign * read > 0, np.abs(read), np.nan) for sign in (1, -1))
     shorter = np.nanmean(right, 1) < np.nanmean(wrong, 1)
     longer = np.nanmean(right, 1) > np.nanmean(wrong, 1)
