@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import json
 import re
@@ -17,11 +16,9 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
-from experiments.train_mini import train as train_mini
 from mgnp_jax.runs.config import RunConfig
 from mgnp_jax.runs.flags import parsed
 from mgnp_jax.runs.joining import Joining
-from mgnp_jax.tasks.task import Counts
 from tests.experiments.test_commands import ROOT, call, call_here
 from tests.models.test_smollm2 import real
 
@@ -212,20 +209,6 @@ def test_the_documented_data_line_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text("\n".join(rows))
     tokenizer = mg.load_model("gpt2-mini").tokenizer
     assert sum(mg.load_task(tmp_path / "mine.jsonl", tokenizer).counts().values()) == 3
-
-
-def test_texts_for_the_embedded_model_do_not_end(mini: mg.Model) -> None:
-    few = Counts(train=10, validation=10, test=10)
-    tasks = tuple(
-        task if task.name == "gp" else dataclasses.replace(task, counts=few)
-        for task in train_mini.LEARNT
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_mini, "LEARNT", tasks)
-        stream = train_mini.texts(np.random.default_rng(0), mini.tokenizer)  # type: ignore[arg-type]
-        # Pronouns' own prompts would end within the first thousand texts.
-        found = list(itertools.islice(stream, 2_000))
-    assert len(found) == 2_000 and all(found)
 
 
 def test_the_command_that_trains_the_embedded_model_runs(tmp_path: Path) -> None:

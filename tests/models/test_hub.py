@@ -166,13 +166,16 @@ def test_the_embedded_model_is_what_it_is_said_to_be(mini: mg.Model) -> None:
     assert mini.family.name == "gpt2" and mini.config.layers >= 4 and mini.config.heads >= 4
 
 
-@pytest.mark.parametrize(
-    ("task", "name", "least"),
-    [("ioi", "score", 5.0), ("gp", "score", 5.0), ("gt", "prob_diff", 0.85)],
-)
-def test_the_embedded_model_has_learnt_the_tasks(
-    mini: mg.Model, task: str, name: str, least: float
-) -> None:
+@pytest.mark.parametrize("task", sorted({*mg.TASKS} - {"mcqa"}))
+def test_the_embedded_model_has_learnt_the_tasks(mini: mg.Model, task: str) -> None:
+    """Nine answers in ten are right; labels of choices it guesses (RESULTS.md)."""
+    test = mg.load_task(task, mini.tokenizer, seed=7).test.spread(500)
+    logits = jnp.asarray(cache_logits(mini.config, mini.params, test, 64))
+    assert answered_rightly(test.targets.answers, logits).mean() >= 0.9
+
+
+@pytest.mark.parametrize(("task", "name", "least"), [("ioi", "score", 5.0), ("gp", "score", 5.0)])
+def test_the_embedded_model_is_sure(mini: mg.Model, task: str, name: str, least: float) -> None:
     test = mg.load_task(task, mini.tokenizer, seed=0).test.take(slice(2000))
     logits = jnp.asarray(cache_logits(mini.config, mini.params, test, 64))
     assert answered_rightly(test.targets.answers, logits).mean() >= 0.99

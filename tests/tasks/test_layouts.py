@@ -95,7 +95,11 @@ def test_rows_of_other_projects_are_read_as_ours(
         (feature_circuits, {"patch_answer": None}, "lacks 'patch_answer', which rows of feature-c"),
         (feature_circuits, {"clean_prefix": 3}, "field 'clean' must be text, got 3"),
         (feature_circuits, {"patch_prefix": "Then Emma"}, "clean has 17 tokens and corrupted 2"),
-        (token_ids, {"correct_idx": 99_999}, "'correct_idx' must be a token id below 544 .* 99999"),
+        (
+            token_ids,
+            {"correct_idx": 99_999},
+            "'correct_idx' must be a token id below 1,227 .* 99999",
+        ),
         (token_ids, {"incorrect_idx": True}, "'incorrect_idx' must be a token id .* True"),
         (token_ids, {"incorrect_idx": []}, "'incorrect_idx' must be a token id"),
         (token_ids, {"incorrect_idx": "x"}, "'incorrect_idx' must be a token id, got 'x'"),
