@@ -1,4 +1,7 @@
-"""Which texts begin with a prompt of a built-in task, of whatever seed: none is trained on."""
+"""Which texts begin with a prompt of a built-in task, of whatever seed: none is trained on.
+
+Forms of prompts may stand further in, in texts of sums and of words that come again.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,8 @@ def begins_as_prompt(text: str) -> bool:
 
     Args:
       text: any; slots of the tasks' frames may be filled with any word, but for the subjects of
-        agreement, since "The" and any word begins much else.
+        agreement, since "The" and any word begins much else. "The
+        students" is one, so their meetings are told of only after something else.
     """
     return bool(_forms().match(text)) or _begins_as_induction(text)
 

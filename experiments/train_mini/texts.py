@@ -193,9 +193,9 @@ LONG: dict[Callable[[Rng], Text], int] = {
     documented: 4,
     results: 28,
 }
-"""Kinds of texts, and how many of a hundred each are."""
+"""Kinds of texts, and how many of a hundred of both together each are."""
 FIRST: dict[Callable[[Rng], Text], int] = {again_few: 79}
-"""Long texts to begin with."""
+"""Long texts instead of `LONG` in the first steps."""
 
 
 LENGTHS = (20, 48)
@@ -206,7 +206,7 @@ def stream(kind: Callable[[Rng], Text], rng: Rng) -> Iterator[Text]:
     """Endless texts of a kind, none of which begins with a task's prompt of any seed.
 
     Args:
-      kind: one of `SHORT` and `LONG`.
+      kind: one of `SHORT`, `LONG` and `FIRST`.
       rng: consumed.
     """
     while True:

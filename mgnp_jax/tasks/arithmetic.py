@@ -114,8 +114,8 @@ def written(tokenizer: Tokenizer, operator: str = "+") -> Written:
         "arithmetic is scored on the number that follows a prompt, or on its tens digit; this "
         f"tokenizer has {sum(is_single_token(tokenizer, text) for text in whole.values())} of the "
         f"90 two-digit numbers as a token with its space and {known} without, and does not write "
-        "them digit by digit after a space. Use a model with such a tokenizer (gpt2, "
-        "smollm2-135m), or bring your own prompts with --data FILE"
+        "them digit by digit after a space. Use a model with such a tokenizer "
+        "(gpt2-mini, gpt2, smollm2-135m), or bring your own prompts with --data FILE"
     )
 
 

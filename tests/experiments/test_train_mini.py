@@ -1,4 +1,4 @@
-"""What the embedded model is trained on, and that no task's prompt is among it."""
+"""What the embedded model is trained on, and that no text begins with a task's prompt."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from experiments.train_mini.seen import begins_as_prompt
 from experiments.train_mini.tokenizer import LISTED, NAMES, WORD, make_tokenizer
 from experiments.train_mini.train import TrainMiniConfig, loss_fn
 from mgnp_jax.models.weights import init_params
+from mgnp_jax.tasks import agreement
 from mgnp_jax.tasks.task import distinct_pairs
 from mgnp_jax.types import Tokenizer
 from tests import tiny
@@ -50,7 +51,7 @@ def prompts(tokenizer: Tokenizer, task: str, seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize("task", mg.TASKS)
-def test_every_prompt_of_a_task_is_refused_and_none_is_trained_on(
+def test_no_text_begins_with_a_prompt(
     tokenizer: Tokenizer, learnt: dict[str, list[texts.Text]], task: str
 ) -> None:
     """Whatever the seed: all of them are of a form that no text begins with."""
@@ -58,7 +59,7 @@ def test_every_prompt_of_a_task_is_refused_and_none_is_trained_on(
     assert not any(map(begins_as_prompt, whole))
     for seed in (0, 1, 3):
         found = prompts(tokenizer, task, seed)
-        assert all(map(begins_as_prompt, found[::7]))
+        assert all(map(begins_as_prompt, found))
         seen = set(found)
         # Nor does a text have one as its beginning.
         tokens = (re.findall(WORD, text) for text in whole)
@@ -125,12 +126,11 @@ def test_who_gives_is_not_told_by_counts_nor_by_who_comes_last(
         (other,) = set(names) - {answer}
         given = told.endswith(" to")
         assert given or told.endswith(", which came from")
-        # Who gives is the first that is named after whom the meeting names.
-        giver = names_in(told)[0 if before else names_in(told).index(names[-1])]
         most.append(names.count(other) - names.count(answer))
         last.append(names[-1] == answer)
         if " knew " not in told and " beside " not in told and " near " not in told.split(".")[-1]:
-            assert giver == (other if given else answer)
+            # Without an aside who gives is named last.
+            assert names[-1] == (other if given else answer)
     assert min(np.mean(np.sign(most) == sign) for sign in (-1, 0, 1)) > 0.1
     assert 0.3 < np.mean(last) < 0.7
 
@@ -152,7 +152,15 @@ def test_answers_follow_from_what_is_told(learnt: dict[str, list[texts.Text]]) -
                 assert answer == labels[color]
     for _, told, answer in (turn for text in learnt["results"] for turn in in_turns(text)):
         numbers = [int(number) for number in re.findall(r"\d\d", told)]
-        assert int(answer) in (sum(numbers), max(numbers) - min(numbers))
+        taken = re.search(r" minus | - | less |difference|take", told)
+        assert int(answer) == (max(numbers) - min(numbers) if taken else sum(numbers)), told
+    for told, answer in learnt["pronoun"]:
+        (name,) = {*re.findall(r"[A-Z][a-z]+", told)} & {*texts.GIRLS, *texts.BOYS}
+        assert answer == (" she" if name in texts.GIRLS else " he")
+    people = {form: i for row in texts.words.PEOPLE for i, form in enumerate(row)}
+    for told, answer in learnt["agree"]:
+        subject = next(word for word in told.split() if word in people)
+        assert answer.strip() in [row[people[subject]] for row in agreement.VERBS]
     for told, answer in learnt["documented"]:
         parameters = re.findall(r"(\w+)[,)]", told.split("\n")[0])
         assert answer.strip() == parameters[told.count(":param")]
@@ -167,9 +175,6 @@ def test_answers_follow_from_what_is_told(learnt: dict[str, list[texts.Text]]) -
 def test_a_batch_has_every_kind_and_weighs_answers_alone(tokenizer: Tokenizer) -> None:
     short, long = next(batches(np.random.default_rng(0), tokenizer, 10))
     assert len(short.tokens) >= len(texts.SHORT) and len(long.tokens) >= len(texts.LONG)
-    begun = batches(np.random.default_rng(0), tokenizer, 10, first=1)
-    few = set(tokenizer([f" {word}" for word in LISTED[:40]])["input_ids"][i][0] for i in range(40))
-    assert set(next(begun)[1].tokens.flat) <= few | {0} < set(next(begun)[1].tokens.flat) | few
     begun = batches(np.random.default_rng(0), tokenizer, 10, first=1)
     few = {0, *(ids[0] for ids in tokenizer([f" {word}" for word in LISTED[:40]])["input_ids"])}
     assert set(next(begun)[1].tokens.flat) <= few and not set(next(begun)[1].tokens.flat) <= few

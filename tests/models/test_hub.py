@@ -174,7 +174,10 @@ def test_the_embedded_model_has_learnt_the_tasks(mini: mg.Model, task: str) -> N
     assert answered_rightly(test.targets.answers, logits).mean() >= 0.9
 
 
-@pytest.mark.parametrize(("task", "name", "least"), [("ioi", "score", 5.0), ("gp", "score", 5.0)])
+@pytest.mark.parametrize(
+    ("task", "name", "least"),
+    [("ioi", "score", 5.0), ("gp", "score", 5.0), ("gt", "prob_diff", 0.8)],
+)
 def test_the_embedded_model_is_sure(mini: mg.Model, task: str, name: str, least: float) -> None:
     test = mg.load_task(task, mini.tokenizer, seed=0).test.take(slice(2000))
     logits = jnp.asarray(cache_logits(mini.config, mini.params, test, 64))
