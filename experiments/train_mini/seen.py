@@ -41,8 +41,8 @@ def begins_as_prompt(text: str) -> bool:
 
     Args:
       text: any; slots of the tasks' frames may be filled with any word, but for the subjects of
-        agreement, since "The" and any word begins much else. "The
-        students" is one, so their meetings are told of only after something else.
+        agreement, since "The" and any word begins much else. "The students" is one of these, so
+        their meetings are told of only after something else.
     """
     return bool(_forms().match(text)) or _begins_as_induction(text)
 

@@ -4,8 +4,8 @@
 
 A GPT-2 of 4 layers × 8 heads is taught all built-in tasks (it does not learn `mcqa`, RESULTS.md)
 with a word-level vocabulary by texts of its own (`texts`), none of which begins with a prompt of
-any task and seed. Costs gather each
-task in few heads; they come late, so that what takes several layers is learnt before.
+any task and seed. Costs gather each task in few heads; they come late, so that what takes several
+layers is learnt before.
 One seed, so the same machine gives the same weights.
 """
 

