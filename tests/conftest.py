@@ -39,11 +39,11 @@ jax.config.update("jax_debug_key_reuse", True)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tracing makes millions of objects that live on: looking through them is a tenth of the time.
 gc.set_threshold(200_000, 20, 20)
-# XLA reads these with the first computation.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_cpu_use_fusion_emitters=false --xla_cpu_multi_thread_eigen=false"
-).strip()
+# XLA reads these with the first computation, and ends the process for one that it does not know.
+CHEAP = ["--xla_cpu_multi_thread_eigen=false"]
+if jax.__version_info__ < (0, 11):
+    CHEAP += ["--xla_cpu_use_fusion_emitters=false"]
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *CHEAP]).strip()
 
 
 MOST_MAPS = 20_000
