@@ -25,6 +25,7 @@ from mgnp_jax.methods.sizing import sizing
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.layer_steps import Layer
+from mgnp_jax.passes.precision import exact
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import Masks, Params
 
@@ -53,6 +54,7 @@ class MagnitudeConfig:
 
 
 @functools.partial(jax.jit, static_argnums=0)
+@exact
 def magnitudes(model_config: ModelConfig, params: Params) -> Masks:
     """Norm of what each node writes with, over the mean of its kind.
 
