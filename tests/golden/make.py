@@ -52,7 +52,12 @@ def torch_model(name: str) -> tuple[Any, dict[str, Any]]:
     import transformers
 
     raw = CASES[name]
-    made = transformers.AutoConfig.for_model(**copy.deepcopy(raw), bos_token_id=0, eos_token_id=0)
+    asked = copy.deepcopy(raw)
+    if raw["model_type"] == "gemma" and raw.get("hidden_act") == "gelu":
+        # Its first files mean the tanh form by this; transformers of 5.17 and before take it at
+        # its word, later ones do not.
+        asked["hidden_act"] = "gelu_pytorch_tanh"
+    made = transformers.AutoConfig.for_model(**asked, bos_token_id=0, eos_token_id=0)
     model = transformers.AutoModelForCausalLM.from_config(made, attn_implementation="eager")
     state = {k: torch.tensor(v) for k, v in tensors(name).items()}
     # GPT-NeoX's name of it in files is not that in memory.
