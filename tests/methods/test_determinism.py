@@ -86,7 +86,10 @@ def test_a_circuit_says_what_it_depends_on() -> None:
     }
     assert said["versions"]["jax"] == jax.__version__
     assert said["versions"]["mgnp_jax"] == mg.__version__
-    assert said["device"] == {"kind": jax.devices()[0].device_kind, "platform": "cpu"}
+    assert said["device"] == {
+        "kind": jax.devices()[0].device_kind,
+        "platform": jax.default_backend(),
+    }
     assert said["model_config_hash"] == tiny.GPT2.hash()
     assert len(said["method_config_hash"]) == 64
     assert (

@@ -205,7 +205,8 @@ def test_records_and_metadata() -> None:
         jax.random.key(0),
         tiny_model,
         tiny.data(tiny_model.config),
-        CONFIG,
+        # As `evaluate`, on accelerators too.
+        dataclasses.replace(CONFIG, execution=mg.Execution(dtype="float32")),
         on_record=records.append,
     )
     validations = [r["validation"] for r in records if "validation" in r]
@@ -345,7 +346,8 @@ def test_impossible_ways_of_execution_are_refused() -> None:
 def test_validation_on_fewer_prompts_is_on_the_first() -> None:
     tiny_model = tiny.model("gpt2")
     data = tiny.data(tiny_model.config)
-    config = dataclasses.replace(CONFIG, validation_prompts=3)
+    execution = mg.Execution(dtype="float32")
+    config = dataclasses.replace(CONFIG, validation_prompts=3, execution=execution)
     circuit = mg.discover(jax.random.key(0), tiny_model, data, config)
     expected = mg.evaluate(tiny_model, circuit, data.validation.take(slice(3)))
     assert circuit.metadata["validation"]["prompts"] == 3
