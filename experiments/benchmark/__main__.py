@@ -27,7 +27,8 @@ from rich.console import Console
 
 import mgnp_jax as mg
 from experiments.benchmark.measure import measure_matrix_rate, memory, ours
-from experiments.benchmark.published import PADDED, published
+from experiments.benchmark.published import PADDED, padded, published
+from experiments.benchmark.torch_published import torch_published
 from experiments.benchmark.workload import (
     closed_for_good,
     load,
@@ -54,6 +55,8 @@ class BenchmarkConfig:
     """Times each thing is measured; medians are reported."""
     published: bool = True
     """Measure the published algorithm, too."""
+    torch: bool = False
+    """Measure the published algorithm in PyTorch on the same device, too, where it is installed."""
     closed: float = 0.75
     """Share of heads and hidden neurons that are closed for good in the compacted step."""
     prefix: bool = False
@@ -104,6 +107,8 @@ def benchmark(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
     old_mb = 0.0
     if config.published:
         steps["published"], old_mb = published(discover, model, batch)
+    if config.torch:
+        steps["torch"] = torch_published(discover, model, padded(discover.batch_size, batch))
     rate = measure_matrix_rate(model.config, int(real * discover.batch_size))
     medians = timed(steps, rate, config.repeats)
     floor = 2 * discover.batch_size * multiply_adds(model.config, model.params, batch)
@@ -150,7 +155,7 @@ def timed(
     for _ in range(repeats):
         times["rate"].append(rate())
         for name, run in steps.items():
-            times[name] += [run() for _ in range(1 if name == "published" else 3)]
+            times[name] += [run() for _ in range(1 if name in ("published", "torch") else 3)]
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -168,6 +173,11 @@ def ratios(medians: dict[str, float], old_mb: float, closed: float) -> dict[str,
         small["speedup"] = medians["published"] / medians["compacted"]
         found["published"] = {"step_s": medians["published"], "xla_mb": old_mb}
         found["speedup"] = medians["published"] / medians["ours"]
+    if "torch" in medians:
+        found["torch"] = {
+            "step_s": medians["torch"],
+            "speedup": medians["torch"] / medians["ours"],
+        }
     if "without_prefix" in medians:
         found["without_prefix"] = {
             "step_s": medians["without_prefix"],
@@ -197,6 +207,9 @@ def table(result: dict[str, Any]) -> Table:
     if "published" in result:
         rows.insert(1, ("Published step, s", f"{result['published']['step_s']:.3f}"))
         rows.insert(3, ("Times faster", f"{result['speedup']:.1f}"))
+    if "torch" in result:
+        text = f"{result['torch']['step_s']:.3f} ({result['torch']['speedup']:.1f} × ours)"
+        rows.insert(1, ("Published step in PyTorch, s", text))
     rows.append((f"Our step, {small['closed']:.0%} closed, s", f"{small['step_s']:.3f}{faster}"))
     for name, size in result.get("memory_mb", {}).items():
         rows.append((f"{name.replace('_', ', ')}, {PADDED} tokens, MB", f"{size:.0f}"))

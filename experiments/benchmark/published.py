@@ -90,6 +90,21 @@ def megabytes(compiled: Any) -> float:
     return (total + memory.output_size_in_bytes - memory.alias_size_in_bytes) / 1e6
 
 
+def padded(rows: int, batch: mg.Batch) -> mg.Batch:
+    """The first prompts, padded as published.
+
+    Args:
+      rows: how many.
+      batch: prompts.
+    """
+    width = ((0, 0), (0, max(0, PADDED - batch.clean.shape[1])))
+    first = batch.take(slice(rows))
+    clean, corrupted, mask = (
+        np.pad(np.asarray(a), width) for a in (first.clean, first.corrupted, first.attention_mask)
+    )
+    return mg.Batch(clean=clean, corrupted=corrupted, attention_mask=mask, targets=first.targets)
+
+
 def published(
     discover: mg.DiscoverConfig, model: mg.Model, batch: mg.Batch
 ) -> tuple[Callable[[], float], float]:
@@ -100,21 +115,16 @@ def published(
       model: the model.
       batch: training prompts.
     """
-    width = ((0, 0), (0, max(0, PADDED - batch.clean.shape[1])))
-    first = batch.take(slice(discover.batch_size))
-    clean, corrupted, mask = (
-        np.pad(np.asarray(a), width) for a in (first.clean, first.corrupted, first.attention_mask)
-    )
-    padded = mg.Batch(clean=clean, corrupted=corrupted, attention_mask=mask, targets=first.targets)
+    batch = padded(discover.batch_size, batch)
     key = jax.random.key(0)
     state = first_trained(discover, model.config, key)
     fixed = (discover, model.config, key, model.params)
-    compiled = published_step.lower(*fixed, state, padded).compile()
+    compiled = published_step.lower(*fixed, state, batch).compile()
 
     def step() -> float:
         nonlocal state
         started = time.perf_counter()
-        state = jax.block_until_ready(compiled(key, model.params, state, padded))
+        state = jax.block_until_ready(compiled(key, model.params, state, batch))
         return time.perf_counter() - started
 
     return step, megabytes(compiled)

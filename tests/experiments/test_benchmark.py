@@ -6,10 +6,14 @@ import json
 import shlex
 from pathlib import Path
 
+import jax
 import numpy as np
+import pytest
 from rich.console import Console
 
-from experiments.benchmark import scaling, workload
+import mgnp_jax as mg
+from experiments.benchmark import scaling, torch_published, workload
+from experiments.benchmark.published import padded
 from tests.experiments.test_commands import call_here
 from tests.experiments.test_readme import COMMANDS
 
@@ -24,6 +28,43 @@ def test_benchmark_writes_its_figures(tmp_path: Path) -> None:
     assert all(np.isfinite(n) and n > 0 for n in numbers)
     assert set(result["memory_mb"]) == {"lean_float32", "lean_bfloat16", "cached_float32"}
     assert result["xla_mb"] < result["memory_mb"]["cached_float32"]
+
+
+def test_the_passes_in_torch_are_ours() -> None:
+    torch = pytest.importorskip("torch")
+    model = workload.load("gpt2-tiny-random")
+    batch = padded(4, workload.random_prompts(4, 12))
+    rng = np.random.default_rng(0)
+    gates = {
+        name: rng.random(leaf.shape, np.float32)
+        for name, leaf in mg.full_masks(model.config, 1.0).items()
+    }
+    flat = jax.tree_util.tree_flatten_with_path(model.params)[0]
+    params = {"/".join(k.key for k in path): torch.tensor(np.asarray(x)) for path, x in flat}
+    clean, corrupted, mask = (
+        torch.tensor(np.asarray(a)) for a in (batch.clean, batch.corrupted, batch.attention_mask)
+    )
+    plain, _ = torch_published.run(model.config, params, clean, mask)
+    other = torch_published.run(model.config, params, corrupted, mask)[1]
+    ours = {name: torch.tensor(leaf) for name, leaf in gates.items()}
+    masked, _ = torch_published.run(model.config, params, clean, mask, ours, other)
+    fixed = (model.config, model.params)
+    own_plain = mg.forward(*fixed, batch.clean, batch.attention_mask)
+    own_masked = mg.two_stream_forward(
+        *fixed, gates, batch.clean, batch.corrupted, batch.attention_mask
+    )
+    real = np.asarray(batch.attention_mask)
+    for found, own in ((plain, own_plain), (masked, own_masked)):
+        np.testing.assert_allclose(found.numpy()[real], np.asarray(own)[real], atol=2e-5)
+
+
+def test_the_published_step_is_timed_in_torch_beside_ours(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    short = "--model gpt2-tiny-random --tokens 12 --repeats 1 --batch-size 4 --steps 20 --no-memory"
+    flags = ("experiments.benchmark", *short.split(), "--torch", "--json", "figures.json")
+    assert call_here(*flags, cwd=tmp_path) == 0
+    result = json.loads((tmp_path / "figures.json").read_text())
+    assert result["torch"]["speedup"] == result["torch"]["step_s"] / result["ours"]["step_s"] > 0
 
 
 def test_the_floor_counts_every_matrix_once() -> None:
