@@ -77,18 +77,16 @@ def run(
     def gate(name: str) -> Tensor:
         return torch.ones(()) if gates is None else gates[name][i]
 
-    batch, length = tokens.shape
+    length = tokens.shape[1]
     ahead = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
     sees = ahead & mask[:, None, None, :]
     embedding = params["embeddings/token/embedding"]
     x = embedding[tokens] + params["embeddings/position/embedding"][:length]
     values: Values = []
     for i in range(shape.layers):
-        heads = linear(normed(x, "blocks/attention_norm", i), "attention/qkv", i)
-        q, k, v = heads.view(batch, length, 3, shape.heads, -1).permute(2, 0, 3, 1, 4)
-        scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
-        scores = scores.masked_fill(~sees, torch.finfo(scores.dtype).min)
-        own_z = (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2)
+        own_z = _read(
+            linear(normed(x, "blocks/attention_norm", i), "attention/qkv", i), sees, shape
+        )
         z = mixed(own_z, 0, gate("attention_heads")[..., None], gate("attention_neurons"))
         own_attention = linear(z.flatten(2), "attention/o", i)
         x = x + mixed(own_attention, 1, gate("attention_blocks"))
@@ -98,6 +96,16 @@ def run(
         x = x + mixed(own_output, 3, gate("mlp_output"), gate("mlp_blocks"))
         values.append((own_z, own_attention, own_hidden, own_output))
     return normed(x, "embeddings/norm") @ embedding.T, values
+
+
+def _read(qkv: Tensor, sees: Tensor, shape: mg.ModelConfig) -> Tensor:
+    """What heads read: [B, T, H, E] from [B, T, 3 H E]."""
+    import torch
+
+    q, k, v = qkv.view(*qkv.shape[:2], 3, shape.heads, -1).permute(2, 0, 3, 1, 4)
+    scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+    scores = scores.masked_fill(~sees, torch.finfo(scores.dtype).min)
+    return (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2)
 
 
 def _drawn(log_alpha: dict[str, Tensor]) -> dict[str, Tensor]:

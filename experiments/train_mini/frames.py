@@ -74,6 +74,7 @@ SPANS = (
     "It began with a {event} in {year} and closed with another in {century}",
     "Between {year} and the end there was a {event}, which closed only in {century}",
 )
+"""Spans of years, up to the century in which one ended."""
 
 _ASKED = ("", "Q: How much is", "Q:", "If", "They say that", "We know that")
 _WORDED = {
@@ -129,6 +130,8 @@ AGREEMENT_PHRASES = tuple(
     for start in ("And the", "Our", "They say the", "I think that the", "We know that the")
     for preposition in ("near", "behind", "beside", "with", "in front of")
 )
+"""Subjects, up to their verb."""
+"""The same with a phrase in between."""
 
 CAPITALS = (
     "The city of {country} is",
@@ -150,14 +153,18 @@ CAPITALS = (
     "They flew to the capital of {country}, the city of",
     "We travel to the capital of {country}, the city of",
 )
+"""A country, up to its capital's name."""
 
 STATEMENTS = ("The {thing} is {color}.", "The {thing} was {color}.", "My {thing} is {color}.")
+"""What color something has."""
 QUESTIONS = (
     "What color is the {thing}?",
     "What color was the {thing}?",
     "What is the color of the {thing}?",
 )
+"""How it is asked for."""
 CHOICE = "{statement}\nQuestion: {question}\n{choices}\nAnswer:"
+"""A color that is said, and its choices."""
 
 SUMMARY = ("of a", "for the", "near the", "and the", "with the")
 """What stands between the two nouns of a docstring's first line."""

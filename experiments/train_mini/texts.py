@@ -186,6 +186,7 @@ def documented(rng: Rng) -> Text:
 
 
 SHORT: dict[Callable[[Rng], Text], int] = {span: 7, pronoun: 5, agree: 4, capital: 5}
+"""Kinds of short texts, and how many of a hundred of all are of each."""
 LONG: dict[Callable[[Rng], Text], int] = {
     giving: 23,
     again: 7,
@@ -193,7 +194,7 @@ LONG: dict[Callable[[Rng], Text], int] = {
     documented: 4,
     results: 28,
 }
-"""Kinds of texts, and how many of a hundred of both together each are."""
+"""The same of long ones."""
 FIRST: dict[Callable[[Rng], Text], int] = {again_few: 79}
 """Long texts instead of `LONG` in the first steps."""
 

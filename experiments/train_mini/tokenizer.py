@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 WORD = r" ?[A-Za-z']+| ?\d\d| ?[^\w\s]|\s+"
 
 NAMES = words.GIRLS + words.BOYS
+"""Of who gives and is given something."""
 THINGS = words.PLACES + words.OBJECTS + words.EVENTS
+"""Nouns for all other texts."""
 LISTED = tuple(dict.fromkeys(THINGS + words.COLORS))
 """Words that come again in any order."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import re
 from pathlib import Path
@@ -11,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 import mgnp_jax as mg
 from experiments.train_mini import texts
-from experiments.train_mini.measure import MeasureConfig, measured
+from experiments.train_mini.measure import MeasureConfig, measured, report
 from experiments.train_mini.rows import batches, encode
 from experiments.train_mini.seen import begins_as_prompt
 from experiments.train_mini.tokenizer import LISTED, NAMES, WORD, make_tokenizer
@@ -211,3 +213,15 @@ def test_the_embedded_model_does_not_find_an_answer_in_one_layer(mini: mg.Model,
     """Without the attention of either of two layers, a third of the score is lost or more."""
     whole, without = measured(mini, task, MeasureConfig(seed=7, test_prompts=100))
     assert sum(each["score"] < 2 / 3 * whole["score"] for each in without) >= 2
+
+
+def test_what_the_model_knows_is_said_by_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row for each task, of the whole model and without each of its layers' attention."""
+    monkeypatch.setattr(mg, "TASKS", {"gp": mg.TASKS["gp"]})
+    console = Console(file=io.StringIO(), width=150)
+    report(MeasureConfig(test_prompts=20), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    (row,) = [line for line in text.splitlines() if " gp " in line]
+    cells = re.findall(r"(\d\.\d{3}), (-?\d+\.\d\d)", row)
+    assert len(cells) == 1 + 4
+    assert cells[0][0] == "1.000" and float(cells[1][0]) < 0.5, "layer 0 knows the names"
