@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -69,24 +70,18 @@ def run(
     def mixed(own: Tensor, site: int, *gate: Tensor) -> Tensor:
         if gates is None:
             return own
-        other, product = corrupted[i][site], gate[0]
-        for more in gate[1:]:
-            product = product * more
-        return other + product * (own - other)
+        other = corrupted[i][site]
+        return other + math.prod(gate) * (own - other)  # type: ignore[arg-type]
 
     def gate(name: str) -> Tensor:
         return torch.ones(()) if gates is None else gates[name][i]
 
-    length = tokens.shape[1]
-    ahead = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
-    sees = ahead & mask[:, None, None, :]
     embedding = params["embeddings/token/embedding"]
-    x = embedding[tokens] + params["embeddings/position/embedding"][:length]
+    x = embedding[tokens] + params["embeddings/position/embedding"][: tokens.shape[1]]
     values: Values = []
     for i in range(shape.layers):
-        own_z = _read(
-            linear(normed(x, "blocks/attention_norm", i), "attention/qkv", i), sees, shape
-        )
+        qkv = linear(normed(x, "blocks/attention_norm", i), "attention/qkv", i)
+        own_z = _read(qkv, mask, shape)
         z = mixed(own_z, 0, gate("attention_heads")[..., None], gate("attention_neurons"))
         own_attention = linear(z.flatten(2), "attention/o", i)
         x = x + mixed(own_attention, 1, gate("attention_blocks"))
@@ -98,13 +93,15 @@ def run(
     return normed(x, "embeddings/norm") @ embedding.T, values
 
 
-def _read(qkv: Tensor, sees: Tensor, shape: mg.ModelConfig) -> Tensor:
+def _read(qkv: Tensor, mask: Tensor, shape: mg.ModelConfig) -> Tensor:
     """What heads read: [B, T, H, E] from [B, T, 3 H E]."""
     import torch
 
+    length = mask.shape[1]
+    ahead = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
     q, k, v = qkv.view(*qkv.shape[:2], 3, shape.heads, -1).permute(2, 0, 3, 1, 4)
     scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
-    scores = scores.masked_fill(~sees, torch.finfo(scores.dtype).min)
+    scores = scores.masked_fill(~(ahead & mask[:, None, None]), torch.finfo(scores.dtype).min)
     return (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2)
 
 
@@ -118,6 +115,12 @@ def _drawn(log_alpha: dict[str, Tensor]) -> dict[str, Tensor]:
         sample = ((torch.logit(u) + leaf) / BETA).sigmoid()
         found[name] = (GAMMA + (ZETA - GAMMA) * sample).clamp(0.0, 1.0)
     return found
+
+
+def _penalty(prices: dict[str, float], log_alpha: dict[str, Tensor]) -> Any:
+    """What nodes cost that are expected to be open."""
+    shift = BETA * math.log(-GAMMA / ZETA)
+    return sum(prices[name] * (leaf - shift).sigmoid().sum() for name, leaf in log_alpha.items())
 
 
 def torch_published(
@@ -165,9 +168,7 @@ def torch_published(
         found = logits.float().log_softmax(-1)
         kl = (base.softmax(-1) * (base.log_softmax(-1) - found)).sum(-1).mean()
         score = (logits.float().gather(1, tokens) * signs).sum(-1).mean()
-        shift = BETA * np.log(-GAMMA / ZETA)
-        open_ = (prices[name] * (leaf - shift).sigmoid().sum() for name, leaf in log_alpha.items())
-        return kl - score + sum(open_)
+        return kl - score + _penalty(prices, log_alpha)
 
     def step() -> float:
         begun = time.perf_counter()
