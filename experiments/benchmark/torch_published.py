@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 import mgnp_jax as mg
 from mgnp_jax.masks.hard_concrete import BETA, GAMMA, ZETA
@@ -148,8 +149,7 @@ def torch_published(
     def put(leaf: Any) -> Tensor:
         return torch.tensor(np.asarray(leaf), device=where)
 
-    flat = jax.tree_util.tree_flatten_with_path(model.params)[0]
-    params = {"/".join(str(key.key) for key in path): put(leaf) for path, leaf in flat}
+    params = {name: put(leaf) for name, leaf in flatten_dict(model.params, sep="/").items()}
     started = first_trained(discover, model.config, jax.random.key(0)).log_alpha
     log_alpha = {name: put(leaf).requires_grad_() for name, leaf in started.items()}
     optimiser = torch.optim.Adam(log_alpha.values(), lr=discover.learning_rate)

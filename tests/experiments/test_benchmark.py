@@ -6,9 +6,9 @@ import json
 import shlex
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from rich.console import Console
 
 import mgnp_jax as mg
@@ -39,8 +39,8 @@ def test_the_passes_in_torch_are_ours() -> None:
         name: rng.random(leaf.shape, np.float32)
         for name, leaf in mg.full_masks(model.config, 1.0).items()
     }
-    flat = jax.tree_util.tree_flatten_with_path(model.params)[0]
-    params = {"/".join(k.key for k in path): torch.tensor(np.asarray(x)) for path, x in flat}
+    flat = flatten_dict(model.params, sep="/")
+    params = {name: torch.tensor(np.asarray(leaf)) for name, leaf in flat.items()}
     clean, corrupted, mask = (
         torch.tensor(np.asarray(a)) for a in (batch.clean, batch.corrupted, batch.attention_mask)
     )
