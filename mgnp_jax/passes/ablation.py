@@ -17,6 +17,7 @@ from mgnp_jax.models.mesh import on_host
 from mgnp_jax.passes.cached_runs import plain_runs
 from mgnp_jax.passes.caching import chunk_rows
 from mgnp_jax.passes.layer_steps import Layer
+from mgnp_jax.passes.precision import exact
 from mgnp_jax.passes.spans import spans_of
 from mgnp_jax.types import AblationValues, Batch, MgnpError, Params
 
@@ -81,6 +82,7 @@ def _means(model_config: ModelConfig, params: Params, batch: Batch, size: int) -
 
 
 @functools.partial(jax.jit, static_argnums=0)
+@exact
 def _written(
     model_config: ModelConfig, params: Params, constants: AblationValues
 ) -> AblationValues:

@@ -1,7 +1,8 @@
-"""Weights in 16 bits: what a gradient keeps of them."""
+"""Products in full float32; weights in 16 bits, and what a gradient keeps of them."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.masks.edges import full_edges
+from mgnp_jax.methods.magnitude import magnitudes
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.passes import layer_steps
+from mgnp_jax.passes import ablation, layer_steps
 from mgnp_jax.passes.budget import bytes_beside, bytes_of
 from mgnp_jax.passes.cached_runs import plain_runs
 from mgnp_jax.passes.circuit_forward import circuit_logits
@@ -53,6 +55,35 @@ def results(jaxpr: Any) -> Iterator[Any]:
         yield from (variable.aval for variable in equation.outvars)
         for inner in inner_jaxprs(equation.params):
             yield from results(inner)
+
+
+def precisions(jaxpr: Any) -> Iterator[Any]:
+    """Of every product, however deep."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation.params["precision"]
+        for inner in inner_jaxprs(equation.params):
+            yield from precisions(inner)
+
+
+def constants(params: Params) -> Any:
+    return ablation._written(CONFIG, params, ablation._zeros(CONFIG))
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        pytest.param(constants, id="constants"),
+        pytest.param(functools.partial(magnitudes, CONFIG), id="magnitudes"),
+        *(
+            pytest.param(lambda params, of=of: gradient(CONFIG, params, half_open(of)), id=of)
+            for of in ("nodes", "edges")
+        ),
+    ],
+)
+def test_figures_come_from_exact_products(figures: Any) -> None:
+    jaxpr = jax.make_jaxpr(figures)(tiny.model("llama").params)
+    assert set(precisions(jaxpr.jaxpr)) == {(jax.lax.Precision.HIGHEST,) * 2}
 
 
 @pytest.mark.parametrize("level", ["nodes", "edges"])
