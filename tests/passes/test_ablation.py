@@ -88,9 +88,15 @@ def test_constants_of_bfloat16_weights_are_nearly_those_of_float32(ablation: str
 def test_a_saved_circuit_keeps_its_constants(ablation: str, tmp_path: Path) -> None:
     model = tiny.model("llama")
     data = tiny.data(model.config)
-    config = dataclasses.replace(CONFIG, ablation=ablation, penalty=30.0, warmup=0.0)
+    # As `evaluate`, on accelerators too.
+    execution = mg.Execution(dtype="float32")
+    config = dataclasses.replace(
+        CONFIG, ablation=ablation, penalty=30.0, warmup=0.0, execution=execution
+    )
     circuit = mg.discover(jax.random.key(0), model, data, config)
-    recomputed = dataclasses.replace(config, execution=mg.Execution(cache="batch"))
+    recomputed = dataclasses.replace(
+        config, execution=dataclasses.replace(execution, cache="batch")
+    )
     again = mg.discover(jax.random.key(0), model, data, recomputed)
     chex.assert_trees_all_close(circuit.log_alpha, again.log_alpha, atol=1e-5)
     figures = mg.evaluate(model, circuit, data.validation)
