@@ -25,11 +25,13 @@ from mgnp_jax.passes.embeddings import read_normed, unembed
 from mgnp_jax.passes.layer_steps import Layer
 from mgnp_jax.passes.node_forward import capture
 from mgnp_jax.passes.packing import pack
+from mgnp_jax.passes.precision import exact
 from tests import tiny
 from tests.evidence.conftest import LITTLE
 from tests.evidence.test_effects import CONFIG, EXACT, EXPLAINED, batch, evidence, some_nodes
 
 
+@exact
 def plain_attention(model: mg.Model, tokens: np.ndarray) -> np.ndarray:
     """[L, H, T, T] of one prompt, head by head in NumPy."""
     c, length = model.config, len(tokens)

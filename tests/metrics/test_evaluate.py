@@ -256,19 +256,19 @@ def test_kept_streams_are_those_of_single_batches(
     used = np.asarray(part.layout.used)
     np.testing.assert_array_equal(used, taken.layout.used)
     np.testing.assert_array_equal(taken.clean[used], part.clean[used])
-    np.testing.assert_allclose(taken.base_logits, part.base_logits, atol=1e-5)
+    tiny.assert_near(taken.base_logits, part.base_logits)
     values, expected = (
         jax.tree.map(lambda leaf: np.asarray(leaf)[:, used], x.corrupted.values)
         for x in (taken, part)
     )
-    chex.assert_trees_all_close(values, expected, atol=1e-5)
+    tiny.assert_near(values, expected)
     a, b = (np.asarray(x.corrupted.embedding)[used] for x in (taken, part))
-    np.testing.assert_allclose(a, b, atol=1e-5)
+    tiny.assert_near(a, b)
     # The prefix's arrays are as long as the longest of the split's, then of the batch's.
     width = part.layout.prefix.shape[1]
     mask = np.asarray(part.layout.prefix)
     for a, b in zip(taken.corrupted.prefix[0], part.corrupted.prefix[0]):
-        np.testing.assert_allclose(np.asarray(a)[:, :, :width][:, mask], b[:, mask], atol=1e-5)
+        tiny.assert_near(np.asarray(a)[:, :, :width][:, mask], b[:, mask])
     arrays = (whole.base_logits, whole.corrupted)
     assert cache_bytes(c, where) == sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
 
@@ -305,8 +305,8 @@ def test_each_prompt_has_its_own_gates(tiny_model: mg.Model) -> None:
     both = jax.tree.map(lambda a, b: jnp.stack([a, b], axis=min(a.ndim, 1)), one, zero)
     streams = plain_runs(c, p, batch)
     together = masked_logits(c, p, both, streams)
-    np.testing.assert_allclose(together[0], masked_logits(c, p, one, streams)[0], atol=1e-5)
-    np.testing.assert_allclose(together[1], masked_logits(c, p, zero, streams)[1], atol=1e-5)
+    tiny.assert_near(together[0], masked_logits(c, p, one, streams)[0])
+    tiny.assert_near(together[1], masked_logits(c, p, zero, streams)[1])
 
 
 def test_chunks_have_one_length_and_cover_every_row_once() -> None:

@@ -16,7 +16,7 @@ from mgnp_jax.metrics.evaluate import evaluate_all
 from mgnp_jax.passes.ablation import ablation_values
 from mgnp_jax.passes.cached_runs import masked_logits, plain_runs
 from mgnp_jax.passes.layer_steps import Layer
-from mgnp_jax.passes.precision import in_precision
+from mgnp_jax.passes.precision import exact, in_precision
 from tests import tiny
 
 CONFIG = mg.DiscoverConfig(steps=4, batch_size=4, validate_every=4, learning_rate=0.3)
@@ -33,7 +33,7 @@ def test_masks_of_one_are_the_base_model(any_block: mg.Model, ablation: str) -> 
     batch = tiny.data(any_block.config).train
     streams = plain_runs(any_block.config, any_block.params, batch)
     got = logits(any_block, batch, mg.full_masks(any_block.config), ablation)
-    np.testing.assert_allclose(got, streams.base_logits, atol=1e-5)
+    tiny.assert_near(got, streams.base_logits)
 
 
 def test_zeros_leave_the_biases_of_the_output_maps(any_block: mg.Model) -> None:
@@ -45,7 +45,7 @@ def test_zeros_leave_the_biases_of_the_output_maps(any_block: mg.Model) -> None:
     silent = dataclasses.replace(any_block, params={**any_block.params, "blocks": blocks})
     expected = plain_runs(silent.config, silent.params, batch).base_logits
     got = logits(any_block, batch, mg.full_masks(any_block.config, 0.0), "zero")
-    np.testing.assert_allclose(got, expected, atol=1e-5)
+    tiny.assert_near(got, expected)
 
 
 def test_means_are_over_all_tokens_and_agree_between_the_sites(any_block: mg.Model) -> None:
@@ -62,11 +62,12 @@ def test_means_are_over_all_tokens_and_agree_between_the_sites(any_block: mg.Mod
     affine = () if c.norm_after else ("attn_out", "mlp_out")
     for name in ("attn_z", "mlp_hidden", *affine):
         expected = np.asarray(getattr(values, name))[:, :tokens].mean(1)
-        np.testing.assert_allclose(constants[name], expected, atol=1e-5, err_msg=name)
+        tiny.assert_near({name: constants[name]}, {name: expected})
     weights = jax.tree.map(lambda leaf: leaf[1], params["blocks"])
-    projected = Layer(c, weights).step("attn_out", jnp.asarray(constants["attn_z"][1:2]))
-    written = Layer(c, weights).step("attn_write", projected)[0]
-    np.testing.assert_allclose(written, constants["attn_out"][1], atol=1e-5)
+    step = exact(Layer(c, weights).step)
+    projected = step("attn_out", jnp.asarray(constants["attn_z"][1:2]))
+    written = step("attn_write", projected)[0]
+    tiny.assert_near(written, constants["attn_out"][1])
 
 
 @pytest.mark.parametrize("ablation", ["zero", "mean"])
@@ -76,12 +77,12 @@ def test_constants_of_bfloat16_weights_are_nearly_those_of_float32(ablation: str
     as_it_is, halved = (
         in_precision(model.config, model.params, dtype) for dtype in ("float32", "bfloat16")
     )
-    exact = ablation_values(*as_it_is, batch, ablation, 4)
+    fine = ablation_values(*as_it_is, batch, ablation, 4)
     rough = ablation_values(*halved, batch, ablation, 4)
-    assert exact is not None and rough is not None
+    assert fine is not None and rough is not None
     for name, leaf in rough.items():
         assert leaf.dtype == np.float32
-        np.testing.assert_allclose(leaf, exact[name], atol=0.1, err_msg=name)
+        np.testing.assert_allclose(leaf, fine[name], atol=0.1, err_msg=name)
 
 
 @pytest.mark.parametrize("ablation", ["zero", "mean"])

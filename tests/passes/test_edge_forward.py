@@ -24,6 +24,7 @@ from mgnp_jax.passes.cached_runs import masked_logits, plain_runs
 from mgnp_jax.passes.edge_forward import edge_logits, edge_logits_after, whole_run
 from mgnp_jax.passes.embeddings import embed, unembed
 from mgnp_jax.passes.layer_steps import Layer, stacked_layers
+from mgnp_jax.passes.precision import exact
 from tests import tiny
 from tests.masks.test_edges import some_nodes
 
@@ -44,6 +45,7 @@ def gates(model_config: mg.ModelConfig, seed: int = 0) -> mg.Masks:
     return jax.device_put({n: each.astype(np.float32) for n, each in drawn.items()})
 
 
+@exact
 def slow_logits(model_config: mg.ModelConfig, params: mg.Params, masks: mg.Masks, runs: Any) -> Any:
     """The same by loops over layers and readers, on the whole model's own steps."""
     c, layout, (values,) = model_config, runs.layout, runs.corrupted.values
@@ -133,7 +135,7 @@ def test_edges_between_nodes_do_what_the_nodes_do(name: str) -> None:
     edges = edges_between(model.config, nodes)
     found = edge_logits(model.config, model.params, edges, runs)
     expected = masked_logits(model.config, model.params, nodes, runs)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    tiny.assert_near(found, expected)
     assert np.abs(found - runs.base_logits).max() > 0.1
 
 
@@ -150,7 +152,7 @@ def test_layers_into_which_all_edges_are_kept_need_not_run_again(name: str) -> N
         }
         found = later(masks, runs, whole, first)
         expected = edge_logits(c, model.params, masks, runs)
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        tiny.assert_near(found, expected)
         # And those before are indeed not looked at.
         other = full | {n: masks[n].at[:first].set(0) for n in full if n != LOGITS_EDGES}
         other |= {LOGITS_EDGES: masks[LOGITS_EDGES]}

@@ -16,7 +16,7 @@ from mgnp_jax.passes.embeddings import embed, unembed
 from mgnp_jax.passes.layer_steps import Layer, stacked_layers
 from mgnp_jax.passes.node_values import blend, site_gates
 from mgnp_jax.passes.packing import pack, whole_grid
-from mgnp_jax.passes.precision import as_numbers, in_precision
+from mgnp_jax.passes.precision import as_numbers, exact, in_precision
 from tests import tiny
 
 
@@ -36,10 +36,8 @@ def test_masks_of_one_are_the_base_model(any_block: mg.Model) -> None:
     out = mg.two_stream_forward(c, p, masks, b.clean, b.corrupted, b.attention_mask)
     base = mg.forward(c, p, b.clean, b.attention_mask)
     chex.assert_shape(out, (*b.clean.shape, c.vocab_size))
-    largest = np.abs(real(b.attention_mask, base)).max()
-    assert largest > 0.5
-    atol = 1e-5 * max(1, largest)
-    np.testing.assert_allclose(real(b.attention_mask, out), real(b.attention_mask, base), atol=atol)
+    assert np.abs(real(b.attention_mask, base)).max() > 0.5
+    tiny.assert_near(real(b.attention_mask, out), real(b.attention_mask, base))
 
 
 def test_masks_of_zero_are_the_corrupted_run(any_block: mg.Model) -> None:
@@ -54,9 +52,7 @@ def test_masks_of_zero_are_the_corrupted_run(any_block: mg.Model) -> None:
     )
     out = run(mg.full_masks(c, 0.0, embedding=True))
     corrupted = mg.forward(c, p, b.corrupted, b.attention_mask)
-    np.testing.assert_allclose(
-        real(b.attention_mask, out), real(b.attention_mask, corrupted), atol=1e-5
-    )
+    tiny.assert_near(real(b.attention_mask, out), real(b.attention_mask, corrupted))
     # Without its gate the clean embedding still reaches the output.
     other = run(mg.full_masks(c, 0.0))
     assert np.abs(real(b.attention_mask, other - corrupted)).max() > 1e-2
@@ -72,16 +68,17 @@ def test_corrupted_stream_is_the_plain_run_of_the_corrupted_prompts(
     whole = (c, p, streams, layout, everything, everything[None, :3])
     logits, corrupted, _ = passes.plain_passes(*whole)
     alone = passes.capture(c, p, streams[1], layout)
-    chex.assert_trees_all_close(corrupted.embedding, alone.embedding, atol=1e-5)
-    # Of some families numbers are of the order of a hundred.
-    chex.assert_trees_all_close(corrupted.values, (alone.values,), rtol=1e-5, atol=1e-5)
+    tiny.assert_near(corrupted.embedding, alone.embedding)
+    # Each of the two may be as far off, and values in the layers see no last norm.
+    tiny.assert_near(corrupted.values, (alone.values,), share=2e-5)
     prefix = (alone.keys[:, None, :3], alone.attended[:, None, :3])
-    chex.assert_trees_all_close(corrupted.prefix, (prefix,), atol=1e-5)
+    tiny.assert_near(corrupted.prefix, (prefix,), share=2e-5)
     last = b.attention_mask.sum(-1) - 1
     full = mg.forward(c, p, b.clean, b.attention_mask)
-    np.testing.assert_allclose(logits, full[np.arange(len(b)), last], atol=1e-5)
+    tiny.assert_near(logits, full[np.arange(len(b)), last])
 
 
+@exact
 def loop_masked(
     config: mg.ModelConfig, params: mg.Params, masks: mg.Masks, b: mg.Batch
 ) -> jax.Array:
@@ -124,9 +121,7 @@ def test_scan_equals_a_loop_that_gates_one_granularity_after_the_other(
     masks = random_masks(c)
     out = mg.two_stream_forward(c, p, masks, b.clean, b.corrupted, b.attention_mask)
     expected = loop_masked(c, p, masks, b)
-    np.testing.assert_allclose(
-        real(b.attention_mask, out), real(b.attention_mask, expected), atol=2e-5
-    )
+    tiny.assert_near(real(b.attention_mask, out), real(b.attention_mask, expected))
 
 
 def test_padding_changes_nothing_at_real_positions(any_block: mg.Model) -> None:
@@ -135,7 +130,7 @@ def test_padding_changes_nothing_at_real_positions(any_block: mg.Model) -> None:
     for row in range(len(b)):
         length = int(b.attention_mask[row].sum())
         alone = mg.forward(c, p, b.clean[row : row + 1, :length])
-        np.testing.assert_allclose(padded[row, :length], alone[0], atol=1e-5)
+        tiny.assert_near(padded[row, :length], alone[0])
 
 
 def test_rows_do_not_see_each_other(any_block: mg.Model) -> None:
@@ -147,7 +142,7 @@ def test_rows_do_not_see_each_other(any_block: mg.Model) -> None:
     reversed_ = mg.two_stream_forward(
         c, p, masks, turned.clean, turned.corrupted, turned.attention_mask
     )
-    np.testing.assert_allclose(together, reversed_[order], atol=1e-5)
+    tiny.assert_near(together, reversed_[order])
 
 
 def test_prompts_beyond_the_context_are_refused(any_block: mg.Model) -> None:
@@ -188,7 +183,7 @@ def test_stored_weights_are_the_same_model(
     tokens = tiny.batch(c).clean
     # Weights of 16 bits only save memory, unless they are said to be computed with.
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), half)
-    exact, narrow = mg.forward(c, wide, tokens), mg.forward(acting, bits, tokens)
-    np.testing.assert_allclose(mg.forward(c, half, tokens), exact, atol=2e-5)
+    fine, narrow = mg.forward(c, wide, tokens), mg.forward(acting, bits, tokens)
+    tiny.assert_near(mg.forward(c, half, tokens), fine)
     assert narrow.dtype == jnp.bfloat16
-    assert 1e-4 < abs(narrow.astype(jnp.float32) - exact).max() < 0.1 * abs(exact).max()
+    assert 1e-4 < abs(narrow.astype(jnp.float32) - fine).max() < 0.1 * abs(fine).max()

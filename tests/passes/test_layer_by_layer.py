@@ -38,7 +38,7 @@ def test_layers_as_narrow_as_their_circuit_write_the_same(family: str, attending
     gates = {name: jnp.asarray(mask, jnp.float32) for name, mask in masks.items()}
     wanted = masked_residual(c, params, [gates], runs.clean, runs.corrupted, runs.layout)
     answers = runs.layout.answers
-    np.testing.assert_allclose(streams[-1], wanted[answers], atol=1e-5)
+    tiny.assert_near(streams[-1], wanted[answers])
     at_answers = prompts.at_answers(streams)
     np.testing.assert_array_equal(at_answers[-1], streams[-1])
     np.testing.assert_allclose(at_answers[0], streams[0][answers] if attending else streams[0])
