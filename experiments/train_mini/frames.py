@@ -1,6 +1,6 @@
 """Frames of the texts that gpt2-mini is trained on: the tasks' words in other sentences.
 
-None is a task's own, and no text in one begins with a task's prompt (`seen.begins_as_prompt`).
+None is a task's own, and no text in one has a task's prompt in it (`seen.has_prompt`).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 
-from experiments.train_mini.seen import begins_as_prompt
+from experiments.train_mini.seen import has_prompt
 from mgnp_jax.tasks import gendered_pronouns, ioi
 
 GENDER = (
@@ -104,12 +104,12 @@ def _sums(operator: str) -> tuple[str, ...]:
     texts = (f"{asked} {worded}{answered}".strip() for asked, worded, answered in parts)
     capital = (text[0].upper() + text[1:] for text in texts)
     return tuple(
-        sorted((text for text in capital if not begins_as_prompt(text.format(a=10, b=10))), key=len)
+        sorted((text for text in capital if not has_prompt(text.format(a=10, b=10))), key=len)
     )
 
 
 SUMS = {operator: _sums(operator) for operator in _WORDED}
-"""Questions by operator, none of them a task's."""
+"""Questions by operator, none of which has a task's in it."""
 
 AGREEMENT = (
     "Our {noun}",

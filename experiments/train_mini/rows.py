@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from experiments.train_mini.texts import FIRST, LENGTHS, LONG, SHORT, Rng, Text, stream
+from experiments.train_mini.texts import FIRST, LENGTHS, LONG, SECOND, SHORT, Rng, Text, stream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -52,7 +52,11 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: list[Text], length: int) -
 
 
 def batches(
-    rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast, size: int, first: int = 0
+    rng: np.random.Generator,
+    tokenizer: PreTrainedTokenizerFast,
+    size: int,
+    first: int = 0,
+    second: int = 0,
 ) -> Iterator[tuple[Rows, Rows]]:
     """Endless batches of short and of long texts.
 
@@ -61,6 +65,7 @@ def batches(
       tokenizer: of the texts.
       size: of both together; every kind has at least one text.
       first: so many batches have `FIRST` for long texts.
+      second: those after them have `SECOND`, up to so many batches.
     """
 
     def rows(kinds: dict[Callable[[Rng], Text], int], length: int) -> Iterator[Rows]:
@@ -70,6 +75,7 @@ def batches(
             some = [next(texts[kind]) for kind, count in counts.items() for _ in range(count)]
             yield encode(tokenizer, some, length)
 
-    short, begin, long = map(rows, (SHORT, FIRST, LONG), (LENGTHS[0], LENGTHS[1], LENGTHS[1]))
+    short = rows(SHORT, LENGTHS[0])
+    begin, then, long = (rows(kinds, LENGTHS[1]) for kinds in (FIRST, SECOND, LONG))
     for i in itertools.count():
-        yield next(short), next(begin if i < first else long)
+        yield next(short), next(begin if i < first else then if i < second else long)

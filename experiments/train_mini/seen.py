@@ -1,7 +1,4 @@
-"""Which texts begin with a prompt of a built-in task, of whatever seed: none is trained on.
-
-Forms of prompts may stand further in, in texts of sums and of words that come again.
-"""
+"""Which texts have a prompt of a built-in task in them, of whatever seed: none is trained on."""
 
 from __future__ import annotations
 
@@ -33,18 +30,21 @@ FRAMES = {
 }
 """Every frame of the tasks but induction, whose prompts are words alone."""
 
+LISTED = tuple(dict.fromkeys(words.PLACES + words.OBJECTS + words.EVENTS + words.COLORS))
+"""Words of induction's prompts, which have nothing else."""
+
 _PEOPLE = "|".join(word for row in words.PEOPLE for word in row)
 
 
-def begins_as_prompt(text: str) -> bool:
-    """Whether a text begins with what could be a task's prompt, clean or corrupted.
+def has_prompt(text: str) -> bool:
+    """Whether what could be a task's prompt, clean or corrupted, begins at any word of a text.
 
     Args:
       text: any; slots of the tasks' frames may be filled with any word, but for the subjects of
         agreement, since "The" and any word begins much else. "The students" is one of these, so
-        their meetings are told of only after something else.
+        no meeting of theirs is told of.
     """
-    return bool(_forms().match(text)) or _begins_as_induction(text)
+    return bool(_forms().search(text)) or _has_induction(text)
 
 
 @functools.cache
@@ -61,14 +61,17 @@ def _forms() -> re.Pattern[str]:
             )
         )
     # Digits may follow: those of the year that a century begins.
-    return re.compile(rf"(?:{'|'.join(patterns)})(?![A-Za-z])")
+    return re.compile(rf"(?<!\w)(?:{'|'.join(patterns)})(?![A-Za-z])")
 
 
-def _begins_as_induction(text: str) -> bool:
-    """Whether so many different words are followed by some of them, in the same order."""
-    size = induction.LENGTH
-    found = text.split(" ")[1 : 1 + size + induction.AGAIN]
-    first, again = found[:size], found[size:]
-    if len(again) < induction.AGAIN or len(set(first)) < size:
-        return False
-    return any(first[i : i + len(again)] == again for i in range(size))
+def _has_induction(text: str) -> bool:
+    """Whether so many different words are somewhere followed by some of them, in the same order."""
+    found = text.split(" ")
+    size, more = induction.LENGTH, induction.AGAIN
+    for start in range(len(found) - size - more + 1):
+        first, again = found[start : start + size], found[start + size : start + size + more]
+        if len(set(first) & set(LISTED)) == size and again in (
+            first[i : i + more] for i in range(size)
+        ):
+            return True
+    return False

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from experiments.train_mini import frames
-from experiments.train_mini.seen import begins_as_prompt
-from experiments.train_mini.tokenizer import LISTED, NAMES, THINGS, WORD, said
+from experiments.train_mini.seen import LISTED, has_prompt
+from experiments.train_mini.tokenizer import NAMES, THINGS, WORD, said
 from mgnp_jax.tasks import agreement, arithmetic, greater_than, multiple_choice, words
 from mgnp_jax.tasks.gendered_pronouns import popular_names
 
@@ -143,7 +143,7 @@ def again_few(rng: Rng) -> Text:
 
 
 def choice(rng: Rng) -> Text:
-    """A color that is said, and its label among choices; then labels of the others."""
+    """A color that is said, and its label among choices."""
     count = int(rng.integers(2, 5))
     labels = rng.permutation(multiple_choice.LABELS)[:count].tolist()
     if rng.random() < 0.5:
@@ -151,26 +151,24 @@ def choice(rng: Rng) -> Text:
     colors = rng.choice(words.COLORS, count, replace=False).tolist()
     right = int(rng.integers(count))
     thing = _one(rng, words.COLORED)
-    told = frames.CHOICE.format(
+    before, after = frames.CHOICE.format(
         statement=_one(rng, frames.STATEMENTS).format(thing=thing, color=colors[right]),
         question=_one(rng, frames.QUESTIONS).format(thing=thing),
-        choices="\n".join(f"{label}. {color}" for label, color in zip(labels, colors)),
-    )
-    parts = [told, f" {labels[right]}"]
+        choices="|",
+    ).split("|")
+    # Half of the lists say each label again: what has to be known of a color, asked for at once.
+    again = bool(rng.integers(2))
+    parts = [before]
+    for i, (label, color) in enumerate(zip(labels, colors)):
+        parts[-1] += "\n" * bool(i) + f"{label}. {color}"
+        parts += [f" {label}", ""] if again else []
+    # What has to be looked for first, asked for by itself in half of the texts.
     if rng.integers(2):
-        # What has to be looked for first, asked for by itself.
-        parts = [told.replace("Answer:", "Color:"), f" {colors[right]}", "\nAnswer:", parts[1]]
-    # More of the same choices, since there is so little to learn from in one.
-    for i in (i for i in rng.permutation(count) if i != right):
-        thing = _one(rng, words.COLORED)
-        more = _one(rng, frames.STATEMENTS).format(thing=thing, color=colors[i])
-        if rng.integers(2):
-            parts += [f".\n{more}\nAnswer:", f" {labels[i]}"]
-        else:
-            parts += [f". {colors[i]}", f" {labels[i]}"]
-    while _length(*parts) > LENGTHS[1]:
-        del parts[-2:]
-    return tuple(parts)
+        parts[-1] += after.replace("Answer:", "Color:")
+        parts += [f" {colors[right]}", "\nAnswer:"]
+    else:
+        parts[-1] += after
+    return (*parts, f" {labels[right]}")
 
 
 def documented(rng: Rng) -> Text:
@@ -185,18 +183,26 @@ def documented(rng: Rng) -> Text:
     return (told + "".join(lines) + "    :param", f" {parameters[done]}")
 
 
-SHORT: dict[Callable[[Rng], Text], int] = {span: 7, pronoun: 5, agree: 4, capital: 5}
+SHORT: dict[Callable[[Rng], Text], int] = {span: 8, pronoun: 5, agree: 4, capital: 5}
 """Kinds of short texts, and how many of a hundred of all are of each."""
 LONG: dict[Callable[[Rng], Text], int] = {
-    giving: 23,
-    again: 7,
-    choice: 17,
+    giving: 22,
+    again: 6,
+    choice: 20,
     documented: 4,
-    results: 28,
+    results: 26,
 }
 """The same of long ones."""
 FIRST: dict[Callable[[Rng], Text], int] = {again_few: 79}
 """Long texts instead of `LONG` in the first steps."""
+SECOND: dict[Callable[[Rng], Text], int] = {
+    giving: 12,
+    again: 25,
+    choice: 36,
+    documented: 2,
+    results: 2,
+}
+"""And in those after them: among fewer, labels of choices are mostly not found."""
 
 
 LENGTHS = (20, 48)
@@ -204,7 +210,7 @@ LENGTHS = (20, 48)
 
 
 def stream(kind: Callable[[Rng], Text], rng: Rng) -> Iterator[Text]:
-    """Endless texts of a kind, none of which begins with a task's prompt of any seed.
+    """Endless texts of a kind, none of which has a task's prompt of any seed in it.
 
     Args:
       kind: one of `SHORT`, `LONG` and `FIRST`.
@@ -212,7 +218,7 @@ def stream(kind: Callable[[Rng], Text], rng: Rng) -> Iterator[Text]:
     """
     while True:
         text = kind(rng)
-        if not begins_as_prompt("".join(text)):
+        if not has_prompt("".join(text)):
             yield text
 
 

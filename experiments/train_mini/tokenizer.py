@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from experiments.train_mini import frames
-from experiments.train_mini.seen import FRAMES
+from experiments.train_mini.seen import FRAMES, LISTED
 from mgnp_jax.tasks import agreement, arithmetic, greater_than, multiple_choice, words
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ NAMES = words.GIRLS + words.BOYS
 """Of who gives and is given something."""
 THINGS = words.PLACES + words.OBJECTS + words.EVENTS
 """Nouns for all other texts."""
-LISTED = tuple(dict.fromkeys(THINGS + words.COLORS))
-"""Words that come again in any order."""
 
 
 def said() -> Iterator[str]:

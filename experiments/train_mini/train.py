@@ -2,10 +2,9 @@
 
     python -m experiments.train_mini --out DIR
 
-A GPT-2 of 4 layers × 8 heads is taught all built-in tasks (it does not learn `mcqa`, RESULTS.md)
-with a word-level vocabulary by texts of its own (`texts`), none of which begins with a prompt of
-any task and seed. Costs gather each task in few heads; they come late, so that what takes several
-layers is learnt before.
+A GPT-2 of 4 layers × 8 heads is taught all built-in tasks with a word-level vocabulary by texts of
+its own (`texts`), none of which has a prompt of any task and seed in it. Costs gather each task in
+few heads; they come late, so that what takes several layers is learnt before.
 One seed, so the same machine gives the same weights.
 """
 
@@ -43,7 +42,7 @@ class TrainMiniConfig:
 
     out: Path
     """Folder for config.json, model.safetensors and the tokenizer."""
-    steps: int = 4000
+    steps: int = 5000
     """Optimiser steps."""
     batch_size: int = 64
     """Texts a step."""
@@ -57,6 +56,8 @@ class TrainMiniConfig:
     attends to one place, and what takes two of them is not found any more."""
     first: float = 0.1
     """Part of the steps whose long texts are `texts.FIRST`."""
+    second: float = 0.3
+    """Part of them after which long texts are `texts.LONG`; `texts.SECOND` between the two."""
     prompt_weight: float = 0.1
     """Weight of predicting the prompt's own words, beside the answer."""
     smoothing: float = 0.01
@@ -174,6 +175,7 @@ def train(config: TrainMiniConfig) -> Model:
         tokenizer,
         config.batch_size,
         round(config.first * config.steps),
+        round(config.second * config.steps),
     )
     first, last = (part * config.steps for part in config.costs_grow)
     for i in track(range(config.steps), "Training gpt2-mini"):

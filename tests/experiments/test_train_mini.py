@@ -1,4 +1,4 @@
-"""What the embedded model is trained on, and that no text begins with a task's prompt."""
+"""What the embedded model is trained on, and that no text has a task's prompt in it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import mgnp_jax as mg
 from experiments.train_mini import texts
 from experiments.train_mini.measure import MeasureConfig, measured, report
 from experiments.train_mini.rows import batches, encode
-from experiments.train_mini.seen import begins_as_prompt
-from experiments.train_mini.tokenizer import LISTED, NAMES, WORD, make_tokenizer
+from experiments.train_mini.seen import LISTED, has_prompt
+from experiments.train_mini.tokenizer import NAMES, make_tokenizer
 from experiments.train_mini.train import TrainMiniConfig, loss_fn
 from mgnp_jax.models.weights import init_params
 from mgnp_jax.tasks import agreement
@@ -38,11 +38,9 @@ def learnt() -> dict[str, list[texts.Text]]:
 
 
 @pytest.fixture(scope="module")
-def starts(learnt: dict[str, list[texts.Text]]) -> set[str]:
-    """With what texts begin, up to every token."""
-    whole = ("".join(text) for some in learnt.values() for text in some)
-    tokens = (re.findall(WORD, text) for text in whole)
-    return {start for some in tokens for start in itertools.accumulate(some)}
+def told(learnt: dict[str, list[texts.Text]]) -> str:
+    """All of them, so that one look finds what any of them has."""
+    return "\0".join("".join(text) for some in learnt.values() for text in some)
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +59,14 @@ def prompts(tokenizer: Tokenizer, task: str, seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize("task", mg.TASKS)
-def test_no_text_begins_with_a_prompt(tokenizer: Tokenizer, starts: set[str], task: str) -> None:
-    """Whatever the seed: all of them are of a form that no text begins with."""
+def test_no_text_has_a_prompt_in_it(tokenizer: Tokenizer, told: str, task: str) -> None:
+    """Whatever the seed: all of them are of a form that no text has at any of its words."""
     for seed in (0, 1, 3):
-        found = prompts(tokenizer, task, seed)
-        assert all(map(begins_as_prompt, found))
-        assert starts.isdisjoint(found)
+        found = set(prompts(tokenizer, task, seed))
+        assert all(map(has_prompt, found))
+        # Looked for as it is, which is quick; then whether it ends where a word does.
+        told_of = [re.escape(prompt) for prompt in found if prompt in told]
+        assert not any(re.search(rf"{prompt}(?![a-z])", told) for prompt in told_of)
 
 
 def test_the_prompts_of_the_tests_are_those_of_the_tasks(tokenizer: Tokenizer) -> None:
@@ -77,22 +77,33 @@ def test_the_prompts_of_the_tests_are_those_of_the_tasks(tokenizer: Tokenizer) -
         assert set(tokenizer.batch_decode(rows)) <= set(prompts(tokenizer, task, 1))
 
 
+def listed(letters: str) -> str:
+    """Words of induction, the same where letters are."""
+    return "".join(f" {LISTED[ord(letter) - ord('a')]}" for letter in letters)
+
+
 @pytest.mark.parametrize(
-    ("text", "begins"),
+    ("text", "has"),
     [
         ("The teacher is", True),
         ("The teacherly", False),
         ("Our teacher is", False),
         ("47 + 32 = 79", True),
         ("47 plus 32 is", False),
+        ("Q: 47 + 32 =", True),
+        ("It is 47 + 32 is 79", False),
+        ("Today the teacher", True),
+        ("Well, today my teacher", False),
         ("The war went on from 1743 until 1750", True),
-        (" a b c d e f g h i j b c", True),
-        (" a b c d e f g h i j b d", False),
-        (" a b c d e f g h i b c", False),
+        (listed("abcdefghijbc"), True),
+        (listed("kabcdefghijbca"), True),
+        (listed("abcdefghijbd"), False),
+        (listed("abcdefghibcdefghibc"), False),
+        (" " + " ".join("abcdefghijbc"), False),
     ],
 )
-def test_what_begins_as_a_prompt(text: str, begins: bool) -> None:
-    assert begins_as_prompt(text) == begins
+def test_what_has_a_prompt(text: str, has: bool) -> None:
+    assert has_prompt(text) == has
 
 
 def test_texts_are_words_that_the_model_knows(
@@ -144,9 +155,9 @@ def test_answers_follow_from_what_is_told(learnt: dict[str, list[texts.Text]]) -
             before = (told + answer)[:i]
             assert word == before[before.index(before[-1]) + 1]
     for text in learnt["choice"]:
-        labels = {name: label for label, name in re.findall(r"\n(\w)\. (\w+)", text[0])}
-        for before, told, answer in in_turns(text):
-            said = re.findall(r" (?:is|was) (\w+)\.\n", before + told)[-1]
+        labels = {name: label for label, name in re.findall(r"\n(\w)\. (\w+)", "".join(text))}
+        said = re.findall(r" (?:is|was) (\w+)\.\n", text[0])[0]
+        for _, told, answer in in_turns(text):
             if told.endswith("Color:"):
                 assert answer == said
             else:
@@ -180,6 +191,10 @@ def test_a_batch_has_every_kind_and_weighs_answers_alone(tokenizer: Tokenizer) -
     begun = batches(np.random.default_rng(0), tokenizer, 10, first=1)
     few = {0, *(ids[0] for ids in tokenizer([f" {word}" for word in LISTED[:40]])["input_ids"])}
     assert set(next(begun)[1].tokens.flat) <= few and not set(next(begun)[1].tokens.flat) <= few
+    word = tokenizer.convert_tokens_to_ids("Answer")
+    then = batches(np.random.default_rng(0), tokenizer, 100, second=1)
+    of_choices, after = (np.mean((next(then)[1].tokens == word).any(1)) for _ in range(2))
+    assert of_choices > 0.4 and 0.2 < after < 0.3
     rows = encode(tokenizer, [(" war siege war", " siege"), ("Our", " king is", " a", " b")], 7)
     half = 3**-0.5
     np.testing.assert_allclose(rows.answers, [[0, 0, 1, 0, 0, 0], [half, half, 0, half, 0, 0]])
