@@ -184,7 +184,7 @@ def documented(rng: Rng) -> Text:
 
 
 SHORT: dict[Callable[[Rng], Text], int] = {span: 8, pronoun: 5, agree: 4, capital: 5}
-"""Kinds of short texts, and how many of a hundred of all are of each."""
+"""Kinds of short texts, and about how many of a hundred of all are of each."""
 LONG: dict[Callable[[Rng], Text], int] = {
     giving: 22,
     again: 6,
@@ -213,7 +213,7 @@ def stream(kind: Callable[[Rng], Text], rng: Rng) -> Iterator[Text]:
     """Endless texts of a kind, none of which has a task's prompt of any seed in it.
 
     Args:
-      kind: one of `SHORT`, `LONG` and `FIRST`.
+      kind: one of `SHORT`, `LONG`, `FIRST` and `SECOND`.
       rng: consumed.
     """
     while True:
