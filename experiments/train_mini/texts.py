@@ -157,11 +157,11 @@ def choice(rng: Rng) -> Text:
         choices="|",
     ).split("|")
     # Half of the lists say each label again: what has to be known of a color, asked for at once.
-    again = bool(rng.integers(2))
+    twice = bool(rng.integers(2))
     parts = [before]
     for i, (label, color) in enumerate(zip(labels, colors)):
         parts[-1] += "\n" * bool(i) + f"{label}. {color}"
-        parts += [f" {label}", ""] if again else []
+        parts += [f" {label}", ""] if twice else []
     # What has to be looked for first, asked for by itself in half of the texts.
     if rng.integers(2):
         parts[-1] += after.replace("Answer:", "Color:")
