@@ -125,12 +125,12 @@ AGREEMENT = (
     "We think the {noun}",
     "In the end it seems the {noun}",
 )
+"""Subjects, up to their verb."""
 AGREEMENT_PHRASES = tuple(
     f"{start} {{noun}} {preposition} the {{other}}"
     for start in ("And the", "Our", "They say the", "I think that the", "We know that the")
     for preposition in ("near", "behind", "beside", "with", "in front of")
 )
-"""Subjects, up to their verb."""
 """The same with a phrase in between."""
 
 CAPITALS = (

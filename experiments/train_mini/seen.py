@@ -33,6 +33,7 @@ FRAMES = {
 LISTED = tuple(dict.fromkeys(words.PLACES + words.OBJECTS + words.EVENTS + words.COLORS))
 """Words of induction's prompts, which have nothing else."""
 
+_ANY_LISTED = frozenset(LISTED)
 _PEOPLE = "|".join(word for row in words.PEOPLE for word in row)
 
 
@@ -70,7 +71,7 @@ def _has_induction(text: str) -> bool:
     size, more = induction.LENGTH, induction.AGAIN
     for start in range(len(found) - size - more + 1):
         first, again = found[start : start + size], found[start + size : start + size + more]
-        if len(set(first) & set(LISTED)) == size and again in (
+        if len(_ANY_LISTED.intersection(first)) == size and again in (
             first[i : i + more] for i in range(size)
         ):
             return True

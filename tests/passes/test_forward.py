@@ -36,8 +36,10 @@ def test_masks_of_one_are_the_base_model(any_block: mg.Model) -> None:
     out = mg.two_stream_forward(c, p, masks, b.clean, b.corrupted, b.attention_mask)
     base = mg.forward(c, p, b.clean, b.attention_mask)
     chex.assert_shape(out, (*b.clean.shape, c.vocab_size))
-    assert np.abs(real(b.attention_mask, base)).max() > 0.5
-    tiny.assert_near(real(b.attention_mask, out), real(b.attention_mask, base))
+    largest = np.abs(real(b.attention_mask, base)).max()
+    assert largest > 0.5
+    atol = 1e-5 * max(1, largest)
+    np.testing.assert_allclose(real(b.attention_mask, out), real(b.attention_mask, base), atol=atol)
 
 
 def test_masks_of_zero_are_the_corrupted_run(any_block: mg.Model) -> None:
@@ -68,11 +70,11 @@ def test_corrupted_stream_is_the_plain_run_of_the_corrupted_prompts(
     whole = (c, p, streams, layout, everything, everything[None, :3])
     logits, corrupted, _ = passes.plain_passes(*whole)
     alone = passes.capture(c, p, streams[1], layout)
-    tiny.assert_near(corrupted.embedding, alone.embedding)
-    # Each of the two may be as far off, and values in the layers see no last norm.
-    tiny.assert_near(corrupted.values, (alone.values,), share=2e-5)
+    tiny.assert_near(corrupted.embedding, alone.embedding, rtol=1e-6)
+    # Of some families numbers are of the order of a hundred.
+    tiny.assert_near(corrupted.values, (alone.values,), rtol=1e-5)
     prefix = (alone.keys[:, None, :3], alone.attended[:, None, :3])
-    tiny.assert_near(corrupted.prefix, (prefix,), share=2e-5)
+    tiny.assert_near(corrupted.prefix, (prefix,), rtol=1e-6)
     last = b.attention_mask.sum(-1) - 1
     full = mg.forward(c, p, b.clean, b.attention_mask)
     tiny.assert_near(logits, full[np.arange(len(b)), last])
@@ -121,7 +123,7 @@ def test_scan_equals_a_loop_that_gates_one_granularity_after_the_other(
     masks = random_masks(c)
     out = mg.two_stream_forward(c, p, masks, b.clean, b.corrupted, b.attention_mask)
     expected = loop_masked(c, p, masks, b)
-    tiny.assert_near(real(b.attention_mask, out), real(b.attention_mask, expected))
+    tiny.assert_near(real(b.attention_mask, out), real(b.attention_mask, expected), atol=2e-5)
 
 
 def test_padding_changes_nothing_at_real_positions(any_block: mg.Model) -> None:
@@ -184,6 +186,6 @@ def test_stored_weights_are_the_same_model(
     # Weights of 16 bits only save memory, unless they are said to be computed with.
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), half)
     fine, narrow = mg.forward(c, wide, tokens), mg.forward(acting, bits, tokens)
-    tiny.assert_near(mg.forward(c, half, tokens), fine)
+    tiny.assert_near(mg.forward(c, half, tokens), fine, atol=2e-5)
     assert narrow.dtype == jnp.bfloat16
     assert 1e-4 < abs(narrow.astype(jnp.float32) - fine).max() < 0.1 * abs(fine).max()
