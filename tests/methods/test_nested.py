@@ -29,9 +29,11 @@ from mgnp_jax.methods.node_pruning.nested import (
     expected_parameter_cost,
     log_price_of,
     parameter_cost,
+    penalties_of,
 )
 from mgnp_jax.methods.node_pruning.objective import objective
 from mgnp_jax.methods.node_pruning.prices import Nesting
+from mgnp_jax.methods.node_pruning.validation import binary_objective
 from mgnp_jax.metrics.scores import kl_divergence
 from mgnp_jax.metrics.sizes import prunable_share
 from mgnp_jax.passes.cached_runs import masked_logits, plain_runs
@@ -66,7 +68,7 @@ def test_each_part_of_the_range_has_one_price() -> None:
 def test_at_a_price_of_one_the_objective_is_that_of_a_single_run(tiny_model: mg.Model) -> None:
     streams = plain_runs(tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config))
     log_alpha = mg.full_masks(tiny_model.config, 0.5)
-    one = Nesting(least=1 - 1e-7, most=1 + 1e-7)
+    one = Nesting(least=1 - 1e-7, most=1 + 1e-7, coarse=1.0)
 
     def run(config: mg.DiscoverConfig) -> Any:
         def loss(log_alpha: mg.Masks) -> jax.Array:
@@ -78,6 +80,23 @@ def test_at_a_price_of_one_the_objective_is_that_of_a_single_run(tiny_model: mg.
     nested = run(dataclasses.replace(CONFIG, nesting=one))
     single = run(dataclasses.replace(CONFIG, nested=False))
     chex.assert_trees_all_close(nested, single, rtol=1e-4, atol=1e-6)
+
+
+def test_heads_and_mlps_cost_their_share_of_a_nested_run_alone(tiny_model: mg.Model) -> None:
+    prices = mg.Penalties(attention_heads=0.5, mlp_blocks=2.0, attention_blocks=0.7)
+    config = dataclasses.replace(CONFIG, penalties=prices, nesting=Nesting(coarse=0.25))
+    less = dataclasses.replace(prices, attention_heads=0.125, mlp_blocks=0.5)
+    assert penalties_of(config) == less
+    assert penalties_of(dataclasses.replace(config, nested=False)) == prices
+    # The circuit whose objective is recorded pays the same.
+    masks = jax.device_get(mg.full_masks(tiny_model.config))
+    measured = {"kl": 0.0, "score_gap": 0.0, "score": 1.0, "base_score": 1.0}
+    found, dearer = (
+        binary_objective(each, tiny_model.config, masks, measured, 1.0)
+        for each in (config, dataclasses.replace(config, nesting=Nesting(coarse=1.0)))
+    )
+    heads, mlps = masks["attention_heads"].size, masks["mlp_blocks"].size
+    assert dearer - found == pytest.approx(0.375 * heads + 1.5 * mlps, rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -307,7 +326,7 @@ def test_a_submission_has_the_edges_of_its_sizes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "nesting",
-    [{"least": 0.0}, {"least": 9.0}, {"slope": 0.0}, {"parameters": -1.0}],
+    [{"least": 0.0}, {"least": 9.0}, {"slope": 0.0}, {"coarse": -1.0}, {"parameters": -1.0}],
 )
 def test_prices_that_are_none_are_refused(nesting: dict[str, float]) -> None:
     with pytest.raises(mg.MgnpError, match="nesting"):

@@ -7,6 +7,7 @@ prompt's circuit loses counts divided by its price: that is equation 7, in units
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from mgnp_jax.masks.hard_concrete import THRESHOLD, open_probability
 from mgnp_jax.masks.parameters import expected_parameters
 from mgnp_jax.masks.ranking import all_the_way
 from mgnp_jax.methods.node_pruning.config import Settings
-from mgnp_jax.methods.node_pruning.prices import Nesting
+from mgnp_jax.methods.node_pruning.prices import Nesting, Penalties
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks
 
@@ -54,6 +55,25 @@ def draw_prices(key: jax.Array, nesting: Nesting, prompts: int) -> Prices:
     place = jax.random.permutation(order, prompts) + jax.random.uniform(offset, (prompts,))
     logs = low + (high - low) * place / prompts
     return Prices(shift=nesting.slope * logs, weight=jnp.exp(-logs))
+
+
+def penalties_of(config: Settings) -> Penalties:
+    """What an open node costs at price 1.
+
+    Where many prices share the steps, heads and MLPs that are needed at low prices alone are given
+    up too soon if they cost what they cost a run of one price (experiments/LOG.md).
+
+    Args:
+      config: the prices, and whether there is one a prompt.
+    """
+    own, share = config.penalties, config.nesting.coarse
+    if not config.nested:
+        return own
+    return dataclasses.replace(
+        own,
+        attention_heads=share * own.attention_heads,
+        mlp_blocks=share * own.mlp_blocks,
+    )
 
 
 def parameter_cost(nesting: Nesting, model_config: ModelConfig, chance: Mapping[str, Any]) -> Any:

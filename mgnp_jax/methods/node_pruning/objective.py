@@ -14,7 +14,12 @@ from mgnp_jax.methods.node_pruning import losses, schedule
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.controller import Controller
 from mgnp_jax.methods.node_pruning.gates import expected_open, sample_masks
-from mgnp_jax.methods.node_pruning.nested import PRICES, draw_prices, expected_parameter_cost
+from mgnp_jax.methods.node_pruning.nested import (
+    PRICES,
+    draw_prices,
+    expected_parameter_cost,
+    penalties_of,
+)
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns, masked_logits
 from mgnp_jax.passes.compaction import Compaction
@@ -72,7 +77,7 @@ def objective(
         loss, terms = unfaithful(masks, runs, weight)
     kept = expected_open(log_alpha, config.trained, shift)
     sizes = {name: leaf.size for name, leaf in log_alpha.items()}
-    terms["penalty"] = losses.penalty(kept, sizes, config.penalties)
+    terms["penalty"] = losses.penalty(kept, sizes, penalties_of(config))
     if shift is not None and config.nesting.parameters:
         more = expected_parameter_cost(config.nesting, model_config, log_alpha, shift)
         terms["penalty"] += more

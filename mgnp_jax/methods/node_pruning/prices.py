@@ -49,6 +49,8 @@ class Nesting:
     """Highest."""
     slope: float = 1.5
     """By how much log-alpha falls with the logarithm of the price."""
+    coarse: float = 0.4
+    """What a head and an MLP block cost, as a share of what `penalties` says."""
     parameters: float = 0.0
     """What all prunable parameters within open nodes cost beside `penalties`, over the root of how
     many the model has. With 1.2e-3 and penalties near 0 sizes rank as they are told: better on
@@ -63,6 +65,11 @@ class Nesting:
             )
         if not 1e-3 <= self.slope <= 1e3:
             raise MgnpError(f"nesting.slope must lie between 1e-3 and 1e3, got {self.slope}")
+        if not 0 <= self.coarse < math.inf:
+            raise MgnpError(
+                f"nesting.coarse must not be negative, got {self.coarse}: it would reward keeping "
+                "everything"
+            )
         if not 0 <= self.parameters < math.inf:
             raise MgnpError(
                 f"nesting.parameters must not be negative, got {self.parameters}: it would reward "

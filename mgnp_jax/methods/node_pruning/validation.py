@@ -8,7 +8,7 @@ import numpy as np
 from mgnp_jax.methods.node_pruning import losses
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.controller import Controller
-from mgnp_jax.methods.node_pruning.nested import parameter_cost
+from mgnp_jax.methods.node_pruning.nested import parameter_cost, penalties_of
 from mgnp_jax.metrics.per_prompt import measure
 from mgnp_jax.metrics.sizes import prunable_share
 from mgnp_jax.models.config import ModelConfig
@@ -47,7 +47,7 @@ def binary_objective(
     terms["penalty"] = losses.penalty(
         {name: mask.mean() for name, mask in masks.items()},
         {name: mask.size for name, mask in masks.items()},
-        config.penalties,
+        penalties_of(config),
     )
     if config.nested:
         chance = {name: np.asarray(mask, np.float64) for name, mask in masks.items()}
