@@ -7,10 +7,13 @@ from typing import Any
 
 from mgnp_jax.files import shown
 from mgnp_jax.models.config import ModelConfig
-from mgnp_jax.models.values import size
+from mgnp_jax.models.values import count, flag, size
 from mgnp_jax.types import MgnpError
 
 _KINDS = ("full_attention", "sliding_attention")
+
+LATER_KEYS = ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types")
+"""What `read_later_windows` reads."""
 
 
 def read_windows(
@@ -45,6 +48,22 @@ def read_windows(
         )
     window = size(raw, "sliding_window")
     return tuple(window * (kind == _KINDS[1]) for kind in kinds) if window < context else ()
+
+
+def read_later_windows(raw: Mapping[str, Any]) -> tuple[int, ...]:
+    """The same where layers from `max_window_layers` on have one, if windows are turned on at all.
+
+    Args:
+      raw: the parsed config.json; `LATER_KEYS` are read.
+
+    Raises:
+      MgnpError: for a key that is not of its type and range.
+    """
+    layers, used = size(raw, "num_hidden_layers"), flag(raw, "use_sliding_window", False)
+    said = {**raw, "sliding_window": raw.get("sliding_window", 4096) if used else None}
+    first = count(raw, "max_window_layers", 28)
+    windowed = [said["sliding_window"] is not None and i >= first for i in range(layers)]
+    return read_windows(said, layers, size(raw, "max_position_embeddings"), windowed)
 
 
 def read_window(raw: Mapping[str, Any], default: int | None) -> tuple[int, ...]:

@@ -18,10 +18,9 @@ from mgnp_jax.models.families.llama import (
     common_written,
     sources,
 )
-from mgnp_jax.models.families.qwen2 import WINDOW_KEYS, later_windows
 from mgnp_jax.models.family import Family
 from mgnp_jax.models.values import need, size
-from mgnp_jax.models.windows import write_windows
+from mgnp_jax.models.windows import LATER_KEYS, read_later_windows, write_windows
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig:
@@ -37,12 +36,14 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
       MgnpError: for a key that is missing, not of its type and range, or asks for what is not
         implemented.
     """
-    read = (*COMMON_KEYS, *WINDOW_KEYS, "attention_bias")
+    read = (*COMMON_KEYS, *LATER_KEYS, "attention_bias")
     check_keys(raw, read=read, inert=("attention_dropout",))
     # Left out, transformers takes 32 of them, whatever the number of heads.
     need(raw, "num_key_value_heads")
     own = {"qk_norm": "head", "head_width": size(raw, "head_dim", 128)}
-    return common_config(raw, QWEN3, windows=later_windows(raw), **own, **attention_biases(raw))
+    return common_config(
+        raw, QWEN3, windows=read_later_windows(raw), **own, **attention_biases(raw)
+    )
 
 
 def write_config(model_config: ModelConfig) -> dict[str, Any]:
