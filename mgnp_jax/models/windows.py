@@ -13,7 +13,7 @@ from mgnp_jax.types import MgnpError
 _KINDS = ("full_attention", "sliding_attention")
 
 LATER_KEYS = ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types")
-"""What `read_later_windows` reads."""
+"""What `read_later_windows` reads beside sizes of the model."""
 
 
 def read_windows(
@@ -54,7 +54,8 @@ def read_later_windows(raw: Mapping[str, Any]) -> tuple[int, ...]:
     """The same where layers from `max_window_layers` on have one, if windows are turned on at all.
 
     Args:
-      raw: the parsed config.json; `LATER_KEYS` are read.
+      raw: the parsed config.json; `LATER_KEYS`, `num_hidden_layers` and
+        `max_position_embeddings` are read.
 
     Raises:
       MgnpError: for a key that is not of its type and range.

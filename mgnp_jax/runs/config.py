@@ -206,9 +206,10 @@ def check_same(folder: Path, wanted: RunConfig) -> None:
     Raises:
       MgnpError: naming the settings, or the files that have changed since.
     """
-    # A setting that is newer than the run was at its default.
+    # A setting that is newer than the run was at its default, or at what the method says.
     default = RunConfig(task=wanted.task, data=wanted.data, config=type(wanted.config)())
     now, known = (flattened(plain_json(that_count(c))) for c in (wanted, default))
+    known |= flattened({"config": getattr(wanted.config, "done_before", {})})
     saved = flattened(settings_in(folder) or {})
     checksums = _checksums(wanted)
     for name in CIRCUITS:
@@ -217,8 +218,7 @@ def check_same(folder: Path, wanted: RunConfig) -> None:
             now.pop(f"config.{name}", None)
     # Without a method's name, or with settings that are not known, nobody can tell.
     was = {**known, "method": None, **saved}
-    missing = object()
-    other = [n.rpartition(".")[2] for n in now if was.get(n, missing) != now[n]]
+    other = [n.rpartition(".")[2] for n in now if n not in was or was[n] != now[n]]
     settings = flattened(plain_json(dataclasses.asdict(wanted)))
     other += [n for n in saved if n not in settings and not n.startswith(f"{CHECKSUMS}.")]
     if other:

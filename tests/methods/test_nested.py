@@ -99,6 +99,34 @@ def test_heads_and_mlps_cost_their_share_of_a_nested_run_alone(tiny_model: mg.Mo
     assert dearer - found == pytest.approx(0.375 * heads + 1.5 * mlps, rel=1e-6)
 
 
+def test_training_pays_what_heads_and_mlps_cost_in_a_nested_run(tiny_model: mg.Model) -> None:
+    streams = plain_runs(tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config))
+    log_alpha = mg.full_masks(tiny_model.config, 0.5)
+
+    def run(coarse: float) -> Any:
+        config = dataclasses.replace(CONFIG, nesting=Nesting(coarse=coarse), warmup=0.5)
+
+        def loss(log_alpha: mg.Masks) -> Any:
+            # After the warm-up.
+            rest = (config, tiny_model.config, tiny_model.params, streams, jnp.int32(15))
+            return objective(log_alpha, jax.random.key(1), *rest, first_controller(config))
+
+        return jax.value_and_grad(loss, has_aux=True)(log_alpha)
+
+    (dear, told), dear_slopes = run(1.0)
+    (cheap, _), cheap_slopes = run(0.25)
+    prices = dataclasses.asdict(CONFIG.penalties)
+    saved = sum(
+        0.75 * prices[name] * log_alpha[name].size * float(told["kept"][name])
+        for name in ("attention_heads", "mlp_blocks")
+    )
+    assert float(dear) - float(cheap) == pytest.approx(saved, rel=1e-4)
+    for name in log_alpha:
+        lower = (np.asarray(cheap_slopes[name]) < np.asarray(dear_slopes[name])).all()
+        same = (np.asarray(cheap_slopes[name]) == np.asarray(dear_slopes[name])).all()
+        assert lower if name in ("attention_heads", "mlp_blocks") else same, name
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_circuit_costs_its_parameters(any_family: mg.Model, seed: int) -> None:
     c, rng = any_family.config, np.random.default_rng(seed)

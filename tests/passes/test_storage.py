@@ -41,6 +41,12 @@ CONFIG = mg.DiscoverConfig(
 )
 
 
+@pytest.fixture
+def _no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device's memory is the machine's, whatever tests run on."""
+    monkeypatch.setattr("mgnp_jax.passes.budget.free_on_device", lambda: None)
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MGNP_JAX_CACHE", str(tmp_path))
@@ -159,12 +165,6 @@ def test_fastest_place_with_room() -> None:
     assert room.without("host", 15).place_for(11) == "disk"
     assert Room.all_in("host").place_for(GIB) == "host"
     assert room.place_for(31) is None
-
-
-@pytest.fixture
-def _no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The device's memory is the machine's, whatever tests run on."""
-    monkeypatch.setattr("mgnp_jax.passes.budget.free_on_device", lambda: None)
 
 
 @pytest.mark.usefixtures("_no_accelerator")

@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 
 import mgnp_jax as mg
+from mgnp_jax.methods.node_pruning.prices import Nesting
 from mgnp_jax.passes.settings import that_count
 from mgnp_jax.report import run_folder
 from mgnp_jax.runs import saving as module
@@ -365,3 +366,27 @@ def test_settings_that_cannot_change_the_result_are_marked_as_such() -> None:
     counting = that_count(config)["config"]["execution"]
     assert set(execution) - set(counting) == {"cache_on", "memory_gib"}
     assert that_count(mg.METHODS["node-pruning-published"]())["of_tasks"]["gp"]["epochs"] == 200
+
+
+def test_a_nested_run_from_before_heads_cost_less_is_not_taken_for_one_of_now(
+    config: RunConfig,
+) -> None:
+    def saved(method: mg.DiscoverConfig) -> RunConfig:
+        run = dataclasses.replace(config, method="", config=method)
+        assert run.out is not None
+        run.out.mkdir(exist_ok=True)
+        settings = json.loads(settings_text(run))
+        del settings["config"]["nesting"]["coarse"]
+        (run.out / "config.json").write_text(json.dumps(settings))
+        return run
+
+    nested = saved(mg.DiscoverConfig(nested=True))
+    assert nested.out is not None
+    with pytest.raises(mg.MgnpError, match="was run with another coarse"):
+        check_same(nested.out, nested)
+    full = dataclasses.replace(nested.config, nesting=Nesting(coarse=1.0))
+    check_same(nested.out, dataclasses.replace(nested, config=full))
+    # It changes nothing of a run of one price.
+    single = saved(mg.DiscoverConfig())
+    assert single.out is not None
+    check_same(single.out, single)

@@ -94,7 +94,8 @@ class Settings:
     target: TargetConfig = TargetConfig()
     """How they are met."""
     penalties: Penalties = Penalties()
-    """Price of one open node of each granularity."""
+    """Price of one open node of each granularity; in nested runs heads and MLP blocks cost
+    `nesting.coarse` of it."""
     ablation: Ablation = "interchange"
     """What a pruned node is given: the corrupted run's value, zero, or its mean over the corrupted
     runs of the training prompts."""
@@ -149,6 +150,11 @@ class Settings:
         """
         del model_config, sizes
         return 0
+
+    @property
+    def done_before(self) -> dict[str, Any]:
+        """What runs did before a setting was there, where that is not its default."""
+        return {"nesting": {"coarse": 1.0}} if self.nested else {}
 
     @property
     def trained(self) -> tuple[str, ...]:

@@ -60,8 +60,8 @@ def draw_prices(key: jax.Array, nesting: Nesting, prompts: int) -> Prices:
 def penalties_of(config: Settings) -> Penalties:
     """What an open node costs at price 1.
 
-    Where many prices share the steps, heads and MLPs that are needed at low prices alone are given
-    up too soon if they cost what they cost a run of one price (experiments/LOG.md).
+    On SmolLM2 circuits of a nested run are nearer to the model at most sizes where heads and MLPs
+    cost less (experiments/LOG.md).
 
     Args:
       config: the prices, and whether there is one a prompt.

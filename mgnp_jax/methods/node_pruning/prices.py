@@ -14,7 +14,8 @@ class Penalties:
 
     A node stays where the objective's faithfulness terms lose more without it than it
     costs. The price is the same for every model: a mean over a granularity's gates, as in
-    appendix C, would make each node of a small model dearer than one of a large model.
+    appendix C, would make each node of a small model dearer than one of a large model. In
+    nested runs heads and MLP blocks cost `Nesting.coarse` of it.
     """
 
     attention_blocks: float = 0.01
@@ -50,11 +51,12 @@ class Nesting:
     slope: float = 1.5
     """By how much log-alpha falls with the logarithm of the price."""
     coarse: float = 0.4
-    """What a head and an MLP block cost, as a share of what `penalties` says."""
+    """What a head and an MLP block cost in a nested run, as a share of what `penalties` says; other
+    nodes, attention blocks among them, cost all of it. Chosen on SmolLM2 (experiments/LOG.md)."""
     parameters: float = 0.0
     """What all prunable parameters within open nodes cost beside `penalties`, over the root of how
-    many the model has. With 1.2e-3 and penalties near 0 sizes rank as they are told: better on
-    gpt2-mini, worse on SmolLM2 between 10 and 20 % (experiments/LOG.md)."""
+    many the model has. With 1.2e-3 and penalties near 0 sizes rank as they are told; on SmolLM2
+    farther from the model than `penalties` at most sizes (experiments/LOG.md)."""
 
     def __post_init__(self) -> None:
         """Refuses prices that are none."""
