@@ -79,7 +79,7 @@ def test_hierarchy_keeps_the_networks_function(masks: dict[str, jax.Array]) -> N
         )
         for m in (masks, apply_hierarchy(masks))
     )
-    tiny.assert_near(before, after, atol=2e-5)
+    tiny.assert_near(before, after)
 
 
 def test_masks_of_another_model_are_refused_with_both_shapes() -> None:
