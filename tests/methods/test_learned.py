@@ -129,6 +129,33 @@ def test_edge_pruning_meets_its_size(family: str, keep: float) -> None:
     assert all(not np.asarray(circuit.masks[n])[~there[n]].any() for n in READERS)
 
 
+def test_edge_pruning_reaches_gates_that_start_far_up() -> None:
+    # None of the drawn gates is ever less than one at such a log-alpha, so none has a slope.
+    far = {**SHORT, "steps": 150, "validate_every": 150, "initial_log_alpha": 30.0}
+    open_at_last = {}
+    for decay in (0.01, 0.0):
+        said: list[Any] = []
+        discover(EdgePruningConfig(**far, keep=0.1, weight_decay=decay), on_record=said.append)
+        open_at_last[decay] = [r["edges_open"] for r in said if "edges_open" in r][-1]
+    assert open_at_last[0.0] == 1.0
+    assert open_at_last[0.01] < 0.7
+
+
+def test_the_size_is_that_of_the_gates_that_are_drawn() -> None:
+    config, there = EdgePruningConfig(**SHORT), jax.device_put(existing(tiny.GPT2))
+    moved = config.first(jax.random.key(0), tiny.GPT2)
+    moved["log_alpha"] = jax.tree.map(jnp.zeros_like, moved["log_alpha"])
+    fixed, drawn = Fixed(there, jnp.float32(1), jnp.float32(0.1)), []
+
+    def run(masks: Any) -> jax.Array:
+        drawn.append(masks)
+        return jnp.zeros(())
+
+    _, told = config.loss(moved, fixed, jax.random.key(3), jnp.int32(6), run)
+    total = sum(float(leaf.sum()) for leaf in drawn[0].values())
+    assert told["edges_open"] == pytest.approx(total / edge_count(there), rel=1e-5)
+
+
 def test_multipliers_climb_while_the_size_is_off() -> None:
     config = EdgePruningConfig(**SHORT, warmup=0)
     moved = config.first(jax.random.key(0), tiny.GPT2)

@@ -368,25 +368,38 @@ def test_settings_that_cannot_change_the_result_are_marked_as_such() -> None:
     assert that_count(mg.METHODS["node-pruning-published"]())["of_tasks"]["gp"]["epochs"] == 200
 
 
+def saved_without(config: RunConfig, method: Any, *setting: str) -> RunConfig:
+    """A run whose folder was written before a setting of its method was there."""
+    run = dataclasses.replace(config, method="", config=method)
+    assert run.out is not None
+    run.out.mkdir(exist_ok=True)
+    settings = json.loads(settings_text(run))
+    *way, last = setting
+    where = settings["config"]
+    for name in way:
+        where = where[name]
+    del where[last]
+    (run.out / "config.json").write_text(json.dumps(settings))
+    return run
+
+
 def test_a_nested_run_from_before_heads_cost_less_is_not_taken_for_one_of_now(
     config: RunConfig,
 ) -> None:
-    def saved(method: mg.DiscoverConfig) -> RunConfig:
-        run = dataclasses.replace(config, method="", config=method)
-        assert run.out is not None
-        run.out.mkdir(exist_ok=True)
-        settings = json.loads(settings_text(run))
-        del settings["config"]["nesting"]["coarse"]
-        (run.out / "config.json").write_text(json.dumps(settings))
-        return run
-
-    nested = saved(mg.DiscoverConfig(nested=True))
+    nested = saved_without(config, mg.DiscoverConfig(nested=True), "nesting", "coarse")
     assert nested.out is not None
     with pytest.raises(mg.MgnpError, match="was run with another coarse"):
         check_same(nested.out, nested)
     full = dataclasses.replace(nested.config, nesting=Nesting(coarse=1.0))
     check_same(nested.out, dataclasses.replace(nested, config=full))
     # It changes nothing of a run of one price.
-    single = saved(mg.DiscoverConfig())
+    single = saved_without(config, mg.DiscoverConfig(), "nesting", "coarse")
     assert single.out is not None
     check_same(single.out, single)
+
+
+def test_edge_pruning_from_before_its_decay_is_not_taken_for_one_of_now(config: RunConfig) -> None:
+    now = saved_without(config, mg.METHODS["edge-pruning"](), "weight_decay")
+    assert now.out is not None
+    with pytest.raises(mg.MgnpError, match="was run with another weight_decay"):
+        check_same(now.out, now)
