@@ -8,6 +8,7 @@ from mgnp_jax.tasks.agreement import ACROSS_PHRASE, AGREEMENT
 from mgnp_jax.tasks.answers import SINGLE, check_answer
 from mgnp_jax.tasks.arithmetic import ADDITION, SUBTRACTION
 from mgnp_jax.tasks.capital import CAPITAL
+from mgnp_jax.tasks.data import trained_on_first
 from mgnp_jax.tasks.docstring import DOCSTRING
 from mgnp_jax.tasks.files import load_file
 from mgnp_jax.tasks.gendered_pronouns import GENDERED_PRONOUNS
@@ -36,6 +37,7 @@ def load_task(
     *,
     skip_bad: bool = False,
     extra_corruptions: int = EXTRA_CORRUPTIONS,
+    train_prompts: int | None = None,
     metric: str = "logit_difference",
     answer: str = SINGLE,
     prefix: str | None = None,
@@ -51,6 +53,8 @@ def load_task(
       skip_bad: leave out pairs of a file that cannot be used, instead of refusing it.
       extra_corruptions: further corrupted prompts that each training prompt of a built-in task is
         used with, where it knows any.
+      train_prompts: clean prompts to train on: of a built-in task instead of its own count, of a
+        file on the first so many; None for all. Validation and test prompts stay the same.
       metric: how scores are read from the answers of a file, by name; tasks have their own.
       answer: what is scored of the answers of a file: `"single"` if each must be one token,
         `"first"` for the first of several, `"whole"` for the log-probability of all.
@@ -72,10 +76,9 @@ def load_task(
     check_answer(answer, metric)
     check_source(name)
     if str(name) in TASKS and not isinstance(name, Path):
-        return build(
-            TASKS[str(name)], tokenizer, seed, extra_corruptions, prefix=prefix, limits=limits
-        )
-    return load_file(
+        own = {"train_prompts": train_prompts, "prefix": prefix, "limits": limits}
+        return build(TASKS[str(name)], tokenizer, seed, extra_corruptions, **own)
+    data = load_file(
         Path(name),
         tokenizer,
         seed,
@@ -86,6 +89,7 @@ def load_task(
         limits=limits,
         all_test=all_test,
     )
+    return data if train_prompts is None else trained_on_first(data, train_prompts)
 
 
 def check_source(name: str | Path) -> None:

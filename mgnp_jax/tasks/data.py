@@ -10,7 +10,7 @@ import numpy as np
 
 from mgnp_jax.tasks.prefix import Prefix
 from mgnp_jax.tasks.problems import Problem, counted, many, summary
-from mgnp_jax.types import Batch, checksum
+from mgnp_jax.types import Batch, MgnpError, checksum
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class TaskData:
       problems: of these, in the order of the file.
       note: what a run should say of the prompts; empty if nothing.
       extra_corruptions: that were asked for beside each training prompt's own.
+      train_prompts: how many were asked for to train on; None where the task's own count was.
       metric: of one's own prompts, by name; empty where the task has its own.
       answer: what is scored of one's own answers (`answers.ANSWER`); empty where the task says.
       prefix: what is put before every prompt; None where that is not known, as of prompts that were
@@ -45,6 +46,7 @@ class TaskData:
     problems: tuple[Problem, ...] = ()
     note: str = ""
     extra_corruptions: int = 0
+    train_prompts: int | None = None
     metric: str = ""
     answer: str = ""
     prefix: Prefix | None = None
@@ -78,6 +80,27 @@ class TaskData:
             file = folder and folder / "left-out.txt"
             lines.append(left_out + summary(self.problems, self.name, file))
         return lines
+
+
+def trained_on_first(data: TaskData, count: int) -> TaskData:
+    """The same with fewer prompts to train on, each with all its corrupted ones.
+
+    Args:
+      data: prompts of which those of one clean prompt are neighbours, as `from_pairs` has them.
+      count: clean prompts to train on, the first ones.
+
+    Raises:
+      MgnpError: if there are not as many.
+    """
+    clean = np.asarray(data.train.openings().clean)
+    starts = np.flatnonzero([True, *(clean[1:] != clean[:-1]).any(-1)]) if len(clean) else clean
+    if not 0 < count <= len(starts):
+        raise MgnpError(
+            f"{data.source} has {len(starts):,} clean prompts to train on, got --train-prompts "
+            f"{count:,}; wanted from 1 to {len(starts):,}"
+        )
+    end = [*starts, len(clean)][count]
+    return dataclasses.replace(data, train=data.train.of_pairs(slice(end)), train_prompts=count)
 
 
 def split(

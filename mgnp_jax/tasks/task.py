@@ -23,6 +23,10 @@ clean prompts there are."""
 MOST_CORRUPTIONS = 1_000
 """More would fill the memory, whoever asks for them: a circuit's metadata may be a stranger's."""
 
+MOST_PAIRS = 400_000
+"""The same of the pairs to train on, where their number was asked for: 100,000 prompts with as many
+further corrupted ones as by default."""
+
 # A stream of prompts that repeats itself this often in a row has nothing new to give.
 _PATIENCE = 2_000
 
@@ -62,19 +66,20 @@ class Task:
     note: Callable[[Tokenizer], str] = lambda tokenizer: ""
 
 
-def distinct_pairs(task: Task, tokenizer: Tokenizer, seed: int) -> list[PromptPair]:
+def distinct_pairs(task: Task, tokenizer: Tokenizer, seed: int, more: int = 0) -> list[PromptPair]:
     """Draws the pairs of all splits, in order, no two with the same clean prompt.
 
     Args:
       task: the task.
       tokenizer: decides which words can be used.
       seed: of the draw.
+      more: pairs beyond those of the splits; they come last.
 
     Returns:
-      As many pairs as the task's counts add up to, or all that exist if that is fewer. A
-      corrupted prompt may be the clean one of another pair.
+      As many pairs as the task's counts and `more` add up to, or all that exist if that is fewer.
+      A corrupted prompt may be the clean one of another pair.
     """
-    total = sum(dataclasses.astuple(task.counts))
+    total = sum(dataclasses.astuple(task.counts)) + more
     rng = np.random.default_rng([seed, *task.name.encode()])
     seen: set[str] = set()
     pairs: list[PromptPair] = []
@@ -97,6 +102,7 @@ def build(
     seed: int,
     extra_corruptions: int = EXTRA_CORRUPTIONS,
     *,
+    train_prompts: int | None = None,
     prefix: str | None = None,
     limits: Limits | None = None,
 ) -> TaskData:
@@ -107,6 +113,8 @@ def build(
       tokenizer: decides which words can be used.
       seed: of the draw; the same seed gives the same prompts.
       extra_corruptions: further corrupted prompts for each training prompt.
+      train_prompts: prompts to train on, None for the task's own count. Whatever it is, the
+        other splits are the same: more are drawn after all others, fewer are the first.
       prefix: put before every prompt; None for the checkpoint's own policy.
       limits: what the model can take; None if that is not known.
 
@@ -116,7 +124,7 @@ def build(
 
     Raises:
       MgnpError: if fewer prompts exist than training, validation and one test prompt need, or
-        more than `MOST_CORRUPTIONS` corrupted ones are asked for.
+        than are asked for, or more than `MOST_CORRUPTIONS` corrupted ones or `MOST_PAIRS` are.
     """
     if not 0 <= extra_corruptions <= MOST_CORRUPTIONS:
         raise MgnpError(
@@ -124,25 +132,49 @@ def build(
             "ask for fewer (--extra-corruptions), or for other prompts than the circuit says"
         )
     before = prefix_of(tokenizer, prefix)
-    pairs = distinct_pairs(task, tokenizer, seed)
+    first, held_out = _trained_and_held_out(task, tokenizer, seed, train_prompts, extra_corruptions)
+    # Training prompts once more with each of their further corrupted ones.
+    again = [
+        dataclasses.replace(pair, corrupted=text)
+        for pair in first
+        for text in pair.more_corrupted(extra_corruptions)
+    ]
+    first = again + first
+    whole = encode_pairs(tokenizer, first + held_out, metric_named(task.metric), before, limits)
+    validation = task.counts.validation
+    data = split(task.name, whole, len(first), validation, source=task.name, seed=seed)
+    asked = {"extra_corruptions": extra_corruptions, "train_prompts": train_prompts}
+    return dataclasses.replace(data, note=task.note(tokenizer), prefix=before, **asked)
+
+
+def _trained_and_held_out(
+    task: Task, tokenizer: Tokenizer, seed: int, wanted: int | None, extra_corruptions: int
+) -> tuple[list[PromptPair], list[PromptPair]]:
+    """Pairs of the training split, and of the other two, which are the same however many it has."""
     train, validation = task.counts.train, task.counts.validation
+    if wanted is not None and not 0 < wanted * (1 + extra_corruptions) <= MOST_PAIRS:
+        raise MgnpError(
+            f"train_prompts must be from 1 to {MOST_PAIRS // (1 + extra_corruptions):,} with "
+            f"{extra_corruptions:,} extra_corruptions, got {wanted:,}; ask for other counts "
+            "(--train-prompts, --extra-corruptions), or for other prompts than the circuit says"
+        )
+    wanted = train if wanted is None else wanted
+    pairs = distinct_pairs(task, tokenizer, seed, max(wanted - train, 0))
     if len(pairs) <= train + validation:
         raise MgnpError(
             f"task {task.name!r}: this tokenizer knows words for only {len(pairs)} distinct "
             f"prompts, wanted more than {train} + {validation} for training and validation; "
             "use another model, or bring your own prompts with --data FILE"
         )
-    # Training prompts once more with each of their further corrupted ones.
-    again = [
-        dataclasses.replace(pair, corrupted=text)
-        for pair in pairs[:train]
-        for text in pair.more_corrupted(extra_corruptions)
-    ]
-    whole = encode_pairs(tokenizer, again + pairs, metric_named(task.metric), before, limits)
-    train += len(again)
-    data = split(task.name, whole, train, validation, source=task.name, seed=seed)
-    note = task.note(tokenizer)
-    return dataclasses.replace(data, note=note, extra_corruptions=extra_corruptions, prefix=before)
+    own = sum(dataclasses.astuple(task.counts))
+    trained = (pairs[:train] + pairs[own:])[:wanted]
+    if len(trained) < wanted:
+        raise MgnpError(
+            f"task {task.name!r}: this tokenizer knows words for {len(trained):,} prompts to train "
+            f"on beside those that are held out, got --train-prompts {wanted:,}; ask for no more, "
+            "or bring your own prompts with --data FILE"
+        )
+    return trained, pairs[train:own]
 
 
 def usable(tokenizer: Tokenizer, words: Sequence[str], at_least: int, what: str) -> list[str]:

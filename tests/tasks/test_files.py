@@ -156,6 +156,50 @@ def test_several_corruptions_of_one_clean_prompt_stay_together(
         assert not (clean[0] & clean[1] or clean[0] & clean[2] or clean[1] & clean[2])
 
 
+@pytest.mark.parametrize("answer", ["single", "whole"])
+@pytest.mark.parametrize("named", [False, True])
+def test_the_first_clean_prompts_of_a_file_are_trained_on_with_all_their_pairs(
+    mini: mg.Model, tmp_path: Path, named: bool, answer: str
+) -> None:
+    rows = [line(i) for i in range(8)]
+    for row in rows[::2]:
+        row["corrupted"] = [row["corrupted"], row["corrupted"].replace(" a ", " the ")]
+    # One more answer for a prompt is a pair of its own.
+    rows.append(line(1, answers=[" John", " Anna"]))
+    if answer == "whole":
+        # So that a pair has several rows.
+        rows = [row | {"answers": [f"{text} and" for text in row["answers"]]} for row in rows]
+    if named:
+        parts = ["train", "train", "test", "validation", "train", "test", "train", "test", "train"]
+        rows = [row | {"split": part} for row, part in zip(rows, parts)]
+    file = write(tmp_path / "mine.jsonl", rows)
+
+    def read(count: int | None) -> mg.TaskData:
+        return mg.load_task(file, mini.tokenizer, 3, answer=answer, train_prompts=count)
+
+    whole = read(None)
+    assert whole.train_prompts is None and whole.counts()["train"] == 4
+    order = list(dict.fromkeys(map(tuple, whole.train.openings().clean)))
+    for count in (1, 3, 4):
+        data = read(count)
+        assert data.train_prompts == count
+        np.testing.assert_array_equal(data.validation.clean, whole.validation.clean)
+        np.testing.assert_array_equal(data.test.clean, whole.test.clean)
+        clean = whole.train.openings().clean
+        wanted = np.array([tuple(row) in order[:count] for row in clean])
+        np.testing.assert_array_equal(data.train.openings().clean, clean[wanted])
+        corrupted = whole.train.openings().corrupted[wanted]
+        np.testing.assert_array_equal(data.train.openings().corrupted, corrupted)
+        assert (data.checksum() == whole.checksum()) == (count == 4)
+    for count in (-1, 0, 5):
+        told = f"mine.jsonl has 4 clean prompts to train on, got --train-prompts {count}; wanted"
+        with pytest.raises(mg.MgnpError, match=told):
+            read(count)
+    if not named:
+        with pytest.raises(mg.MgnpError, match="has 0 clean prompts to train on"):
+            mg.load_task(file, mini.tokenizer, answer=answer, all_test=True, train_prompts=1)
+
+
 def test_pairs_of_one_clean_prompt_in_two_splits_are_named(mini: mg.Model, tmp_path: Path) -> None:
     parts = ["train", "validation", "test"]
     rows = [line(i, split=part) for i, part in enumerate(parts)]

@@ -331,3 +331,49 @@ def test_too_few_words_are_refused(mini: mg.Model) -> None:
 def test_more_corruptions_than_memory_holds_are_refused(mini: mg.Model, count: int) -> None:
     with pytest.raises(mg.MgnpError, match="extra_corruptions must be from 0 to 1,000, got"):
         mg.load_task("ioi", mini.tokenizer, extra_corruptions=count)
+
+
+@pytest.mark.parametrize("name", ["gp", "gt", "ioi"])
+def test_held_out_prompts_are_the_same_however_many_are_trained_on(
+    mini: mg.Model, name: str
+) -> None:
+    task = dataclasses.replace(mg.TASKS[name], counts=Counts(train=20, validation=20, test=60))
+    own = build(task, mini.tokenizer, 0)
+    assert own.train_prompts is None
+    held_out = {row for part in (own.validation, own.test) for row in map(tuple, part.clean)}
+    most = build(task, mini.tokenizer, 0, train_prompts=45)
+    for count in (1, 20, 45):
+        data = build(task, mini.tokenizer, 0, train_prompts=count)
+        assert data.counts() == {"train": count, "validation": 20, "test": 60}
+        assert data.train_prompts == count
+        chex.assert_trees_all_equal(data.validation, own.validation)
+        chex.assert_trees_all_equal(data.test, own.test)
+        assert not held_out & set(map(tuple, data.train.clean))
+        assert len(data.train) == count * (1 if name == "gt" else 1 + EXTRA_CORRUPTIONS)
+        # Each number's prompts are the first of a larger one's.
+        alone = (each.train.take(slice(-n, None)) for each, n in ((data, count), (most, 45)))
+        first, longer = alone
+        chex.assert_trees_all_equal(first, longer.take(slice(count)))
+        assert (data.checksum() == own.checksum()) == (count == 20)
+
+
+def test_a_count_of_training_prompts_that_is_the_tasks_own_changes_nothing(mini: mg.Model) -> None:
+    data, same, more = (
+        mg.load_task("gp", mini.tokenizer, train_prompts=count) for count in (None, 150, 160)
+    )
+    assert data.checksum() == same.checksum() != more.checksum()
+    with pytest.raises(mg.MgnpError, match=r"knows words for 396 prompts .*--train-prompts 397;"):
+        mg.load_task("gp", mini.tokenizer, train_prompts=397)
+    assert mg.load_task("gp", mini.tokenizer, train_prompts=396).counts()["train"] == 396
+
+
+@pytest.mark.parametrize(
+    ("count", "extra", "most"),
+    [*((n, 3, "100,000") for n in (0, -1, 100_001, 10**12)), (400, 1_000, "399")],
+)
+def test_more_training_prompts_than_memory_holds_are_refused(
+    mini: mg.Model, count: int, extra: int, most: str
+) -> None:
+    told = f"train_prompts must be from 1 to {most} with {extra:,} extra_corruptions, got {count:,}"
+    with pytest.raises(mg.MgnpError, match=told):
+        mg.load_task("ioi", mini.tokenizer, extra_corruptions=extra, train_prompts=count)
