@@ -15,7 +15,7 @@ import mgnp_jax as mg
 from experiments.command import command
 from mgnp_jax.models.weights import weights_checksum
 from mgnp_jax.report.tables import comparison_table
-from mgnp_jax.runs.config import check_counts
+from mgnp_jax.runs.config import check_least
 from mgnp_jax.runs.folder import undone
 from mgnp_jax.runs.measuring import evaluate_with_bar
 from mgnp_jax.runs.own_prompts import origin_of, prompts_for
@@ -53,7 +53,7 @@ class EvaluateConfig:
         """Refuses what cannot be meant."""
         if self.task is not None and self.data is not None:
             raise mg.MgnpError("pass one of --task and --data FILE, not both")
-        check_counts(self.seed, self.test_prompts)
+        check_least(self, seed=0, test_prompts=1)
 
 
 def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from mgnp_jax.methods import DEFAULT, METHODS
-from mgnp_jax.runs.config import RunConfig, check_counts, method_named
+from mgnp_jax.runs.config import RunConfig, check_least, method_named
 from mgnp_jax.runs.method_settings import configured, other_circuit, settings_of
 from mgnp_jax.tasks import check_source
 from mgnp_jax.tasks.altered import check_movable
@@ -64,12 +64,7 @@ class CompareConfig:
         for name in self.names:
             method_named(name)
         settings_of(self.settings)
-        check_counts(None, self.test_prompts)
-        least_of = (("seeds", 1), ("first_seed", 0), ("curve_prompts", 1))
-        for name, least in least_of:
-            if getattr(self, name) < least:
-                flag = name.replace("_", "-")
-                raise MgnpError(f"--{flag} must be at least {least}, got {getattr(self, name)}")
+        check_least(self, seeds=1, first_seed=0, test_prompts=1, curve_prompts=1)
         for name in self.control_tasks:
             check_source(name)
         # Before anything is run: whether there is such a task, and what was set can be.

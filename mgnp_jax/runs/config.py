@@ -79,15 +79,8 @@ class RunConfig:
             )
         if self.gt_corruption == "other" and self.task != "gt":
             raise MgnpError("--gt-corruption goes with --task gt alone")
-        check_counts(self.seed, self.test_prompts)
-        least_of = (
-            *(("control_prompts", 1), ("extra_corruptions", 0)),
-            *(("sweep_span", 1), ("save_every", 0)),
-        )
-        for name, least in least_of:
-            if getattr(self, name) < least:
-                flag = name.replace("_", "-")
-                raise MgnpError(f"--{flag} must be at least {least}, got {getattr(self, name)}")
+        check_least(self, seed=0, test_prompts=1, control_prompts=1)
+        check_least(self, extra_corruptions=0, sweep_span=1, save_every=0)
         object.__setattr__(self, "method", checked_method(self.method, self.config))
         check_answer(self.answer, self.metric)
         if self.task is not None and self.answer == WHOLE:
@@ -126,20 +119,20 @@ def named_after(method: str) -> str:
     return "" if method == DEFAULT.name else f"-{method}"
 
 
-def check_counts(seed: int | None, test_prompts: int | None) -> None:
-    """Refuses a seed below 0 and a count of prompts below 1.
+def check_least(config: Any, **least_of: float) -> None:
+    """Refuses settings that are below the least that can be meant.
 
     Args:
-      seed: of prompts and method, if given.
-      test_prompts: how many to measure on, if given.
+      config: of a command; a setting that is None was not given, and may be.
+      least_of: the least values, by setting.
 
     Raises:
       MgnpError: naming the flag.
     """
-    if seed is not None and seed < 0:
-        raise MgnpError(f"--seed must be at least 0, got {seed}")
-    if test_prompts is not None and test_prompts < 1:
-        raise MgnpError(f"--test-prompts must be at least 1, got {test_prompts}")
+    for name, least in least_of.items():
+        if (value := getattr(config, name)) is not None and value < least:
+            flag = name.replace("_", "-")
+            raise MgnpError(f"--{flag} must be at least {least}, got {value}")
 
 
 def check_sweep(points: int, config: Method) -> None:

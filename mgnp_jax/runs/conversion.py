@@ -22,7 +22,7 @@ from mgnp_jax.masks.mib.files import export_mib, import_mib
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import load_model
 from mgnp_jax.report.mib_submission import export_mib_submission
-from mgnp_jax.runs.config import check_counts
+from mgnp_jax.runs.config import check_least
 from mgnp_jax.tasks import check_source
 from mgnp_jax.types import MgnpError
 
@@ -69,7 +69,7 @@ class ConvertConfig:
             raise MgnpError("pass --model NAME and --out DIR with --from-mib")
         if self.seed is not None and self.task is None:
             raise MgnpError("--seed goes with --task alone")
-        check_counts(self.seed, None)
+        check_least(self, seed=0)
 
 
 def convert(config: ConvertConfig, console: Console) -> None:

@@ -10,7 +10,7 @@ import tyro
 
 from mgnp_jax.methods import DEFAULT, METHODS
 from mgnp_jax.runs.compare_config import check_ablations
-from mgnp_jax.runs.config import check_counts, checked_method, method_named, named_after
+from mgnp_jax.runs.config import check_least, checked_method, method_named, named_after
 from mgnp_jax.runs.method_settings import configured, other_circuit, settings_of
 from mgnp_jax.types import MgnpError
 
@@ -60,7 +60,7 @@ class DecoyConfig:
 
     def __post_init__(self) -> None:
         """Refuses what cannot be meant."""
-        check_counts(self.seed, self.test_prompts)
+        check_least(self, seed=0, test_prompts=1)
         if min(self.decoy_heads, self.decoy_hidden, self.decoy_layers, self.decoy_weight) < 0:
             raise MgnpError(
                 "--decoy-heads, --decoy-hidden, --decoy-layers and --decoy-weight must not be "

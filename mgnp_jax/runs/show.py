@@ -23,6 +23,7 @@ from mgnp_jax.report.page.headline import at
 from mgnp_jax.report.page.html import PAGE, write_list, write_page
 from mgnp_jax.report.page.runs_list import run_rows
 from mgnp_jax.runs.beside import curve_of
+from mgnp_jax.runs.config import check_least
 from mgnp_jax.runs.evidence_beside import evidence_beside, gathered
 from mgnp_jax.runs.folder import RESULTS
 from mgnp_jax.runs.own_prompts import prompts_for
@@ -64,10 +65,7 @@ class ShowConfig:
             raise MgnpError("pass one of --circuit DIR and --runs DIR")
         if self.runs is not None and (self.compare or self.model):
             raise MgnpError("--compare and --model go with --circuit alone")
-        for name in ("curve_prompts", "evidence_prompts"):
-            if (count := getattr(self, name)) < 0:
-                flag = name.replace("_", "-")
-                raise MgnpError(f"--{flag} must be at least 0, got {count}")
+        check_least(self, curve_prompts=0, evidence_prompts=0)
 
 
 def show(config: ShowConfig, console: Console) -> Path:
