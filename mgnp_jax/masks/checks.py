@@ -18,7 +18,7 @@ METADATA: dict[str, Any] = {
     **dict.fromkeys(("config_hash", "weights_checksum", "data_checksum"), str),
     "origin": {
         **dict.fromkeys(("source", "metric"), str),
-        **dict.fromkeys(("seed", "extra_corruptions"), int),
+        **dict.fromkeys(("seed", "extra_corruptions", "train_prompts"), int),
         "skip_bad": bool,
     },
     "test_prompts": int,
@@ -40,7 +40,7 @@ SITES = {
 }
 """Axes of the constants that a circuit may give to pruned nodes, by site."""
 
-LEAST = {"seed": 0, "extra_corruptions": 0, "test_prompts": 1}
+LEAST = {"seed": 0, "extra_corruptions": 0, "train_prompts": 1, "test_prompts": 1}
 """Least that the numbers among it may be."""
 
 

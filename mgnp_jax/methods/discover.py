@@ -162,6 +162,7 @@ def _origin(key: jax.Array, model: Model, data: TaskData, method: Any, settings:
             "source": data.source,
             "seed": data.seed,
             "extra_corruptions": data.extra_corruptions,
+            "train_prompts": data.train_prompts,
             "skip_bad": data.skipped > 0,
             "metric": data.metric,
             "answer": data.answer,

@@ -113,7 +113,9 @@ def _controls(config: CompareConfig, out: Path, stop: Stop) -> list[dict[str, An
     tasks, missing = {}, {}
     for name in config.other_tasks:
         folder = beside / f"{name}-seed{config.first_seed}"
-        run = dataclasses.replace(ours[0], task=name, data=None, out=folder)
+        # Another task may not have as many prompts as were asked for of this one.
+        other = {"task": name, "data": None, "train_prompts": None, "out": folder}
+        run = dataclasses.replace(ours[0], **other)
         try:
             apart(ensured, run, stop=stop)
             tasks[name] = folder

@@ -32,6 +32,8 @@ class CompareConfig:
     """As for experiments.run."""
     prefix: str | None = None
     """As for experiments.run."""
+    train_prompts: int | None = None
+    """As for experiments.run; all methods train on the same."""
     model: str = "gpt2-mini"
     """As for experiments.run."""
     methods: str | None = None
@@ -112,6 +114,7 @@ class CompareConfig:
             metric=self.metric,
             answer=self.answer,
             prefix=self.prefix,
+            train_prompts=self.train_prompts,
             model=self.model,
             seed=seed,
             out=out,

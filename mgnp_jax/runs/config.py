@@ -43,6 +43,9 @@ class RunConfig:
     or the log-probability of all (whole)."""
     prefix: str | None = None
     """Text put before every prompt, or none for nothing; by default as the model has it."""
+    train_prompts: int | None = None
+    """Train on so many clean prompts: of a built-in task instead of its own count (ioi 200, gt and
+    gp 150), of --data on the first so many. Validation and test prompts stay the same."""
     extra_corruptions: int = EXTRA_CORRUPTIONS
     """Further corrupted prompts for each training prompt, where the task knows any."""
     model: str = "gpt2-mini"
@@ -79,7 +82,7 @@ class RunConfig:
             )
         if self.gt_corruption == "other" and self.task != "gt":
             raise MgnpError("--gt-corruption goes with --task gt alone")
-        check_least(self, seed=0, test_prompts=1, control_prompts=1)
+        check_least(self, seed=0, test_prompts=1, control_prompts=1, train_prompts=1)
         check_least(self, extra_corruptions=0, sweep_span=1, save_every=0)
         object.__setattr__(self, "method", checked_method(self.method, self.config))
         check_answer(self.answer, self.metric)

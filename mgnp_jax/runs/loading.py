@@ -44,6 +44,7 @@ def load(config: RunConfig) -> Loaded:
         config.seed,
         skip_bad=config.skip_bad,
         extra_corruptions=config.extra_corruptions,
+        train_prompts=config.train_prompts,
         metric=config.metric,
         answer=config.answer,
         prefix=config.prefix,

@@ -15,7 +15,7 @@ from mgnp_jax.types import MgnpError
 
 UNKNOWN: dict[str, Any] = {
     **{"source": "", "seed": 0, "extra_corruptions": 0, "skip_bad": False},
-    **{"metric": "logit_difference", "answer": SINGLE, "prefix": None},
+    **{"metric": "logit_difference", "answer": SINGLE, "prefix": None, "train_prompts": None},
 }
 """What is taken for an origin that does not say."""
 
@@ -53,6 +53,7 @@ def is_own_file(file: Path, metadata: Mapping[str, Any], model: Model) -> bool:
             model.tokenizer,
             origin["seed"],
             skip_bad=origin["skip_bad"],
+            train_prompts=origin["train_prompts"],
             metric=origin["metric"],
             answer=origin["answer"],
             prefix=origin["prefix"],
@@ -109,6 +110,8 @@ def prompts_for(
         origin["seed"] if seed is None else seed,
         skip_bad=skip_bad or (own and origin["skip_bad"]),
         extra_corruptions=origin["extra_corruptions"],
+        # Others may not have as many.
+        train_prompts=origin["train_prompts"] if own else None,
         metric=metric or origin["metric"],
         answer=answer or origin["answer"],
         prefix=origin["prefix"] if prefix is None else prefix,

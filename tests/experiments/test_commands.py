@@ -24,6 +24,7 @@ import pytest
 import experiments
 import mgnp_jax as mg
 from mgnp_jax.report.progress import TrainingProgress
+from tests.experiments.processes import few_pairs
 
 ROOT = Path(__file__).parents[2]
 
@@ -226,6 +227,37 @@ def test_a_file_is_measured_again_as_the_run_had_it(
     assert "measured on 20 test prompts of theirs" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_a_run_on_fewer_prompts_is_measured_again_on_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], own: bool
+) -> None:
+    out, file = tmp_path / "run", tmp_path / "mine.jsonl"
+    few = ("--method", "magnitude", "--test-prompts", 2, "--control-prompts", 2, "--out", out)
+    asked: tuple[object, ...] = ("--task", "gp", "--train-prompts", 40)
+    if own:
+        asked = ("--data", few_pairs(tmp_path).rename(file), "--train-prompts", 2)
+    assert call_here("experiments.run", *asked, *few) == 0
+    circuit = mg.load_circuit(out)
+    origin = circuit.metadata["origin"]
+    assert origin["train_prompts"] == circuit.metadata["data"]["train"] == asked[-1]
+    assert call_here("experiments.run", *asked[:2], *few, "--resume") == 2
+    assert "was run with another train_prompts" in capsys.readouterr().err
+    copy = tmp_path / "copy.jsonl"
+    if own:
+        shutil.copy(file, copy)
+    for again in ((), *((("--data", copy),) if own else ())):
+        assert call_here("experiments.evaluate", "--circuit", out, *again) == 0
+        # Which it shows beside figures of the same prompts alone.
+        assert "Saved" in capsys.readouterr().out
+    # Other tasks may not have as many, and none of theirs are trained on.
+    metadata = circuit.metadata | {"origin": origin | {"train_prompts": 90_000}}
+    more = ("--circuit", tmp_path / "more")
+    mg.Circuit(masks=circuit.masks, metadata=metadata).save(more[-1])
+    assert call_here("experiments.evaluate", *more, "--task", "capital") == 0
+    assert call_here("experiments.evaluate", *more) == 2
+    assert "got --train-prompts 90,000; " in capsys.readouterr().err
+
+
 def test_what_a_circuit_does_not_say_is_no_mistake(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,9 +287,10 @@ def test_what_a_circuit_does_not_say_is_no_mistake(
         (["--task", "ioi", "--metric", "luck"], "metric must be one of logit_difference"),
         (["--task", "ioi", "--method", "random", "--like", "no"], "there is no no"),
         (["--data", "."], "that is a folder"),
+        (["--task", "ioi", "--train-prompts", "0"], "--train-prompts must be at least 1, got 0"),
         (["--task", "ioi", "--steps", "0"], "steps must be greater than 0, got 0"),
     ],
-    ids=["task", "model", "neither", "both", "file", "metric", "like", "folder", "steps"],
+    ids=["task", "model", "neither", "both", "file", "metric", "like", "folder", "train", "steps"],
 )
 def test_mistakes_end_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str

@@ -278,6 +278,8 @@ def test_rivals_win_where_they_are_better_and_no_larger() -> None:
         ({"settings": ("node-pruning.steps=few",)}, "steps wants int, got 'few'"),
         ({"seeds": 0}, "--seeds must be at least 1"),
         ({"first_seed": -1}, "--first-seed must be at least 0"),
+        ({"test_prompts": 0}, "--test-prompts must be at least 1"),
+        ({"train_prompts": 0}, "--train-prompts must be at least 1"),
         ({"curve_prompts": 0}, "--curve-prompts must be at least 1"),
         ({"task": None}, "pass one of --task"),
         ({"reference": "hybrid"}, "--reference hybrid: it works within .*--set hybrid.within="),
@@ -299,6 +301,13 @@ def test_settings_reach_their_method_alone() -> None:
     first = config.run_of("node-pruning", 3, Path()).config
     assert (first.execution.memory_gib, first.penalties.mlp_blocks) == (2.0, 3.0)
     assert config.run_of("eap", 3, Path()).config == mg.METHODS["eap"]()
+
+
+def test_all_methods_train_on_as_many_prompts() -> None:
+    config = CompareConfig(task="gp", methods="eap,random", train_prompts=40)
+    assert {config.run_of(name, 3, Path()).train_prompts for name in config.names} == {40}
+    assert "--train-prompts 40" in config.command
+    assert "--train-prompts" not in dataclasses.replace(config, train_prompts=None).command
 
 
 def test_the_command_runs_each_method_in_a_process_of_its_own(

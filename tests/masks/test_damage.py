@@ -329,6 +329,8 @@ def test_a_folder_whose_name_is_not_text_is_refused(tmp_path: Path) -> None:
         ({"figures": 3}, "metadata figures must be dict"),
         ({"origin": {"seed": True}}, "origin: metadata seed must be int, got True"),
         ({"origin": {"seed": -1}}, "origin: metadata seed must be at least 0, got -1"),
+        ({"origin": {"train_prompts": 0}}, "origin: metadata train_prompts must be at least 1"),
+        ({"origin": {"train_prompts": "9"}}, "origin: metadata train_prompts must be int"),
         ({"test_prompts": 0}, "metadata test_prompts must be at least 1, got 0"),
     ],
 )

@@ -45,6 +45,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[CompareConfig, dict[
         methods="random",
         settings=("magnitude.keep=0.3",),
         seeds=2,
+        train_prompts=100,
         test_prompts=12,
         curve_prompts=2,
         controls=True,
@@ -76,6 +77,22 @@ def test_every_control_has_a_row_that_says_what_it_should_be(done: Any) -> None:
     page = (config.out / "README.md").read_text()
     assert rows["circuit of ioi"]["should"] == "not measured: only 2 of 90 names are single tokens"
     assert "Is the circuit real? magnitude, seed 3" in page and "--controls" in page
+
+
+def test_searches_have_the_prompts_that_were_asked_for_and_other_tasks_their_own(
+    done: Any,
+) -> None:
+    config, _ = done
+    found = {
+        name: mg.load_circuit(config.out / name).metadata["data"]["train"]
+        for name in (
+            "magnitude-seed3",
+            "random-seed4",
+            "controls/half-0-seed3",
+            "controls/gt-seed3",
+        )
+    }
+    assert list(found.values()) == [100, 100, 50, 150]
 
 
 def test_rows_hold_that_must_whatever_the_circuit(done: Any) -> None:

@@ -234,6 +234,21 @@ def test_settings_that_were_not_there_at_all_are_named(config: RunConfig) -> Non
         check_same(config.out, other)
 
 
+def test_a_run_of_before_a_setting_is_that_of_its_default(config: RunConfig) -> None:
+    run(config, quiet())
+    assert config.out is not None
+    file = config.out / "config.json"
+    saved = json.loads(file.read_text())
+    assert saved.pop("train_prompts", 0) is None
+    file.write_text(json.dumps(saved))
+    again = dataclasses.replace(config, resume=True)
+    console = quiet()
+    run(again, console)
+    assert "is done already" in printed(console)
+    with pytest.raises(mg.MgnpError, match="was run with another train_prompts; pass another"):
+        run(dataclasses.replace(again, train_prompts=2), quiet())
+
+
 def test_settings_that_are_infinite_are_the_same_again(config: RunConfig) -> None:
     method = mg.DiscoverConfig(clip_norm=float("inf"), steps=1, batch_size=2)
     config = dataclasses.replace(config, method="", config=method)
