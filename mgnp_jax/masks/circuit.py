@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from mgnp_jax.masks.notebook import as_html
 from mgnp_jax.masks.ranking import RANKING
 from mgnp_jax.masks.selection import largest, of_size
 from mgnp_jax.types import AblationValues, Masks, MgnpError, checksum, plain_json
+
+SMALLEST, TRIES = 1e-4, 10
+"""Share that a search for a circuit begins at, and how many it looks at: to about one per cent."""
 
 TREES = ("masks", "log_alpha", "scores", "ablation_values")
 """What a saved circuit may hold; masks it must."""
@@ -82,6 +86,42 @@ class Circuit:
         graph = Graph.said(self.metadata.get("graph"))
         masks = of_size(scores, graph, ranking=self.metadata.get(RANKING), **given)
         return self._resized(masks, given)
+
+    def good_enough(self, max_kl: float, kl: Callable[[Circuit], float]) -> Circuit:
+        """One of the smallest circuits by the same ranking that are as near to the model as wanted.
+
+        Sizes are halved `TRIES` times, as factors, so with prompts of the validation split this
+        costs as many validations. KL need not fall with every node that is added: a smaller circuit
+        may be good enough, too.
+
+        Args:
+          max_kl: the most that may be lost, in nats, at least 0.
+          kl: circuit → what it loses, such as
+            `lambda each: mg.evaluate(model, each, data.validation)["kl"]`.
+
+        Returns:
+          The circuit, nested in larger ones.
+
+        Raises:
+          MgnpError: if the circuit's method ranks nothing, or all that is ranked is not enough.
+        """
+        if not 0 <= max_kl < math.inf:
+            raise MgnpError(f"max_kl must be a number of nats from 0 on, got {max_kl}")
+        found = self.at(keep=1.0)
+        if (least := kl(found)) > max_kl:
+            raise MgnpError(
+                f"with all that is ranked KL is {least:.4g} nats, wanted at most {max_kl:g}; ask "
+                "for more nats, or rank more"
+            )
+        low, high = math.log(SMALLEST), 0.0
+        for _ in range(TRIES):
+            middle = (low + high) / 2
+            each = self.at(keep=math.exp(middle))
+            if kl(each) <= max_kl:
+                found, high = each, middle
+            else:
+                low = middle
+        return dataclasses.replace(found, metadata={**found.metadata, "at": {"max_kl": max_kl}})
 
     def within(self, fits: Callable[[Masks], bool], at: dict[str, Any]) -> Circuit:
         """The largest circuit of the same ranking that fits, by any measure of size.

@@ -230,6 +230,35 @@ def test_any_size_is_read_off_one_run_exactly(family: str, tmp_path: Path) -> No
         assert "figures" not in found.metadata and found.metadata["at"] == {name: asked}
 
 
+def test_a_quality_is_read_off_a_saved_ranking(tmp_path: Path) -> None:
+    model = tiny.model("gpt2")
+    data = tiny.data(model.config)
+    find().save(tmp_path / "saved")
+    circuit, asked = mg.load_circuit(tmp_path / "saved"), []
+
+    def kl(each: mg.Circuit) -> float:
+        asked.append(each)
+        return mg.evaluate(model, each, data.validation)["kl"]
+
+    shares = []
+    for wanted in (0.3, 0.1, 0.01):
+        found = circuit.good_enough(wanted, kl)
+        assert kl(found) <= wanted and found.metadata["at"] == {"max_kl": wanted}
+        # What is a little smaller was looked at and is not good enough.
+        shares.append(prunable_share(model.config, found.masks))
+        smaller = [c for c in asked if prunable_share(model.config, c.masks) < shares[-1]]
+        largest = max(smaller, key=lambda c: prunable_share(model.config, c.masks))
+        assert kl(largest) > wanted
+        asked.clear()
+    assert shares == sorted(shares)
+    whole = circuit.good_enough(1e-7, kl)
+    assert prunable_share(model.config, whole.masks) == 1.0
+    with pytest.raises(mg.MgnpError, match="max_kl must be a number of nats from 0 on, got -1"):
+        circuit.good_enough(-1.0, kl)
+    with pytest.raises(mg.MgnpError, match="all that is ranked KL is 2 nats, wanted at most 1"):
+        circuit.good_enough(1.0, lambda _: 2.0)
+
+
 def test_what_is_kept_is_the_circuit_of_the_price_asked_for() -> None:
     for price in (0.25, 1.0, 4.0):
         circuit = find(dataclasses.replace(CONFIG, penalty=price))
