@@ -90,9 +90,9 @@ class Circuit:
     def good_enough(self, max_kl: float, kl: Callable[[Circuit], float]) -> Circuit:
         """One of the smallest circuits by the same ranking that are as near to the model as wanted.
 
-        Sizes are halved `TRIES` times, as factors, so with prompts of the validation split this
-        costs as many validations. KL need not fall with every node that is added: a smaller circuit
-        may be good enough, too.
+        All that is ranked is looked at, then `TRIES` sizes, so that with prompts of the validation
+        split this costs as many validations. KL need not fall with every node that is added: a
+        smaller circuit may be good enough, too.
 
         Args:
           max_kl: the most that may be lost, in nats, at least 0.
@@ -103,12 +103,22 @@ class Circuit:
           The circuit, nested in larger ones.
 
         Raises:
-          MgnpError: if the circuit's method ranks nothing, or all that is ranked is not enough.
+          MgnpError: if the circuit's method ranks nothing, all that is ranked is not enough, or
+            what is lost is not a number.
         """
         if not 0 <= max_kl < math.inf:
             raise MgnpError(f"max_kl must be a number of nats from 0 on, got {max_kl}")
+
+        def lost(each: Circuit) -> float:
+            if math.isnan(value := float(kl(each))):
+                raise MgnpError(
+                    f"the KL of the circuit of {each.metadata['at']} is not a number; measure it "
+                    "on prompts that the model can take"
+                )
+            return value
+
         found = self.at(keep=1.0)
-        if (least := kl(found)) > max_kl:
+        if (least := lost(found)) > max_kl:
             raise MgnpError(
                 f"with all that is ranked KL is {least:.4g} nats, wanted at most {max_kl:g}; ask "
                 "for more nats, or rank more"
@@ -117,11 +127,12 @@ class Circuit:
         for _ in range(TRIES):
             middle = (low + high) / 2
             each = self.at(keep=math.exp(middle))
-            if kl(each) <= max_kl:
+            if lost(each) <= max_kl:
                 found, high = each, middle
             else:
                 low = middle
-        return dataclasses.replace(found, metadata={**found.metadata, "at": {"max_kl": max_kl}})
+        at = {"max_kl": max_kl, **found.metadata["at"]}
+        return dataclasses.replace(found, metadata={**found.metadata, "at": at})
 
     def within(self, fits: Callable[[Masks], bool], at: dict[str, Any]) -> Circuit:
         """The largest circuit of the same ranking that fits, by any measure of size.

@@ -175,6 +175,21 @@ def test_multipliers_climb_while_the_size_is_off() -> None:
     assert updates["multipliers"][SQUARED] == pytest.approx(config.multiplier_rate, rel=1e-3)
 
 
+@pytest.mark.parametrize(("steps", "decay"), [(6000, 0.01), (3000, 0.01), (600, 0.05), (6, 0.1)])
+def test_log_alpha_and_multipliers_decay(steps: int, decay: float) -> None:
+    config = EdgePruningConfig(**{**SHORT, "steps": steps, "warmup": 0.0})
+    moved = config.first(jax.random.key(0), tiny.GPT2)
+    moved["multipliers"] = {LINEAR: jnp.float32(3), SQUARED: jnp.float32(5)}
+    optimiser, none = config.optimiser(), jax.tree.map(jnp.zeros_like, moved)
+    updates: Any = optimiser.update(none, optimiser.init(moved), moved)[0]
+    fallen = jax.tree.map(lambda now, by: -by / now, moved, updates)
+    for leaf in fallen["log_alpha"].values():
+        np.testing.assert_allclose(leaf, config.learning_rate * decay, rtol=1e-3)
+    # As published, however long the run: they are to climb as far as it takes.
+    for leaf in fallen["multipliers"].values():
+        assert leaf == pytest.approx(config.multiplier_rate * 0.01, rel=1e-3)
+
+
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = tiny.model("gpt2")

@@ -240,23 +240,31 @@ def test_a_quality_is_read_off_a_saved_ranking(tmp_path: Path) -> None:
         asked.append(each)
         return mg.evaluate(model, each, data.validation)["kl"]
 
+    def share(each: mg.Circuit) -> float:
+        return prunable_share(model.config, each.masks)
+
+    ranking = scores_of(circuit)
+    cuts = [prunable_share(model.config, above(ranking, float(n))) for n in distinct(ranking)]
     shares = []
     for wanted in (0.3, 0.1, 0.01):
         found = circuit.good_enough(wanted, kl)
-        assert kl(found) <= wanted and found.metadata["at"] == {"max_kl": wanted}
-        # What is a little smaller was looked at and is not good enough.
-        shares.append(prunable_share(model.config, found.masks))
-        smaller = [c for c in asked if prunable_share(model.config, c.masks) < shares[-1]]
-        largest = max(smaller, key=lambda c: prunable_share(model.config, c.masks))
-        assert kl(largest) > wanted
+        assert kl(found) <= wanted and found.metadata["at"]["max_kl"] == wanted
+        # The largest that was found wanting is the next one by the ranking, but for a hundredth.
+        rejected = max((c for c in asked if share(c) < share(found)), key=share)
+        assert kl(rejected) > wanted
+        between = [size for size in cuts if share(rejected) < size < share(found)]
+        assert all(size > 0.98 * share(found) or size < 1.02 * share(rejected) for size in between)
+        shares.append(share(found))
         asked.clear()
     assert shares == sorted(shares)
     whole = circuit.good_enough(1e-7, kl)
-    assert prunable_share(model.config, whole.masks) == 1.0
+    assert share(whole) == 1.0
     with pytest.raises(mg.MgnpError, match="max_kl must be a number of nats from 0 on, got -1"):
         circuit.good_enough(-1.0, kl)
     with pytest.raises(mg.MgnpError, match="all that is ranked KL is 2 nats, wanted at most 1"):
         circuit.good_enough(1.0, lambda _: 2.0)
+    with pytest.raises(mg.MgnpError, match="KL of the circuit of .* is not a number"):
+        circuit.good_enough(1.0, lambda _: math.nan)
 
 
 def test_what_is_kept_is_the_circuit_of_the_price_asked_for() -> None:

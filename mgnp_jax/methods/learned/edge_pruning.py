@@ -25,8 +25,9 @@ from mgnp_jax.types import Masks, MgnpError
 LINEAR, SQUARED = "linear", "squared"
 """The two multipliers, of the size's error and of its square."""
 
-PUBLISHED_STEPS = 3000
-"""For which the decay is said."""
+PUBLISHED_STEPS, MOST_DECAY = 3000, 0.1
+"""For which the decay is said, and the most that a shorter run has: log-alpha cannot go farther
+from zero than one over it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,9 +43,9 @@ class EdgePruningConfig(OfEdges):
     multiplier_rate: float = 0.8
     """Step size of both multipliers, which climb."""
     weight_decay: float = 0.01
-    """Of log-alpha and both multipliers, times the step size, in a run of 3,000 steps; in a shorter
-    one as much in all. It is what brings most gates to where they have a slope: so far up as they
-    start, hardly any draw has one."""
+    """Of log-alpha and both multipliers, times the step size. It brings gates to where draws have a
+    slope, which hardly any has as far up as they start. In runs of fewer than 3,000 steps log-alpha
+    decays faster, up to 0.1, so as to come as far."""
     initial_log_alpha: float = 10.0
     """Mean of log-alpha before the first step."""
     initial_spread: float = 0.01
@@ -68,7 +69,8 @@ class EdgePruningConfig(OfEdges):
     @property
     def done_before(self) -> dict[str, Any]:
         """What runs did before a setting was there, where that is not its default."""
-        return {"weight_decay": 0.0}
+        # The size was another, too, so that no decay of now is what they had.
+        return {"weight_decay": None}
 
     def first(self, key: jax.Array, model_config: ModelConfig) -> Any:
         """Log-alpha and multipliers, see `Learned.first`."""
@@ -82,9 +84,10 @@ class EdgePruningConfig(OfEdges):
     def optimiser(self) -> optax.GradientTransformation:
         """AdamW down for log-alpha, up for the multipliers; both by the same schedule."""
         warm = round(self.warmup * self.steps)
-        decay = self.weight_decay * PUBLISHED_STEPS / self.steps
+        faster = max(1.0, PUBLISHED_STEPS / self.steps) * self.weight_decay
+        faster = max(self.weight_decay, min(faster, MOST_DECAY))
 
-        def moving(peak: float) -> optax.GradientTransformation:
+        def moving(peak: float, decay: float) -> optax.GradientTransformation:
             falling = optax.linear_schedule(peak, 0.0, max(self.steps - warm, 1))
             rate = optax.join_schedules(
                 [optax.linear_schedule(0.0, peak, max(warm, 1)), falling], [warm]
@@ -93,9 +96,11 @@ class EdgePruningConfig(OfEdges):
 
         return optax.partition(
             {
-                "down": moving(self.learning_rate),
+                "down": moving(self.learning_rate, faster),
                 # Up the slope, and yet towards zero by the decay.
-                "up": optax.chain(optax.scale(-1.0), moving(self.multiplier_rate)),
+                "up": optax.chain(
+                    optax.scale(-1.0), moving(self.multiplier_rate, self.weight_decay)
+                ),
             },
             {"log_alpha": "down", "multipliers": "up"},
         )
