@@ -141,6 +141,16 @@ def test_edge_pruning_reaches_gates_that_start_far_up() -> None:
     assert open_at_last[0.01] < 0.7
 
 
+def test_a_size_that_training_did_not_come_to_is_said() -> None:
+    # In six steps no gate comes down from where it starts.
+    config = EdgePruningConfig(**SHORT, keep=0.1)
+    told = "its gates add up to 100% of the edges, where "
+    assert told in discover(config).metadata["note"]
+    far = config.note({"edges_open": 0.47, "edges_aimed_at": 0.0326})
+    assert "add up to 47% of the edges, where 3.26% were aimed at" in far and "--steps" in far
+    assert config.note({"edges_open": 0.06, "edges_aimed_at": 0.0326}) == ""
+
+
 def test_the_size_is_that_of_the_gates_that_are_drawn() -> None:
     config, there = EdgePruningConfig(**SHORT), jax.device_put(existing(tiny.GPT2))
     moved = config.first(jax.random.key(0), tiny.GPT2)

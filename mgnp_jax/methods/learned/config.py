@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -193,6 +193,15 @@ class Learned(abc.ABC):
           bad: [] as `run` of `loss` returns it.
         """
         return {self.loss_on: bad if self.loss_on == "kl" else -bad}
+
+    def note(self, terms: Mapping[str, float]) -> str:
+        """What a reader should know of how training ended; by default nothing.
+
+        Args:
+          terms: of the last step's loss, see `loss`.
+        """
+        del terms
+        return ""
 
     @abc.abstractmethod
     def scores(self, model_config: ModelConfig, moved: Any, fixed: Fixed) -> Masks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -28,6 +29,9 @@ LINEAR, SQUARED = "linear", "squared"
 PUBLISHED_STEPS, MOST_DECAY = 3000, 0.1
 """For which the decay is said, and the most that a shorter run has: log-alpha cannot go farther
 from zero than one over it."""
+
+FAR = 2.0
+"""As many times the size aimed at are too many at the end."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,6 +125,19 @@ class EdgePruningConfig(OfEdges):
         bad = run(gates)
         told = {**self.told(bad), "edges_open": kept, "edges_aimed_at": aimed}
         return bad + penalty, told
+
+    def note(self, terms: Mapping[str, float]) -> str:
+        """Says so where training did not come to its size, see `Learned.note`."""
+        drawn, aimed = terms["edges_open"], terms["edges_aimed_at"]
+        # A little more than the circuit has: at the end gates are seldom quite open or shut.
+        if drawn <= max(FAR * aimed, aimed + 0.01):
+            return ""
+        return (
+            f"Training did not come to the size: its gates add up to {100 * drawn:.3g}% of the "
+            f"edges, where {100 * aimed:.3g}% were aimed at, so the circuit is part of what was "
+            "trained, and may do less than the gates did; give it more --steps, a lower "
+            "--initial-log-alpha, or a larger --keep"
+        )
 
     def scores(self, model_config: ModelConfig, moved: Any, fixed: Fixed) -> Masks:
         """Log-alpha, see `Learned.scores`."""

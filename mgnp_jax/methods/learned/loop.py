@@ -192,6 +192,8 @@ def _extracted(search: _Search, state: LearnedState, *, interrupted: bool) -> Ci
     masks, scores = search.circuit(state.learning)
     training = {"steps": state.done, "interrupted": interrupted, "loss": state.terms}
     metadata: dict[str, Any] = {"training": training}
+    if not interrupted and (note := search.config.note(state.terms)):
+        metadata["note"] = note
     if state.validation is not None:
         metadata["validation"] = state.validation
     return Circuit(masks=masks, scores=scores, metadata=metadata)
