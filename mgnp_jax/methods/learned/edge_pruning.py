@@ -88,8 +88,8 @@ class EdgePruningConfig(OfEdges):
     def optimiser(self) -> optax.GradientTransformation:
         """AdamW down for log-alpha, up for the multipliers; both by the same schedule."""
         warm = round(self.warmup * self.steps)
-        faster = max(1.0, PUBLISHED_STEPS / self.steps) * self.weight_decay
-        faster = max(self.weight_decay, min(faster, MOST_DECAY))
+        faster = min(self.weight_decay * PUBLISHED_STEPS / self.steps, MOST_DECAY)
+        faster = max(self.weight_decay, faster)
 
         def moving(peak: float, decay: float) -> optax.GradientTransformation:
             falling = optax.linear_schedule(peak, 0.0, max(self.steps - warm, 1))
