@@ -3,7 +3,7 @@
     python -m experiments.run --task ioi
     python -m experiments.run --task gp --model smollm2-135m --out runs/gp-smollm2
     python -m experiments.run --task ioi --method magnitude --keep 0.2
-    python -m experiments.run --task ioi --sweep 8
+    python -m experiments.run --task ioi --keep 0.05
     python -m experiments.run --task gp --model smollm2-135m --out runs/gp-smollm2 --resume
 
 Needs no download with the default model. On two CPU cores the first command takes about
@@ -20,17 +20,16 @@ from rich.console import Console
 from experiments.command import command
 from mgnp_jax.runs.config import RunConfig
 from mgnp_jax.runs.run import run
-from mgnp_jax.runs.sweep import sweep
 
 
 def main(config: RunConfig, console: Console) -> Any:
-    """One circuit, or as many as a sweep asks for.
+    """One circuit, and those of all other sizes where the method ranks nodes.
 
     Args:
       config: what to do.
       console: where to report.
     """
-    return run(config, console) if config.sweep is None else sweep(config, config.sweep, console)
+    return run(config, console)
 
 
 if __name__ == "__main__":

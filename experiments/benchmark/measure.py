@@ -15,7 +15,6 @@ import numpy as np
 import mgnp_jax as mg
 from experiments.benchmark.published import PADDED, megabytes
 from experiments.benchmark.workload import random_prompts
-from mgnp_jax.methods.node_pruning.controller import first_controller
 from mgnp_jax.methods.node_pruning.state import first_trained
 from mgnp_jax.methods.node_pruning.step import train_step
 from mgnp_jax.methods.training.batch_order import batch_order
@@ -78,7 +77,7 @@ def ours(
     model_config, params = in_precision(model.config, model.params, execution.precision)
     (kept,) = keep_what_fits(model_config, params, [batch], discover.batch_size, execution)
     kept = kept if compaction is None else kept.compacted(compaction)
-    key, controller = jax.random.key(0), first_controller(discover)
+    key = jax.random.key(0)
     tokens = kept.spans.lengths - kept.spans.starts
     order = batch_order(key, tokens, discover.batch_size, discover.steps)
     sharding = batch_sharding(1, execution.accumulate)
@@ -87,7 +86,7 @@ def ours(
     fixed = (discover, model_config, key, params)
     started = time.perf_counter()
     runs = sharding.rows(kept, order[0], sizes)
-    compiled = train_step.lower(*fixed, state, runs, controller, compaction).compile()
+    compiled = train_step.lower(*fixed, state, runs, compaction).compile()
     compile_s = time.perf_counter() - started
     steps = itertools.cycle(range(discover.steps))
 
@@ -95,7 +94,7 @@ def ours(
         nonlocal state
         started = time.perf_counter()
         runs = sharding.rows(kept, order[next(steps)], sizes)
-        state, out = compiled(key, params, state, runs, controller, compaction)
+        state, out = compiled(key, params, state, runs, compaction)
         jax.block_until_ready((state, out))
         return time.perf_counter() - started
 

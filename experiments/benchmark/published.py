@@ -72,9 +72,8 @@ def published_step(
         # compiler from seeing that.
         logits = at_answer(jax.lax.optimization_barrier(logits_of(residual)))
         sizes = {name: leaf.size for name, leaf in log_alpha.items()}
-        penalty = losses.penalty(
-            expected_open(log_alpha, tuple(log_alpha)), sizes, config.penalties
-        )
+        prices = config.penalties.of_model(model_config)
+        penalty = losses.penalty(expected_open(log_alpha, tuple(log_alpha)), sizes, prices)
         return kl_divergence(base, logits).mean() - score(target, logits).mean() + penalty
 
     grads = jax.grad(loss)(state.log_alpha)

@@ -8,7 +8,6 @@ bfloat16 by autocast.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -157,7 +156,7 @@ def torch_published(
     last, rows = mask.sum(1) - 1, torch.arange(len(mask), device=where)
     answers = padded.targets.scores["score"].answers
     tokens, signs = put(answers.tokens).long(), put(answers.signs)
-    prices = dataclasses.asdict(discover.penalties)
+    prices = discover.penalties.of_model(model.config)
     half = discover.execution.precision == "bfloat16"
 
     def loss() -> Tensor:

@@ -53,10 +53,10 @@ class RunConfig:
     method: str = ""
     """How the circuit is found, by name; decides which further flags there are."""
     out: Path | None = dataclasses.field(default=None, metadata=SAME_RESULT)
-    """New or empty folder for the run; by default one under runs/. A sweep's may hold its runs."""
+    """New or empty folder for the run; by default one under runs/."""
     resume: bool = dataclasses.field(default=False, metadata=SAME_RESULT)
     """Go on with the run in that folder, which was stopped or killed, to the same circuit; by
-    default with the latest under runs/. A sweep goes on without being told."""
+    default with the latest under runs/."""
     save_every: float = dataclasses.field(default=SAVE_EVERY, metadata=SAME_RESULT)
     """Seconds between the states that a run can be gone on from."""
     seed: int = 0
@@ -65,11 +65,6 @@ class RunConfig:
     """Measure on the first so many test prompts only; all of them by default."""
     control_prompts: int = 200
     """Test prompts that random circuit, complement and nothing kept are measured on."""
-    sweep: int | None = dataclasses.field(default=None, metadata=SAME_RESULT)
-    """Find so many circuits at prices around --penalty, and draw what faithfulness costs in size.
-    Prices that are done are not run again."""
-    sweep_span: float = dataclasses.field(default=8.0, metadata=SAME_RESULT)
-    """The largest price of a sweep is so many times --penalty, the smallest one that part of it."""
     config: Any = DEFAULT()
     """The method's own."""
 
@@ -83,13 +78,11 @@ class RunConfig:
         if self.gt_corruption == "other" and self.task != "gt":
             raise MgnpError("--gt-corruption goes with --task gt alone")
         check_least(self, seed=0, test_prompts=1, control_prompts=1, train_prompts=1)
-        check_least(self, extra_corruptions=0, sweep_span=1, save_every=0)
+        check_least(self, extra_corruptions=0, save_every=0)
         object.__setattr__(self, "method", checked_method(self.method, self.config))
         check_answer(self.answer, self.metric)
         if self.task is not None and self.answer == WHOLE:
             raise MgnpError(f"--answer {WHOLE} goes with --data: tasks' answers are one token")
-        if self.sweep is not None:
-            check_sweep(self.sweep, self.config)
 
     @property
     def source(self) -> str:
@@ -136,32 +129,6 @@ def check_least(config: Any, **least_of: float) -> None:
         if (value := getattr(config, name)) is not None and value < least:
             flag = name.replace("_", "-")
             raise MgnpError(f"--{flag} must be at least {least}, got {value}")
-
-
-def check_sweep(points: int, config: Method) -> None:
-    """Refuses a sweep that has no prices to go through.
-
-    Args:
-      points: how many.
-      config: of the method.
-
-    Raises:
-      MgnpError: saying why.
-    """
-    settings = dataclasses.asdict(config)  # type: ignore[call-overload]
-    if points < 2:
-        raise MgnpError(f"--sweep must be at least 2, got {points}")
-    if "penalty" not in settings:
-        raise MgnpError(f"--sweep goes through values of --penalty, which {config.name} lacks")
-    if settings.get("keep") or settings.get("max_kl"):
-        raise MgnpError("--sweep goes through prices; leave out --keep and --max-kl")
-    if settings.get("nested"):
-        raise MgnpError(
-            "--sweep is a run for each price, and with --nested one run has them all: leave out "
-            "--sweep and take sizes from its circuit, such as circuit.at(keep=0.1)"
-        )
-    if settings["penalty"] == 0:
-        raise MgnpError("--sweep multiplies --penalty, which must be greater than 0, got 0")
 
 
 def method_named(name: str) -> type[Method]:

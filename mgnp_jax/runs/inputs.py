@@ -42,7 +42,7 @@ def _of_file(file: Path) -> str:
 
 @functools.cache
 def _digest(file: Path, size: int, changed: int) -> str:
-    """Of the file as it is now: a sweep asks for each of its runs."""
+    """Of the file as it is now: a comparison asks for each of its runs."""
     del size, changed
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -88,7 +88,7 @@ def _work(
 
 def _settings(config: Any) -> dict[str, Any]:
     """What must be the same for all: all but where each has its memory, and when it saves."""
-    names = {f.name for f in dataclasses.fields(config)} & {"out", "resume", "sweep", "sweep_span"}
+    names = {f.name for f in dataclasses.fields(config)} & {"out", "resume"}
     where = {name: getattr(config, name) for name in sorted(names)}
     return plain_json({**that_count(config), **where})
 

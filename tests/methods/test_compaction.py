@@ -122,6 +122,7 @@ def test_training_leaves_closed_nodes_out_and_never_reopens_them(
         batch_size=4,
         validate_every=10,
         learning_rate=0.6,
+        nested=False,
         penalty=30.0,
         warmup=0.1,
         execution=execution,

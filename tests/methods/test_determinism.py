@@ -21,7 +21,6 @@ SHORT: dict[str, dict[str, Any]] = {
         "batch_size": 4,
         "validate_every": 3,
         "learning_rate": 0.5,
-        "penalty": 20.0,
         "warmup": 0.0,
     },
     "node-pruning-published": {"steps": 4, "batch_size": 4, "validate_every": 2},

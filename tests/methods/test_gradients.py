@@ -15,14 +15,13 @@ import mgnp_jax as mg
 from mgnp_jax.masks.granularities import NEURONS
 from mgnp_jax.methods.node_pruning import losses
 from mgnp_jax.methods.node_pruning.config import GateKind
-from mgnp_jax.methods.node_pruning.controller import first_controller
 from mgnp_jax.methods.node_pruning.gates import sample_masks
 from mgnp_jax.methods.node_pruning.objective import _split, objective
 from mgnp_jax.passes.cached_runs import CachedRuns, plain_runs
 from mgnp_jax.passes.spans import Sizes
 from tests import tiny
 
-CONFIG = mg.DiscoverConfig(steps=10, gates="soft", train_embedding=True, warmup=0.0)
+CONFIG = mg.DiscoverConfig(steps=10, gates="soft", nested=False, train_embedding=True, warmup=0.0)
 
 
 # Arrays that all batches of six prompts fit in, so that one compilation serves them.
@@ -38,7 +37,6 @@ def gradient_of(
         params = jax.tree.map(lambda leaf: leaf.astype(streams.base_logits.dtype), model.params)
         value, _ = objective(
             *(log_alpha, key, config, model.config, params, streams, jnp.int32(5)),
-            first_controller(config),
         )
         return value
 
@@ -106,9 +104,9 @@ def test_loss_terms_by_hand() -> None:
     terms = {"kl": jnp.float32(0.5), "score_gap": jnp.float32(0.25), "penalty": jnp.float32(0.1)}
     assert float(losses.total(config, terms, jnp.float32(2.0))) == pytest.approx(1 + 0.75 + 0.2)
     shares = {"attention_heads": jnp.float32(0.5), "mlp_hidden": jnp.float32(0.1)}
-    penalties = mg.Penalties(attention_heads=3.0, mlp_hidden=5.0)
+    prices = mg.Penalties(attention_heads=3.0, mlp_hidden=5.0).of_model(tiny.GPT2)
     sizes = {"attention_heads": 8, "mlp_hidden": 100}
-    assert float(losses.penalty(shares, sizes, penalties)) == pytest.approx(12.0 + 50.0)
+    assert float(losses.penalty(shares, sizes, prices)) == pytest.approx(12.0 + 50.0)
 
 
 def test_softened_kl_by_hand() -> None:
@@ -133,7 +131,8 @@ def test_a_node_costs_the_same_in_every_model() -> None:
         masks["attention_heads"] = masks["attention_heads"].at[1, 2].set(1)
         shares = {name: leaf.mean() for name, leaf in masks.items()}
         sizes = {name: leaf.size for name, leaf in masks.items()}
-        costs.append(float(losses.penalty(shares, sizes, penalties)))
+        prices = penalties.of_model(tiny.GPT2)
+        costs.append(float(losses.penalty(shares, sizes, prices)))
     expected = 3 * penalties.mlp_hidden + penalties.attention_heads
     np.testing.assert_allclose(costs, expected, rtol=1e-5)
 

@@ -129,17 +129,12 @@ def test_a_nested_run_leaves_the_circuits_of_every_size(tmp_path: Path) -> None:
     assert (out / "curve.png").stat().st_size > 1000
 
 
-def test_a_sweep_needs_a_price(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call_here("experiments.run", "--task", "ioi", "--method", "random", "--sweep", 3) == 2
-    assert "--penalty, which random lacks" in capsys.readouterr().err
-    assert call_here("experiments.run", "--task", "ioi", "--nested", "--sweep", 3) == 2
-    assert "with --nested one run has them all" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("config", [RandomConfig, MagnitudeConfig])
 def test_as_many_nodes_of_every_kind_as_another_circuit(config: type[Any], tmp_path: Path) -> None:
     model = tiny.model("gpt2")
-    pruned = mg.DiscoverConfig(steps=20, batch_size=4, learning_rate=0.5, penalty=20.0, warmup=0.0)
+    pruned = mg.DiscoverConfig(
+        steps=20, batch_size=4, learning_rate=0.5, nested=False, penalty=20.0, warmup=0.0
+    )
     other = find(model, pruned)
     other.save(tmp_path / "other")
     counts = {name: int(mask.sum()) for name, mask in other.masks.items()}
@@ -327,7 +322,7 @@ def test_a_batch_may_share_one_draw(draws: Any) -> None:
     from mgnp_jax.methods.node_pruning.gates import sample_masks
 
     log_alpha = mg.full_masks(tiny.GPT2, 0.0)
-    config = mg.DiscoverConfig(draws=draws)
+    config = mg.DiscoverConfig(draws=draws, nested=False)
     masks = sample_masks(jax.random.key(0), log_alpha, config, 1.0, 5)
     for name, mask in masks.items():
         chex.assert_shape(mask, (3, 5, *log_alpha[name].shape[1:]))

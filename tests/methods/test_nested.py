@@ -22,18 +22,13 @@ from mgnp_jax.masks.hierarchy import apply_hierarchy
 from mgnp_jax.masks.levels import level_of
 from mgnp_jax.masks.ranking import above, all_the_way, distinct
 from mgnp_jax.methods.node_pruning.compaction import closed, still_open
-from mgnp_jax.methods.node_pruning.controller import first_controller
 from mgnp_jax.methods.node_pruning.nested import (
     PRICES,
     draw_prices,
-    expected_parameter_cost,
     log_price_of,
-    parameter_cost,
-    penalties_of,
 )
 from mgnp_jax.methods.node_pruning.objective import objective
 from mgnp_jax.methods.node_pruning.prices import Nesting
-from mgnp_jax.methods.node_pruning.validation import binary_objective
 from mgnp_jax.metrics.scores import kl_divergence
 from mgnp_jax.metrics.sizes import prunable_share
 from mgnp_jax.passes.cached_runs import masked_logits, plain_runs
@@ -68,12 +63,12 @@ def test_each_part_of_the_range_has_one_price() -> None:
 def test_at_a_price_of_one_the_objective_is_that_of_a_single_run(tiny_model: mg.Model) -> None:
     streams = plain_runs(tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config))
     log_alpha = mg.full_masks(tiny_model.config, 0.5)
-    one = Nesting(least=1 - 1e-7, most=1 + 1e-7, coarse=1.0)
+    one = Nesting(least=1 - 1e-7, most=1 + 1e-7)
 
     def run(config: mg.DiscoverConfig) -> Any:
         def loss(log_alpha: mg.Masks) -> jax.Array:
             rest = (config, tiny_model.config, tiny_model.params, streams, jnp.int32(9))
-            return objective(log_alpha, jax.random.key(1), *rest, first_controller(config))[0]
+            return objective(log_alpha, jax.random.key(1), *rest)[0]
 
         return jax.value_and_grad(loss)(log_alpha)
 
@@ -82,88 +77,25 @@ def test_at_a_price_of_one_the_objective_is_that_of_a_single_run(tiny_model: mg.
     chex.assert_trees_all_close(nested, single, rtol=1e-4, atol=1e-6)
 
 
-def test_heads_and_mlps_cost_their_share_of_a_nested_run_alone(tiny_model: mg.Model) -> None:
-    prices = mg.Penalties(attention_heads=0.5, mlp_blocks=2.0, attention_blocks=0.7)
-    config = dataclasses.replace(CONFIG, penalties=prices, nesting=Nesting(coarse=0.25))
-    less = dataclasses.replace(prices, attention_heads=0.125, mlp_blocks=0.5)
-    assert penalties_of(config) == less
-    assert penalties_of(dataclasses.replace(config, nested=False)) == prices
-    # The circuit whose objective is recorded pays the same.
-    masks = jax.device_get(mg.full_masks(tiny_model.config))
-    measured = {"kl": 0.0, "score_gap": 0.0, "score": 1.0, "base_score": 1.0}
-    found, dearer = (
-        binary_objective(each, tiny_model.config, masks, measured, 1.0)
-        for each in (config, dataclasses.replace(config, nesting=Nesting(coarse=1.0)))
-    )
-    heads, mlps = masks["attention_heads"].size, masks["mlp_blocks"].size
-    assert dearer - found == pytest.approx(0.375 * heads + 1.5 * mlps, rel=1e-6)
+def test_neurons_cost_what_hidden_ones_do_parameter_for_parameter(any_family: mg.Model) -> None:
+    c = any_family.config
+    group = c.heads // c.kv_heads
 
+    def parameters(name: str, *where: Any) -> int:
+        """What the circuit of all other nodes lacks."""
+        full = mg.full_masks(c)
+        less = full | {name: full[name].at[where].set(0)}
+        total, active = (mg.circuit_sizes(c, each)["parameters"]["active"] for each in (full, less))
+        return total - active
 
-def test_training_pays_what_heads_and_mlps_cost_in_a_nested_run(tiny_model: mg.Model) -> None:
-    streams = plain_runs(tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config))
-    log_alpha = mg.full_masks(tiny_model.config, 0.5)
-
-    def run(coarse: float) -> Any:
-        config = dataclasses.replace(CONFIG, nesting=Nesting(coarse=coarse), warmup=0.5)
-
-        def loss(log_alpha: mg.Masks) -> Any:
-            # After the warm-up.
-            rest = (config, tiny_model.config, tiny_model.params, streams, jnp.int32(15))
-            return objective(log_alpha, jax.random.key(1), *rest, first_controller(config))
-
-        return jax.value_and_grad(loss, has_aux=True)(log_alpha)
-
-    (dear, told), dear_slopes = run(1.0)
-    (cheap, _), cheap_slopes = run(0.25)
-    prices = dataclasses.asdict(CONFIG.penalties)
-    saved = sum(
-        0.75 * prices[name] * log_alpha[name].size * float(told["kept"][name])
-        for name in ("attention_heads", "mlp_blocks")
-    )
-    assert float(dear) - float(cheap) == pytest.approx(saved, rel=1e-4)
-    for name in log_alpha:
-        lower = (np.asarray(cheap_slopes[name]) < np.asarray(dear_slopes[name])).all()
-        same = (np.asarray(cheap_slopes[name]) == np.asarray(dear_slopes[name])).all()
-        assert lower if name in ("attention_heads", "mlp_blocks") else same, name
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_circuit_costs_its_parameters(any_family: mg.Model, seed: int) -> None:
-    c, rng = any_family.config, np.random.default_rng(seed)
-    shapes = {name: leaf.shape for name, leaf in mg.full_masks(c).items()}
-    drawn = {name: jnp.asarray(rng.random(shape) < 0.7) for name, shape in shapes.items()}
-    masks = apply_hierarchy(drawn)
-    chance = {name: np.asarray(mask, np.float64) for name, mask in masks.items()}
-    sizes = mg.circuit_sizes(c, masks)
-    share, total = sizes["parameters"]["prunable_kept"], mg.circuit_sizes(c, mg.full_masks(c))
-    prunable = total["parameters"]["active"] - c.family.costs(c).outside
-    found = parameter_cost(Nesting(parameters=2.0), c, chance)
-    assert float(found) == pytest.approx(2.0 * share * math.sqrt(prunable), rel=1e-9)
-
-
-def test_what_is_expected_to_be_open_costs_what_draws_cost_on_average() -> None:
-    c = tiny.model("llama").config
-    assert c.kv_heads < c.heads, "keys and values are shared"
-    rng, nesting = np.random.default_rng(0), Nesting(parameters=2.0)
-    log_alpha = {
-        name: jnp.asarray(rng.normal(-1.0, 1.0, leaf.shape), jnp.float32)
-        for name, leaf in mg.full_masks(c).items()
-    }
-    shift = jnp.asarray([-0.5, 0.75])
-    costs = []
-    for one in np.asarray(shift):
-        chance = {
-            name: 1 / (1 + np.exp(THRESHOLD - np.asarray(leaf) + one))
-            for name, leaf in log_alpha.items()
-        }
-        draws = {
-            name: (rng.random((4000, *leaf.shape)) < leaf).astype(np.float64)
-            for name, leaf in chance.items()
-        }
-        costs.append(parameter_cost(nesting, c, draws))
-    spread = np.sqrt(sum(np.var(part) / len(part) for part in costs)) / len(costs)
-    expected = float(expected_parameter_cost(nesting, c, log_alpha, shift))
-    assert abs(expected - np.mean(costs)) < 5 * spread < 0.02 * expected
+    prices = mg.Penalties(mlp_hidden=0.5).of_model(c)
+    per_parameter = 0.5 / parameters("mlp_hidden", 0, 0)
+    # The value weights go where none of a group's heads has the neuron.
+    some = parameters("attention_neurons", 0, slice(group), 0) / group
+    assert prices["attention_neurons"] == pytest.approx(per_parameter * some)
+    assert prices["mlp_output"] == pytest.approx(per_parameter * parameters("mlp_output", 0, 0))
+    said = mg.Penalties(attention_neurons=0.25, mlp_output=0.0).of_model(c)
+    assert (said["attention_neurons"], said["mlp_output"]) == (0.25, 0.0)
 
 
 def test_what_a_prompt_loses_counts_over_its_price(tiny_model: mg.Model) -> None:
@@ -180,7 +112,7 @@ def test_what_a_prompt_loses_counts_over_its_price(tiny_model: mg.Model) -> None
     config = dataclasses.replace(config, penalties=type(config.penalties)(**free))
     rest = (config, tiny_model.config, tiny_model.params, streams, jnp.int32(9))
     key = jax.random.key(1)
-    loss, terms = objective(log_alpha, key, *rest, first_controller(config))
+    loss, terms = objective(log_alpha, key, *rest)
     prices = draw_prices(jax.random.fold_in(key, PRICES), config.nesting, 6)
     masks = jax.tree.map(lambda leaf: (leaf > 0).astype(jnp.float32), log_alpha)
     rows = masked_logits(tiny_model.config, tiny_model.params, masks, streams)
@@ -292,6 +224,37 @@ def test_a_size_or_quality_asked_for_is_read_off() -> None:
     chex.assert_trees_all_equal(good.log_alpha, free.log_alpha)
 
 
+def test_a_run_that_is_stopped_says_that_its_circuit_is_not_what_was_asked_for() -> None:
+    def stop(record: dict[str, Any]) -> None:
+        if record.get("step", 0) == 8 and "validation" in record:
+            raise KeyboardInterrupt
+
+    with pytest.raises(mg.Interrupted) as stopped:
+        find(dataclasses.replace(CONFIG, keep=0.3), on_record=stop)
+    circuit = stopped.value.circuit
+    assert circuit.metadata["training"]["interrupted"]
+    assert "target" not in circuit.metadata["validation"]
+    told = "Stopped before it met what was asked. Keeping the circuit of price 1 by the ranking of"
+    assert circuit.metadata["note"].startswith(told)
+    # All other sizes are there all the same.
+    assert prunable_share(tiny.model("gpt2").config, circuit.at(keep=0.3).masks) <= 0.3
+
+
+def test_looking_for_a_quality_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mg.Circuit, "good_enough", stopped)
+    with pytest.raises(mg.Interrupted) as raised:
+        find(dataclasses.replace(CONFIG, max_kl=0.3))
+    circuit = raised.value.circuit
+    assert (
+        circuit.metadata["training"] | {"interrupted": True, "steps": 16}
+        == (circuit.metadata["training"])
+    )
+    assert circuit.metadata["note"].startswith("Stopped before it met what was asked")
+
+
 def test_what_is_left_out_is_what_no_price_of_the_range_would_keep() -> None:
     nesting = Nesting(least=0.25, most=4.0, slope=2.0)
     own = {name: np.array(leaf) for name, leaf in mg.full_masks(tiny.GPT2, 9.0).items()}
@@ -346,6 +309,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_ranking(tmp_path: Path) -> N
     ("change", "message"),
     [
         ({"draws": "batch"}, "draws must be prompt with nested, got batch"),
+        ({"keep": 0.1, "max_kl": 0.1}, "not for both"),
+        ({"nested": False, "keep": 0.1}, "keep and max_kl are read off the ranking"),
+        ({"nested": False, "max_kl": 0.1}, "keep and max_kl are read off the ranking"),
         ({"train_embedding": True}, "train_embedding does not go with nested"),
         (
             {"penalty": 0.1},
@@ -391,7 +357,7 @@ def test_a_submission_has_the_edges_of_its_sizes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "nesting",
-    [{"least": 0.0}, {"least": 9.0}, {"slope": 0.0}, {"coarse": -1.0}, {"parameters": -1.0}],
+    [{"least": 0.0}, {"least": 9.0}, {"slope": 0.0}],
 )
 def test_prices_that_are_none_are_refused(nesting: dict[str, float]) -> None:
     with pytest.raises(mg.MgnpError, match="nesting"):

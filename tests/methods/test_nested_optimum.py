@@ -26,7 +26,7 @@ NOTHING = dict.fromkeys((f.name for f in dataclasses.fields(Penalties)), 0.0)
 CONFIG = mg.DiscoverConfig(
     nested=True,
     # Prices as far apart as what the heads' loss costs, which is what is compared here.
-    nesting=Nesting(coarse=1.0, least=1 / 256, most=256.0),
+    nesting=Nesting(least=1 / 256, most=256.0),
     penalties=Penalties(**NOTHING | {"attention_heads": 0.01}),
     granularities=("attention_heads",),
     gates="first_order",

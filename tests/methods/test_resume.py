@@ -19,7 +19,7 @@ from mgnp_jax.methods.node_pruning import loop
 from mgnp_jax.methods.node_pruning import step as step_module
 from mgnp_jax.runs.states import States
 from tests import tiny
-from tests.methods.test_state import CONFIG
+from tests.methods.test_state import CONFIG, RANKED
 
 
 def discover(
@@ -45,20 +45,20 @@ def discover(
         return mg.discover(*asked, on_record=on_record, saves=states)
 
 
-@pytest.mark.parametrize("keep", [None, 0.3], ids=["price", "keep"])
+@pytest.mark.parametrize("asked", [{}, RANKED], ids=["price", "keep"])
 def test_a_search_that_was_stopped_goes_on_to_the_same_circuit(
-    tmp_path: Path, keep: float | None
+    tmp_path: Path, asked: dict[str, Any]
 ) -> None:
-    config = dataclasses.replace(CONFIG, keep=keep)
+    config = dataclasses.replace(CONFIG, **asked)
     expected = discover(None, config)
     said: list[Any] = []
     for after in (1, 10, 21):
         with pytest.raises(KeyboardInterrupt):
             discover(tmp_path, config, stop_after=after, said=said)
         assert (tmp_path / f"step-{after:08d}").is_dir()
-    # Some is gone on from with nodes left out; a share that is to be kept closes them later.
+    # Some is gone on from with nodes left out, where all pay one price.
     left_out = any("cost" in record and record["step"] < 21 for record in said)
-    assert left_out or keep is not None
+    assert left_out or config.nested
     got = discover(tmp_path, config)
     chex.assert_trees_all_equal(got.log_alpha, expected.log_alpha)
     chex.assert_trees_all_equal(got.masks, expected.masks)
@@ -109,7 +109,7 @@ def test_a_number_that_is_none_stops_at_its_step_whatever_is_logged(
     whole = step_module.objective
 
     def bad_at_14(log_alpha: Any, key: Any, config: Any, *others: Any) -> Any:
-        # Of `model_config, params, runs, step, controller, compaction`.
+        # Of `model_config, params, runs, step, compaction`.
         loss, record = whole(log_alpha, key, config, *others)
         zero = jnp.where(others[3] == 13, jnp.nan if what == "loss" else 0.0, 1.0)
         if what == "gradient":

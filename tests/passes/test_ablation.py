@@ -92,7 +92,7 @@ def test_a_saved_circuit_keeps_its_constants(ablation: str, tmp_path: Path) -> N
     # As `evaluate`, on accelerators too.
     execution = mg.Execution(dtype="float32")
     config = dataclasses.replace(
-        CONFIG, ablation=ablation, penalty=30.0, warmup=0.0, execution=execution
+        CONFIG, ablation=ablation, nested=False, penalty=30.0, warmup=0.0, execution=execution
     )
     circuit = mg.discover(jax.random.key(0), model, data, config)
     recomputed = dataclasses.replace(

@@ -34,7 +34,7 @@ prices = mg.Penalties(
     mlp_hidden=3.5e-4, mlp_output=1.5e-4,
 )
 base = mg.DiscoverConfig(
-    steps=20, batch_size=8, gates="soft", train_embedding=True, learning_rate=0.2,
+    steps=20, batch_size=8, gates="soft", nested=False, train_embedding=True, learning_rate=0.2,
     kl_weight=1.75, softened_weight=0.5, score_weight=2.0, penalties=prices,
 )
 ways = {

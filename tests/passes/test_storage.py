@@ -33,6 +33,7 @@ CONFIG = mg.DiscoverConfig(
     steps=40,
     batch_size=4,
     learning_rate=0.5,
+    nested=False,
     penalty=60.0,
     warmup=0.0,
     noise_floor=0.0,

@@ -50,7 +50,7 @@ def found(family, config, shared):
 CASES = """
 assert jax.device_count() == 8
 nodes = mg.DiscoverConfig(
-    steps=20, batch_size=8, gates="soft", train_embedding=True, learning_rate=0.2,
+    steps=20, batch_size=8, gates="soft", nested=False, train_embedding=True, learning_rate=0.2,
     kl_weight=1.75, softened_weight=0.5, score_weight=2.0,
 )
 closing = mg.DiscoverConfig(

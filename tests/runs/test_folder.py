@@ -19,7 +19,6 @@ import pytest
 from rich.console import Console
 
 import mgnp_jax as mg
-from mgnp_jax.methods.node_pruning.prices import Nesting
 from mgnp_jax.passes.settings import that_count
 from mgnp_jax.report import run_folder
 from mgnp_jax.runs import saving as module
@@ -376,7 +375,7 @@ def test_without_out_a_run_that_is_not_done_is_said(
 
 def test_settings_that_cannot_change_the_result_are_marked_as_such() -> None:
     config = RunConfig(task="ioi")
-    assert {"out", "resume", "save_every", "sweep", "sweep_span"}.isdisjoint(that_count(config))
+    assert {"out", "resume", "save_every"}.isdisjoint(that_count(config))
     execution = dataclasses.asdict(config.config.execution)
     counting = that_count(config)["config"]["execution"]
     assert set(execution) - set(counting) == {"cache_on", "memory_gib"}
@@ -398,19 +397,15 @@ def saved_without(config: RunConfig, method: Any, *setting: str) -> RunConfig:
     return run
 
 
-def test_a_nested_run_from_before_heads_cost_less_is_not_taken_for_one_of_now(
+def test_a_run_from_before_one_gave_every_size_is_not_taken_for_one_of_now(
     config: RunConfig,
 ) -> None:
-    nested = saved_without(config, mg.DiscoverConfig(nested=True), "nesting", "coarse")
-    assert nested.out is not None
-    with pytest.raises(mg.MgnpError, match="was run with another coarse"):
-        check_same(nested.out, nested)
-    full = dataclasses.replace(nested.config, nesting=Nesting(coarse=1.0))
-    check_same(nested.out, dataclasses.replace(nested, config=full))
-    # It changes nothing of a run of one price.
-    single = saved_without(config, mg.DiscoverConfig(), "nesting", "coarse")
-    assert single.out is not None
-    check_same(single.out, single)
+    now = saved_without(config, mg.DiscoverConfig(), "nested")
+    assert now.out is not None
+    with pytest.raises(mg.MgnpError, match="was run with another nested"):
+        check_same(now.out, now)
+    single = dataclasses.replace(now.config, nested=False)
+    check_same(now.out, dataclasses.replace(now, config=single))
 
 
 def test_edge_pruning_from_before_its_decay_is_not_taken_for_one_of_now(config: RunConfig) -> None:

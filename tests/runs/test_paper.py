@@ -11,11 +11,9 @@ import pytest
 from rich.console import Console
 
 import mgnp_jax as mg
-from experiments.run import main
 from mgnp_jax.models.hub import save_model
 from mgnp_jax.models.weights import init_params
 from mgnp_jax.runs import paper
-from mgnp_jax.runs.config import RunConfig
 
 
 @pytest.fixture(scope="module")
@@ -68,35 +66,3 @@ def test_tables_are_written_and_finished_runs_kept(checkpoint: Path, tmp_path: P
 def test_unknown_tasks_are_refused() -> None:
     with pytest.raises(mg.MgnpError, match="some of ioi, gt, gp"):
         paper.PaperConfig(tasks=("proverb",))
-
-
-def test_a_sweep_goes_on_where_it_was_and_draws_the_trade_off(
-    checkpoint: Path, tmp_path: Path
-) -> None:
-    config = RunConfig(
-        task="gp",
-        model=str(checkpoint),
-        out=tmp_path / "sweep",
-        test_prompts=20,
-        sweep=2,
-        config=mg.DiscoverConfig(steps=2, batch_size=4, validation_prompts=8),
-    )
-    console = Console(quiet=True)
-    first = main(config, console)
-    kept = tmp_path / "sweep" / "price-0.125" / "results.json"
-    written = kept.stat().st_mtime_ns
-    assert main(config, console) == first
-    assert kept.stat().st_mtime_ns == written
-    assert [row["price"] for row in first] == [0.125, 8.0]
-    with (tmp_path / "sweep" / "trade-off.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [float(row["KL"]) for row in rows] == [row["KL"] for row in first]
-    assert (tmp_path / "sweep" / "trade-off.png").stat().st_size > 5_000
-    # Cut short with other settings, it is not removed either.
-    kept.unlink()
-    other = dataclasses.replace(config, test_prompts=10)
-    with pytest.raises(mg.MgnpError, match="was run with another test_prompts"):
-        main(other, console)
-    assert kept.with_name("config.json").exists()
-    with pytest.raises(mg.MgnpError, match="leave out --keep"):
-        dataclasses.replace(config, config=mg.DiscoverConfig(keep=0.1))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import tyro
 
 from mgnp_jax.masks.granularities import EMBEDDING, GRANULARITIES
-from mgnp_jax.methods.node_pruning.prices import Nesting, Penalties, TargetConfig
+from mgnp_jax.methods.node_pruning.prices import Nesting, Penalties
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.settings import Execution, that_count_alone
 from mgnp_jax.passes.spans import Sizes
@@ -72,30 +72,21 @@ class Settings:
     """Weight of |circuit's score − full model's score|, relative to the latter's size."""
     margin: float = 0.0
     """Score from which on `hinge` is satisfied."""
-    score_gain: float = 0.5
-    """By what part of the error of the mean score on validation prompts the score that is aimed at
-    on training prompts is corrected: a circuit scores lower on prompts that did not choose it."""
-    score_clip: float = 0.3
-    """Farthest that the score aimed at may be from the full model's, relative to it."""
-    penalty: float = 1.0
-    """Scales all prices; with `keep` or `max_kl` only where their scale starts."""
-    keep: float | None = None
-    """Share of the prunable parameters to keep: the scale of prices follows it, and it is met
-    on validation prompts within 10 %."""
-    max_kl: float | None = None
-    """The same for KL(full ‖ circuit) in nats, which is not exceeded if it can be."""
-    nested: bool = False
+    nested: bool = True
     """One run for every size: each prompt of a step has a price of its own, and what is learned is
-    up to which price each node is worth keeping. `penalty` is then the price whose circuit is
-    kept; `keep` is read off the ranking instead, exactly, and `max_kl` within 10 %. The last
-    ranking counts, whatever `choose` says, and no score but the full model's is aimed at."""
+    up to which price each node is worth keeping: a ranking, of which the last counts, whatever
+    `choose` says. Without it all pay one price, and there is one circuit."""
     nesting: Nesting = Nesting()
     """Which prices. Circuits of sizes that none of them leads to are guesses."""
-    target: TargetConfig = TargetConfig()
-    """How they are met."""
+    penalty: float = 1.0
+    """The price whose circuit is kept of a ranking; without `nested` that which all pay."""
+    keep: float | None = None
+    """Instead, the largest circuit of at most this share of the prunable parameters."""
+    max_kl: float | None = None
+    """Instead, one of the smallest circuits whose KL(full ‖ circuit) on validation prompts is at
+    most this, in nats."""
     penalties: Penalties = Penalties()
-    """Price of one open node of each granularity; in nested runs heads and MLP blocks cost
-    `nesting.coarse` of it."""
+    """Price of one open node of each granularity."""
     ablation: Ablation = "interchange"
     """What a pruned node is given: the corrupted run's value, zero, or its mean over the corrupted
     runs of the training prompts."""
@@ -131,12 +122,9 @@ class Settings:
     def of_a_step(self) -> Self:
         """What a compiled step depends on; the rest at its default, so as not to compile again."""
         host = (
-            *("penalty", "keep", "max_kl", "target", "score_gain", "score_clip"),
-            *("mean_score_weight", "log_every", "validate_every", "validation_prompts"),
+            *("keep", "max_kl", "mean_score_weight"),
+            *("log_every", "validate_every", "validation_prompts"),
         )
-        if self.nested:
-            # The range of prices must go with it.
-            host = tuple(name for name in host if name != "penalty")
         default = type(self)()
         changes = {name: getattr(default, name) for name in host}
         return dataclasses.replace(self, execution=that_count_alone(self.execution), **changes)
@@ -154,7 +142,7 @@ class Settings:
     @property
     def done_before(self) -> dict[str, Any]:
         """What runs did before a setting was there, where that is not its default."""
-        return {"nesting": {"coarse": 1.0}} if self.nested else {}
+        return {"nested": False}
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -194,7 +182,7 @@ def _check_numbers(config: Settings) -> None:
         if not 0 <= getattr(config, name) <= 1:
             raise MgnpError(f"{name} must lie in [0, 1], got {getattr(config, name)}")
     weights = ("kl_weight", "softened_weight", "score_weight", "penalty", "weight_decay")
-    for name in (*weights, "initial_spread", "mean_score_weight", "score_gain", "score_clip"):
+    for name in (*weights, "initial_spread", "mean_score_weight"):
         if getattr(config, name) < 0:
             raise MgnpError(f"{name} must not be negative, got {getattr(config, name)}")
     if not 1 <= config.temperature < math.inf:
@@ -221,11 +209,11 @@ def _check_together(config: Settings) -> None:
             "their distance from the model's score"
         )
     if config.keep is not None and config.max_kl is not None:
-        raise MgnpError("ask for keep or for max_kl, not for both: one price meets one figure")
-    if config.penalty == 0 and (config.keep is not None or config.max_kl is not None):
+        raise MgnpError("ask for keep or for max_kl, not for both: one circuit has one size")
+    if not config.nested and (config.keep is not None or config.max_kl is not None):
         raise MgnpError(
-            "penalty must be greater than 0 with keep or max_kl, got 0: it is where the scale "
-            "of prices starts, and what follows multiplies it"
+            "keep and max_kl are read off the ranking of a nested run; leave nested on, or ask for "
+            "a penalty alone"
         )
     if config.nested and config.draws != "prompt":
         raise MgnpError(
@@ -235,7 +223,8 @@ def _check_together(config: Settings) -> None:
     if config.nested and not least <= config.penalty <= most:
         raise MgnpError(
             f"penalty must lie within the prices of a nested run, {least:g} to {most:g} "
-            f"(nesting.least, nesting.most), got {config.penalty:g}: its circuit is kept"
+            f"(nesting.least, nesting.most), got {config.penalty:g}: its circuit is kept; ask for "
+            "a size with keep, or have all pay that one price with nested off"
         )
     if config.nested and config.train_embedding:
         raise MgnpError("train_embedding does not go with nested: the embedding has no price")

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 from mgnp_jax.masks.circuit import Circuit
+from mgnp_jax.masks.edges import Graph
 from mgnp_jax.masks.granularities import gate_count
 from mgnp_jax.masks.ranking import RANKING, together
-from mgnp_jax.methods.node_pruning import compaction as closing
 from mgnp_jax.methods.node_pruning.nested import log_price_of, price_of
 from mgnp_jax.methods.node_pruning.numbers import check_measured
 from mgnp_jax.methods.node_pruning.state import Best, LoopState
-from mgnp_jax.methods.node_pruning.target import target_of
 from mgnp_jax.methods.node_pruning.validation import measured, validated, why_this_one
 from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.methods.training.work import Work
-from mgnp_jax.metrics.sizes import prunable_share
-from mgnp_jax.types import Masks, Record
 
 
 def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
@@ -29,30 +25,31 @@ def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
       state: after the last step.
       on_record: told what was met.
     """
-    target = target_of(work.config)
-    if target is None or state.best is None:
+    config, best = work.config, state.best
+    if best is None or (config.keep is None and config.max_kl is None):
         return state
-    log_alpha, controller = state.best.log_alpha, state.controller
+    scores = log_price_of(config, best.log_alpha)
+    said = {RANKING: together(work.model.config), "graph": Graph.of(work.model.config)._asdict()}
+    ranked = Circuit(masks=best.masks, scores=scores, metadata=said)
 
-    def measure(masks: Masks) -> Record:
-        return measured(work.validation, masks, work.at_once)
+    def kl(each: Circuit) -> float:
+        return measured(work.validation, each.masks, work.at_once)["kl"]
 
-    if work.config.nested:
-        scores = log_price_of(work.config, log_alpha)
-        share = functools.partial(prunable_share, work.model.config)
-        masks, metrics = target.read_off(scores, share, measure)
-        controller = controller.replace(price=price_of(scores, masks))  # type: ignore[attr-defined]
+    if config.keep is not None:
+        masks = ranked.at(keep=config.keep).masks
+        metrics = measured(work.validation, masks, work.at_once)
+        told = {"keep": config.keep, "reached": metrics["prunable_kept"]}
     else:
-        log_alpha, masks, metrics = target.settle(
-            log_alpha,
-            work.config.granularities,
-            lambda new, old: closing.hold(new, old, state.left),
-            measure,
-        )
-    record = validated(work.config, work.model.config, state.done, masks, metrics, controller)
+        assert config.max_kl is not None
+        masks = ranked.good_enough(config.max_kl, kl).masks
+        metrics = measured(work.validation, masks, work.at_once)
+        told = {"max_kl": config.max_kl, "reached": metrics["kl"]}
+    price = float(price_of(scores, masks))
+    record = validated(config, work.model.config, state.done, masks, metrics, price)
+    record["target"] = told
     on_record({"step": state.done, "validation": record})
     check_measured(record)
-    best = Best(log_alpha=log_alpha, masks=masks, record=record)
+    best = Best(log_alpha=best.log_alpha, masks=masks, record=record)
     return state.replace(best=best)  # type: ignore[attr-defined]
 
 

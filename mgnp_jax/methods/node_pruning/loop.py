@@ -10,7 +10,6 @@ from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.methods.node_pruning import compaction as closing
 from mgnp_jax.methods.node_pruning import schedule
 from mgnp_jax.methods.node_pruning.config import Settings
-from mgnp_jax.methods.node_pruning.controller import next_controller
 from mgnp_jax.methods.node_pruning.extraction import extracted, settled
 from mgnp_jax.methods.node_pruning.nested import circuit_of
 from mgnp_jax.methods.node_pruning.numbers import check_measured, check_numbers
@@ -22,7 +21,6 @@ from mgnp_jax.methods.node_pruning.state import (
     unpacked,
 )
 from mgnp_jax.methods.node_pruning.step import train_step
-from mgnp_jax.methods.node_pruning.target import target_of
 from mgnp_jax.methods.node_pruning.validation import measured, validated
 from mgnp_jax.methods.protocol import Interrupted, OnRecord, Saved, Saves
 from mgnp_jax.methods.training.stepping import At, ahead, run_steps
@@ -43,7 +41,7 @@ def find_circuit(
     on_record: OnRecord,
     saves: Saves | None = None,
 ) -> Circuit:
-    """Trains gates on the training prompts and keeps the best binary circuit.
+    """Trains gates on the training prompts and takes the circuit out.
 
     Args:
       key: [] typed key of the run; folded, not consumed.
@@ -56,8 +54,8 @@ def find_circuit(
       saves: where the state is put aside between steps, and gone on from; None for nowhere.
 
     Returns:
-      The binary circuit with the least objective on the validation split; the last, or of the size
-      that was asked for, where settings say so.
+      The circuit of the price, size or KL that was asked for, by the last ranking; without one
+      that with the least objective on the validation split, or the last, where settings say so.
 
     Raises:
       MgnpError: for a loss, gradient or score that is not a number.
@@ -101,8 +99,8 @@ def _put_aside(saves: Saves | None, work: Work, state: LoopState) -> Saved:
 def _taken_up(work: Work, first: LoopState, saved: Saved) -> tuple[Work, LoopState]:
     """What was put aside, and what is left of the model by then."""
     state = unpacked(first, saved)
-    trained, controller = work.sharding.replicate((state.trained, state.controller))
-    state = state.replace(trained=trained, controller=controller)  # type: ignore[attr-defined]
+    trained = work.sharding.replicate(state.trained)
+    state = state.replace(trained=trained)  # type: ignore[attr-defined]
     if state.left is not None:
         plan = plan_for(work.model.config, state.left, work.config.execution.max_segments)
         work = _narrowed(work, plan, state.left)
@@ -130,7 +128,7 @@ def _step(
     config, step = work.config, state.done
     trained, terms = train_step(
         *(work.static, work.model.config, work.key, work.params),
-        *(state.trained, work.batch_of(step), state.controller, work.compaction),
+        *(state.trained, work.batch_of(step), work.compaction),
     )
     trained, terms = work.sharding.settled((trained, terms))
     done = step + 1
@@ -148,25 +146,19 @@ def _step(
 
 
 def _validate(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
-    """Measures the binary circuit, corrects the controller, keeps the best."""
+    """Measures the binary circuit, and keeps the best."""
     config, done, log_alpha = work.config, state.done, state.trained.log_alpha
     masks = circuit_of(config, log_alpha)
     metrics = measured(work.validation, masks, work.at_once)
-    record = validated(config, work.model.config, done, masks, metrics, state.controller)
+    record = validated(config, work.model.config, done, masks, metrics, config.penalty)
     on_record({"step": done, "validation": record})
     check_measured(record)
-    target, best = target_of(config), state.best
-    # With a target, prices of earlier steps were not yet those that meet it.
-    # And no circuit of one price says which ranking is best.
-    latest = target is not None or config.choose == "last" or config.nested
+    best = state.best
+    # No circuit of one price says which ranking is best.
+    latest = config.choose == "last" or config.nested
     if best is None or latest or record["objective"] < best.record["objective"]:
         best = Best(log_alpha=log_alpha, masks=masks, record=record)
-    controller = state.controller
-    if done < config.steps and not config.nested:
-        part = done / config.steps
-        controller = next_controller(config, target, controller, metrics, part)
-        controller = work.sharding.replicate(controller)
-    return state.replace(best=best, controller=controller)  # type: ignore[attr-defined]
+    return state.replace(best=best)  # type: ignore[attr-defined]
 
 
 def _compact(work: Work, state: LoopState, on_record: OnRecord) -> tuple[Work, LoopState]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import operator
 from typing import Any
@@ -11,25 +10,25 @@ import jax
 import jax.numpy as jnp
 
 from mgnp_jax.methods.node_pruning.config import Settings
-from mgnp_jax.methods.node_pruning.prices import Penalties
 from mgnp_jax.metrics.scores import kl_divergence, kl_over, score
 from mgnp_jax.passes.cached_runs import CachedRuns
 
 Terms = dict[str, jax.Array]
 
 
-def penalty(kept: dict[str, jax.Array], sizes: dict[str, int], penalties: Penalties) -> jax.Array:
+def penalty(
+    kept: dict[str, jax.Array], sizes: dict[str, int], prices: dict[str, float]
+) -> jax.Array:
     """Σ price · open nodes over granularities.
 
     Args:
       kept: [] fractions by granularity, expected or counted.
       sizes: number of gates by granularity.
-      penalties: price of one open node by granularity.
+      prices: of one open node by granularity.
 
     Returns:
       [].
     """
-    prices = dataclasses.asdict(penalties)
     return functools.reduce(
         operator.add, (prices[name] * sizes[name] * part for name, part in kept.items())
     )
@@ -91,7 +90,6 @@ def faithfulness(
     logits: jax.Array,
     runs: CachedRuns,
     size: jax.Array,
-    correction: jax.Array | float = 0.0,
     weight: jax.Array | None = None,
 ) -> Terms:
     """The two terms that say how far the circuit is from the full model.
@@ -101,7 +99,6 @@ def faithfulness(
       logits: [B, V] of the circuit.
       runs: the prompts, with the full model's logits.
       size: [] of the full model's score, as `score_size` of the whole batch.
-      correction: [] by what part of itself the score that is aimed at exceeds the full model's.
       weight: [B] of each prompt; None for 1.
 
     Returns:
@@ -113,7 +110,7 @@ def faithfulness(
     # At least float32 from here on, whatever the model ran in.
     base, logits = (x.astype(_fine(x)) for x in (runs.base_logits, logits))
     target = runs.targets.scores["score"]
-    off = jnp.abs(score(target, logits) - (1 + correction) * score(target, base))
+    off = jnp.abs(score(target, logits) - score(target, base))
     kl = mean_kl(config, runs, base, logits, weight)
     return {"kl": kl, "score_gap": mean_of(off, weight) / size}
 
@@ -147,7 +144,6 @@ def matched(
     logits: jax.Array,
     runs: CachedRuns,
     size: jax.Array,
-    correction: jax.Array,
     weight: jax.Array | None = None,
 ) -> tuple[jax.Array, Terms]:
     """KL, softened KL, and the score's distance from the full model's, either way.
@@ -157,16 +153,15 @@ def matched(
       logits: [B, V] of the circuit.
       runs: the prompts, with the full model's logits.
       size: [] of the full model's score.
-      correction: [] of the score that is aimed at.
       weight: [B] of each prompt in the loss; None for 1.
 
     Returns:
       The loss without the penalty, and its terms.
     """
-    terms = faithfulness(config, logits, runs, size, correction)
+    terms = faithfulness(config, logits, runs, size)
     paid = terms
     if weight is not None:
-        paid = faithfulness(config, logits, runs, size, correction, weight)
+        paid = faithfulness(config, logits, runs, size, weight)
     loss = unfaithfulness(config, paid)
     if config.softened_weight:
         softened = softened_kl(logits, runs.base_logits, config.temperature, weight)
@@ -180,7 +175,6 @@ def hinge(
     logits: jax.Array,
     runs: CachedRuns,
     size: jax.Array,
-    correction: jax.Array,
     weight: jax.Array | None = None,
 ) -> tuple[jax.Array, Terms]:
     """The published loss: KL, and by how much the score falls short of a margin.
@@ -190,13 +184,12 @@ def hinge(
       logits: [B, V] of the circuit.
       runs: the prompts, with the full model's logits.
       size: unused: the margin is in the score's own unit.
-      correction: unused: no score is aimed at.
       weight: [B] of each prompt; None for 1.
 
     Returns:
       The loss without the penalty, and its terms.
     """
-    del size, correction
+    del size
     base, logits = (x.astype(_fine(x)) for x in (runs.base_logits, logits))
     kl = mean_kl(config, runs, base, logits, weight)
     short = jax.nn.relu(config.margin - score(runs.targets.scores["score"], logits))

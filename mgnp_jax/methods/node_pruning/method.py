@@ -10,7 +10,6 @@ from jax.stages import Traced
 
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.methods.node_pruning.config import Settings
-from mgnp_jax.methods.node_pruning.controller import first_controller
 from mgnp_jax.methods.node_pruning.loop import find_circuit
 from mgnp_jax.methods.node_pruning.state import first_trained
 from mgnp_jax.methods.node_pruning.step import train_step
@@ -44,8 +43,8 @@ class DiscoverConfig(Settings, Search):
     def _traced(
         self, model_config: ModelConfig, params: Params, runs: CachedRuns, replicated: Replicated
     ) -> Traced:
-        config, controller = self.of_a_step, first_controller(self)
+        config = self.of_a_step
         key = jax.eval_shape(jax.random.key, 0)
         state = jax.eval_shape(lambda root: first_trained(config, model_config, root), key)
         key, state = replicated((key, state))
-        return train_step.trace(config, model_config, key, params, state, runs, controller, None)
+        return train_step.trace(config, model_config, key, params, state, runs, None)

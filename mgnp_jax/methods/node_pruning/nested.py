@@ -7,9 +7,7 @@ prompt's circuit loses counts divided by its price: that is equation 7, in units
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,13 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mgnp_jax.masks.circuit import binarise
-from mgnp_jax.masks.granularities import mask_shapes
-from mgnp_jax.masks.hard_concrete import THRESHOLD, open_probability
-from mgnp_jax.masks.parameters import expected_parameters
+from mgnp_jax.masks.hard_concrete import THRESHOLD
 from mgnp_jax.masks.ranking import all_the_way
 from mgnp_jax.methods.node_pruning.config import Settings
-from mgnp_jax.methods.node_pruning.prices import Nesting, Penalties
-from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.methods.node_pruning.prices import Nesting
 from mgnp_jax.types import Masks
 
 PRICES = 1 << 20
@@ -55,66 +50,6 @@ def draw_prices(key: jax.Array, nesting: Nesting, prompts: int) -> Prices:
     place = jax.random.permutation(order, prompts) + jax.random.uniform(offset, (prompts,))
     logs = low + (high - low) * place / prompts
     return Prices(shift=nesting.slope * logs, weight=jnp.exp(-logs))
-
-
-def penalties_of(config: Settings) -> Penalties:
-    """What an open node costs at price 1.
-
-    On SmolLM2 circuits of a nested run are nearer to the model at most sizes where heads and MLPs
-    cost less (experiments/LOG.md).
-
-    Args:
-      config: the prices, and whether there is one a prompt.
-    """
-    own, share = config.penalties, config.nesting.coarse
-    if not config.nested:
-        return own
-    return dataclasses.replace(
-        own,
-        attention_heads=share * own.attention_heads,
-        mlp_blocks=share * own.mlp_blocks,
-    )
-
-
-def parameter_cost(nesting: Nesting, model_config: ModelConfig, chance: Mapping[str, Any]) -> Any:
-    """What the parameters within open nodes cost at price 1.
-
-    Args:
-      nesting: prices.
-      model_config: the model's shape.
-      chance: [..., L, …] float by granularity, of each gate's own being open; binary masks are
-        chances, too.
-
-    Returns:
-      [...] in the objective's unit.
-    """
-    # Without what is outside of all nodes numbers are smaller, sums finer.
-    costs = model_config.family.costs(model_config)._replace(outside=0)
-    every = {name: np.ones(shape) for name, shape in mask_shapes(model_config).items()}
-    total = float(expected_parameters(costs, model_config.kv_heads, every))
-    price = nesting.parameters / math.sqrt(total)
-    return price * expected_parameters(costs, model_config.kv_heads, chance)
-
-
-def expected_parameter_cost(
-    nesting: Nesting, model_config: ModelConfig, log_alpha: Masks, shift: jax.Array
-) -> jax.Array:
-    """What parameters within open nodes cost in expectation, mean over a step's prompts.
-
-    Args:
-      nesting: prices.
-      model_config: the model's shape.
-      log_alpha: float arrays by granularity.
-      shift: [B] taken from log-alpha for each prompt.
-
-    Returns:
-      [].
-    """
-    chance = {
-        name: open_probability(leaf[None] - shift.reshape(-1, *[1] * leaf.ndim))
-        for name, leaf in log_alpha.items()
-    }
-    return parameter_cost(nesting, model_config, chance).mean()
 
 
 def circuit_of(config: Settings, log_alpha: Masks) -> Masks:

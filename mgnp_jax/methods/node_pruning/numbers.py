@@ -63,7 +63,7 @@ def _what(work: Work, good: LoopState, rows: np.ndarray) -> str:
     runs = work.sharding.rows(work.train, rows, work.sizes)
     _, terms = train_step(
         *(work.static, work.model.config, work.key, work.params),
-        *(good.trained, runs, good.controller, work.compaction),
+        *(good.trained, runs, work.compaction),
     )
     found = {name: float(term) for name, term in terms.items() if name != "kept"}
     told = ", ".join(f"{name} {value}" for name, value in found.items())

@@ -12,14 +12,8 @@ import jax.numpy as jnp
 
 from mgnp_jax.methods.node_pruning import losses, schedule
 from mgnp_jax.methods.node_pruning.config import Settings
-from mgnp_jax.methods.node_pruning.controller import Controller
 from mgnp_jax.methods.node_pruning.gates import expected_open, sample_masks
-from mgnp_jax.methods.node_pruning.nested import (
-    PRICES,
-    draw_prices,
-    expected_parameter_cost,
-    penalties_of,
-)
+from mgnp_jax.methods.node_pruning.nested import PRICES, draw_prices
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.cached_runs import CachedRuns, masked_logits
 from mgnp_jax.passes.compaction import Compaction
@@ -34,7 +28,6 @@ def objective(
     params: Params,
     runs: CachedRuns,
     step: jax.Array,
-    controller: Controller,
     compaction: Compaction | None = None,
 ) -> tuple[jax.Array, dict[str, Any]]:
     """Equation 7 for one draw of the gates.
@@ -47,7 +40,6 @@ def objective(
       params: the frozen weights.
       runs: B prompts with their plain passes.
       step: [] int, for the schedules.
-      controller: the score and the price as validation has them.
       compaction: what is left of the model; None for all of it.
 
     Returns:
@@ -68,7 +60,7 @@ def objective(
     ) -> tuple[jax.Array, losses.Terms]:
         logits, runs = _run(config, model_config, params, masks, runs, compaction)
         loss = losses.LOSSES[config.loss]
-        return loss(config, logits, runs, size, controller.score_correction, weight)
+        return loss(config, logits, runs, size, weight)
 
     if config.execution.accumulate > 1:
         parts = config.execution.accumulate
@@ -77,12 +69,10 @@ def objective(
         loss, terms = unfaithful(masks, runs, weight)
     kept = expected_open(log_alpha, config.trained, shift)
     sizes = {name: leaf.size for name, leaf in log_alpha.items()}
-    terms["penalty"] = losses.penalty(kept, sizes, penalties_of(config))
-    if shift is not None and config.nesting.parameters:
-        more = expected_parameter_cost(config.nesting, model_config, log_alpha, shift)
-        terms["penalty"] += more
-    # With a price a prompt, that of the controller is not one of training's.
-    price = 1.0 if config.nested else controller.price
+    prices = config.penalties.of_model(model_config)
+    terms["penalty"] = losses.penalty(kept, sizes, prices)
+    # With a price a prompt, `penalty` is not one of training's.
+    price = 1.0 if config.nested else config.penalty
     loss += schedule.penalty_scale(config, step) * price * terms["penalty"]
     return loss, {"loss": loss, **terms, "kept": kept}
 

@@ -136,9 +136,9 @@ class PublishedConfig(Search):
           data: its task decides epochs, step size, loss; its training prompts the steps.
         """
         of = self.of_tasks.get(data.name, self.of_tasks["ioi"])
+        together = self.penalties.of_model(model_config)
         prices = {
-            name: getattr(self.penalties, name) / gate_count(model_config, names=(name,))
-            for name in GRANULARITIES
+            name: together[name] / gate_count(model_config, names=(name,)) for name in GRANULARITIES
         }
         return self._settings(of, len(data.train), prices, tuple(data.train.targets.kl_over))
 
@@ -160,6 +160,7 @@ class PublishedConfig(Search):
             gates="soft",
             draws="batch",
             loss="hinge",
+            nested=False,
             kl_weight=1.0,
             kl_over=next((name for name in of.kl_over if name in known), None),
             score_weight=0.0 if of.margin is None else 1.0,

@@ -13,7 +13,6 @@ from flax import struct
 from mgnp_jax.masks.granularities import full_masks
 from mgnp_jax.methods.node_pruning import schedule
 from mgnp_jax.methods.node_pruning.config import Settings
-from mgnp_jax.methods.node_pruning.controller import Controller, first_controller
 from mgnp_jax.methods.protocol import Saved
 from mgnp_jax.methods.training.saved_trees import MOVING, by_name, restored
 from mgnp_jax.models.config import ModelConfig
@@ -64,7 +63,6 @@ class LoopState:
     Attributes:
       done: steps done.
       trained: what a step moves.
-      controller: what validation corrects.
       left: [L, …] bool by granularity, False where closed for good; None while nothing is.
       best: the circuit to keep; None before the first validation.
       terms: loss terms of the last step that was logged, floats.
@@ -72,7 +70,6 @@ class LoopState:
 
     done: int
     trained: TrainState
-    controller: Controller
     left: Masks | None = None
     best: Best | None = None
     terms: dict[str, float] = struct.field(default_factory=dict)
@@ -108,14 +105,13 @@ def first_state(
     """The state before the first step.
 
     Args:
-      config: where log-alpha and prices start.
+      config: where log-alpha starts.
       model_config: the model's shape.
       key: [] typed key of the run; folded, not consumed.
       sharding: whose devices all hold it.
     """
     trained = first_trained(config.of_a_step, model_config, key)
-    trained, controller = sharding.replicate((trained, first_controller(config)))
-    return LoopState(done=0, trained=trained, controller=controller)
+    return LoopState(done=0, trained=sharding.replicate(trained))
 
 
 def packed(state: LoopState) -> Saved:
@@ -124,7 +120,7 @@ def packed(state: LoopState) -> Saved:
     Args:
       state: between two steps.
     """
-    trees: dict[str, Any] = {MOVING: by_name((state.trained, state.controller))}
+    trees: dict[str, Any] = {MOVING: by_name(state.trained)}
     facts: dict[str, Any] = {"terms": state.terms}
     if state.left is not None:
         trees["left"] = state.left
@@ -144,7 +140,7 @@ def unpacked(first: LoopState, saved: Saved) -> LoopState:
     Raises:
       MgnpError: if it is made of other arrays than this version's.
     """
-    trained, controller = restored((first.trained, first.controller), saved)
+    trained = restored(first.trained, saved)
     best = None
     if "record" in saved.facts:
         log_alpha, masks = (
@@ -155,7 +151,6 @@ def unpacked(first: LoopState, saved: Saved) -> LoopState:
     return LoopState(
         done=saved.done,
         trained=trained,
-        controller=controller,
         left=saved.trees.get("left"),
         best=best,
         terms=saved.facts["terms"],

@@ -12,7 +12,6 @@ import optax
 from mgnp_jax.methods.node_pruning import schedule
 from mgnp_jax.methods.node_pruning.compaction import hold
 from mgnp_jax.methods.node_pruning.config import Settings
-from mgnp_jax.methods.node_pruning.controller import Controller
 from mgnp_jax.methods.node_pruning.objective import objective
 from mgnp_jax.methods.node_pruning.state import TrainState
 from mgnp_jax.models.config import ModelConfig
@@ -29,7 +28,6 @@ def train_step(
     params: Params,
     state: TrainState,
     runs: CachedRuns,
-    controller: Controller,
     compaction: Compaction | None,
 ) -> tuple[TrainState, Record]:
     """One step of optax on log-alpha; weights are read only.
@@ -41,7 +39,6 @@ def train_step(
       params: the frozen weights.
       state: not donated, so that a step which finds no memory can be done again.
       runs: B prompts with their plain passes.
-      controller: the score and the price as validation has them.
       compaction: what is left of the model; None for all of it.
 
     Returns:
@@ -58,7 +55,6 @@ def train_step(
         params,
         runs,
         state.step,
-        controller,
         compaction,
     )
     updates, opt_state = schedule.optimiser(config).update(grads, state.opt_state, state.log_alpha)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import jax
-import numpy as np
 
 from mgnp_jax.methods.node_pruning import losses
 from mgnp_jax.methods.node_pruning.config import Settings
-from mgnp_jax.methods.node_pruning.controller import Controller
-from mgnp_jax.methods.node_pruning.nested import parameter_cost, penalties_of
 from mgnp_jax.metrics.per_prompt import measure
 from mgnp_jax.metrics.sizes import prunable_share
 from mgnp_jax.models.config import ModelConfig
@@ -47,11 +44,8 @@ def binary_objective(
     terms["penalty"] = losses.penalty(
         {name: mask.mean() for name, mask in masks.items()},
         {name: mask.size for name, mask in masks.items()},
-        penalties_of(config),
+        config.penalties.of_model(model_config),
     )
-    if config.nested:
-        chance = {name: np.asarray(mask, np.float64) for name, mask in masks.items()}
-        terms["penalty"] += parameter_cost(config.nesting, model_config, chance)
     off = abs(measured["score"] - measured["base_score"]) / max(abs(measured["base_score"]), 1e-6)
     return float(losses.total(config, terms, price)) + config.mean_score_weight * off
 
@@ -62,7 +56,7 @@ def validated(
     step: int,
     masks: Masks,
     measured: Record,
-    controller: Controller,
+    price: float,
 ) -> Record:
     """What is recorded of a validation.
 
@@ -72,16 +66,14 @@ def validated(
       step: after how many steps.
       masks: bool arrays by granularity.
       measured: the circuit's metrics.
-      controller: that led to it.
+      price: whose circuit it is.
     """
     counted: Masks = jax.device_get(masks)
-    price = float(controller.price)
     return {
         "step": step,
         **measured,
         "objective": binary_objective(config, model_config, counted, measured, price),
         "kept": {name: float(mask.mean()) for name, mask in counted.items()},
-        "score_correction": float(controller.score_correction),
         "price": price,
     }
 
@@ -100,10 +92,6 @@ def why_this_one(config: Settings, record: Record) -> str:
     this = f"Keeping the circuit of step {record['step']}"
     if config.nested:
         return _nested(config, record)
-    if "target" in record:
-        return _what_was_reached(record["target"])
-    if config.keep or config.max_kl:
-        return f"{this}: stopped before it met what was asked"
     if config.choose == "last":
         return f"{this}, the last"
     return (
@@ -116,9 +104,11 @@ def _nested(config: Settings, record: Record) -> str:
     others = "circuit.at(keep=…), at(heads=…) or at(edges=…) is that of any other size"
     if "target" in record:
         return f"{_what_was_reached(record['target'])}; {others}"
+    asked = config.keep is not None or config.max_kl is not None
+    early = "Stopped before it met what was asked. " if asked else ""
     return (
-        f"Keeping the circuit of price {config.penalty:g} by the ranking of step {record['step']}; "
-        f"{others}"
+        f"{early}Keeping the circuit of price {config.penalty:g} by the ranking of step "
+        f"{record['step']}; {others}"
     )
 
 
@@ -129,6 +119,6 @@ def _what_was_reached(target: Record) -> str:
     if 0.9 * wanted <= reached <= (1.1 if name == "keep" else 1.0) * wanted:
         return text
     return (
-        f"{text}, no nearer: single nodes make it jump, or nodes that could meet it are closed for "
-        "good (--no-compact) or not trained (--granularities)"
+        f"{text}, no nearer: what comes next in the ranking is a block or head with all that is in "
+        "it, or not trained (--granularities)"
     )
