@@ -70,7 +70,8 @@ def _prompts(results: Mapping[str, Any]) -> str:
     told = f"{many(prompts, 'test prompt')}, of which the model answers "
     told += f"{results['answered']['prompts']:,}"
     if some < prompts:
-        told += f"; random, rest, nothing: the first {some:,}"
+        sizes = ", other sizes" if "curve" in results else ""
+        told += f"; random, rest, nothing{sizes}: the first {some:,}"
     if train := results.get("train"):
         told += f"; training: {train['prompts']:,}"
     return f"{told}; KL in nats."

@@ -159,14 +159,16 @@ def curve_table(curve: Sequence[Mapping[str, Any]], prompts: int) -> Table:
     """
     return Table(
         title=f"Circuits of every size, on the first {many(prompts, 'test prompt')}",
-        columns=("Parameters kept %", "Edges gone %", "KL, nats", "Score", "Accuracy"),
+        columns=("Parameters kept %", "Heads", "Edges gone %", "KL, nats", "Score", "Accuracy"),
+        # Several sizes may have one circuit.
         rows=tuple(
             (
                 f"{100 * row['prunable_kept']:.2f}",
+                f"{row['heads']:,.0f}" if "heads" in row else "–",
                 f"{row['edge_sparsity']:.2f}",
                 *(f"{row[figure]:z.4f}" for figure in ("kl", "score", "accuracy")),
             )
-            for row in curve
+            for row in {row["prunable_kept"]: row for row in curve}.values()
         ),
     )
 

@@ -135,7 +135,8 @@ def curve_of(
     """
     every = {f"{keep:g}": circuit.at(keep=keep) for keep in KEEPS}
     figures = evaluate_all(model, {"empty": emptied(model.config, circuit), **every}, some)
-    wanted = ("edge_sparsity", "prunable_kept", "kl", "score", "accuracy", "faithfulness")
+    wanted = ("edge_sparsity", "prunable_kept", "heads")
+    wanted += ("kl", "score", "accuracy", "faithfulness")
     rows = []
     for keep, (name, each) in zip(KEEPS, every.items()):
         row = sized(model, each, reference, figures[name], figures["empty"])

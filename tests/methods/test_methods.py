@@ -113,7 +113,7 @@ def test_a_flag_of_another_method_is_refused(capsys: pytest.CaptureFixture[str])
 def test_a_nested_run_leaves_the_circuits_of_every_size(tmp_path: Path) -> None:
     out = tmp_path / "run"
     few = ("--steps", 2, "--validation-prompts", 8, "--test-prompts", 8, "--control-prompts", 4)
-    assert call_here("experiments.run", "--task", "ioi", "--nested", "--out", out, *few) == 0
+    assert call_here("experiments.run", "--task", "ioi", "--out", out, *few) == 0
     curve = json.loads((out / "results.json").read_text())["curve"]
     assert [row["keep"] for row in curve] == list(KEEPS)
     circuit, model = mg.load_circuit(out), mg.load_model("gpt2-mini")

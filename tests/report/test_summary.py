@@ -56,7 +56,9 @@ def printed(results: dict[str, Any], width: int = 80) -> list[str]:
 
 def test_every_figure_of_the_tables_is_in_it(results: dict[str, Any]) -> None:
     row = {"prunable_kept": 0.1, "edge_sparsity": 99.0, "kl": 0.25, "score": 1.5, "accuracy": 0.5}
-    results = {**results, "curve": [row, {**row, "kl": 0.125}]}
+    row |= {"heads": 3}
+    # The first two sizes have one circuit, which is told once.
+    results = {**results, "curve": [row, row, {**row, "prunable_kept": 0.2, "kl": 0.125}]}
     lines = [" ".join(line.split()) for line in printed(results)]
     tables = size_table(results), faithfulness_table(results), curve_table(results["curve"], 200)
     for row in itertools.chain.from_iterable(table.rows for table in tables):
@@ -66,7 +68,9 @@ def test_every_figure_of_the_tables_is_in_it(results: dict[str, Any]) -> None:
     assert "Score -10.1235 -10.1235 1.0000 2.0000 3.0000" in lines
     assert "Accuracy, training 0.7500 0.9877" in lines
     told = " ".join(lines)
-    assert "nothing: the first 200" in told and "12,256 test prompts" in told
+    sizes = [line.split() for line in lines if line.endswith("99.00 0.2500 1.5000 0.5000")]
+    assert sizes == [["10.00", "3", "99.00", "0.2500", "1.5000", "0.5000"]]
+    assert "nothing, other sizes: the first 200" in told and "12,256 test prompts" in told
 
 
 def test_it_fits_80_columns_for_the_largest_models(results: dict[str, Any]) -> None:
