@@ -93,6 +93,8 @@ def _check_kinds(what: str, tree_name: str, tree: Any) -> None:
             raise MgnpError(f"{what}: {tree_name} {name} is {leaf.dtype}, wanted {kind.__name__}")
         if np.isnan(np.asarray(leaf)).any():
             raise MgnpError(f"{what}: {tree_name} {name} has values that are not numbers")
+        if tree_name == "votes" and not ((np.asarray(leaf) >= 0) & (np.asarray(leaf) <= 1)).all():
+            raise MgnpError(f"{what}: {tree_name} {name} must lie in [0, 1]")
 
 
 def _check_shapes(what: str, trees: dict[str, Any]) -> None:
@@ -112,7 +114,7 @@ def _check_shapes(what: str, trees: dict[str, Any]) -> None:
             sizes.setdefault(axis, size)
     wanted = {name: tuple(sizes.get(axis) for axis in fields) for name, fields in axes.items()}
     wanted[EMBEDDING] = ()
-    for tree_name in ("masks", "log_alpha", "scores"):
+    for tree_name in ("masks", "log_alpha", "scores", "votes"):
         for name, leaf in trees.get(tree_name, {}).items():
             if np.shape(leaf) != wanted.get(name):
                 raise MgnpError(

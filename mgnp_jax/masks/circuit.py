@@ -24,7 +24,7 @@ from mgnp_jax.types import AblationValues, Masks, MgnpError, checksum, plain_jso
 SMALLEST, TRIES = 1e-4, 10
 """Share that a search for a circuit begins at, and how many it looks at: to about one per cent."""
 
-TREES = ("masks", "log_alpha", "scores", "ablation_values")
+TREES = ("masks", "log_alpha", "scores", "votes", "ablation_values")
 """What a saved circuit may hold; masks it must."""
 
 
@@ -52,6 +52,8 @@ class Circuit:
       log_alpha: float32 arrays by granularity, from which the masks were taken, at a price of 1
         where there is one for each size; None where the method trains no gates.
       scores: float32 arrays by granularity, where the method ranks nodes; higher is kept longer.
+      votes: float32 arrays by granularity, in [0, 1], where several rankings were learned: in how
+        many of them a node is in the circuit that is no larger than this one, as a share.
       ablation_values: constants that pruned nodes are given; None for the corrupted run's values.
     """
 
@@ -59,6 +61,7 @@ class Circuit:
     metadata: dict[str, Any]
     log_alpha: Masks | None = None
     scores: Masks | None = None
+    votes: Masks | None = None
     ablation_values: AblationValues | None = None
 
     def at(
@@ -163,7 +166,7 @@ class Circuit:
 
     def _resized(self, masks: Masks, at: dict[str, Any]) -> Circuit:
         others = {k: v for k, v in self.metadata.items() if k not in ("figures", "warnings")}
-        return dataclasses.replace(self, masks=masks, metadata={**others, "at": at})
+        return dataclasses.replace(self, masks=masks, votes=None, metadata={**others, "at": at})
 
     def save(self, path: str | Path) -> None:
         """Writes the circuit as an Orbax checkpoint, with a checksum of arrays and metadata.

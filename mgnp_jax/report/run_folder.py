@@ -23,6 +23,7 @@ from mgnp_jax.report.tables import (
     size_table,
 )
 from mgnp_jax.report.text import code, markdown, save_picture
+from mgnp_jax.report.votes import votes_tables
 from mgnp_jax.tasks.answers import WHOLE
 from mgnp_jax.tasks.problems import many
 from mgnp_jax.types import Masks, plain_json
@@ -107,6 +108,8 @@ def tables_of(results: Mapping[str, Any], nodes: Masks) -> list[Table]:
     found = [size_table(results), faithfulness_table(results), controls_table(results)]
     if "curve" in results:
         found.append(curve_table(results["curve"], results["controls"]["circuit"]["prompts"]))
+    if "votes" in results:
+        found += votes_tables(results["votes"])
     return [*found, layer_table(nodes)]
 
 
@@ -201,7 +204,8 @@ def save_circuit(folder: Path, circuit: Circuit) -> None:
     """
     remove_unfinished(folder, "circuit")
     # There is room for the new one before the old one goes.
-    with writing(folder / "circuit", (circuit.masks, circuit.log_alpha, circuit.scores)):
+    arrays = (circuit.masks, circuit.log_alpha, circuit.scores, circuit.votes)
+    with writing(folder / "circuit", arrays):
         shutil.rmtree(folder / "circuit", ignore_errors=True)
         circuit.save(folder / "circuit")
 

@@ -22,6 +22,7 @@ from mgnp_jax.report import run_folder
 from mgnp_jax.report.page.content import Shown, content_of
 from mgnp_jax.report.page.html import PAGE, write_page
 from mgnp_jax.report.summary import summary
+from mgnp_jax.report.votes import votes_of
 from mgnp_jax.runs.beside import curve_of
 from mgnp_jax.runs.config import RunConfig
 from mgnp_jax.runs.loading import Loaded
@@ -94,6 +95,8 @@ def measure_and_save(
     results["train"] = run_folder.measured(evaluate(model, circuit, data.train.of_pairs(first)))
     if RANKING in circuit.metadata:
         results["curve"] = curve_of(model, circuit, circuit, some)
+    if circuit.votes is not None:
+        results["votes"] = votes_of(circuit, circuit.metadata["settings"]["votes"])
     more = {"test_prompts": config.test_prompts, "seed": config.seed, "figures": figures}
     metadata = {**circuit.metadata, **more}
     nodes = level.nodes(model.config, circuit.masks)

@@ -271,9 +271,10 @@ def test_what_is_left_out_is_what_no_price_of_the_range_would_keep() -> None:
     assert scores["mlp_hidden"][0, 1] < math.log(nesting.least) < scores["mlp_hidden"][0, 2]
 
 
-def test_parts_of_a_batch_pay_what_the_whole_does() -> None:
+@pytest.mark.parametrize("votes", [1, 2])
+def test_parts_of_a_batch_pay_what_the_whole_does(votes: int) -> None:
     model = tiny.model("gpt2")
-    one = dataclasses.replace(CONFIG, steps=1, gates="soft", adam_eps=1e3)
+    one = dataclasses.replace(CONFIG, steps=1, gates="soft", adam_eps=1e3, votes=votes)
     start = mg.full_masks(model.config, one.initial_log_alpha)
     # With so large an eps Adam's step is the gradient itself.
     whole, parts = (
@@ -286,8 +287,10 @@ def test_parts_of_a_batch_pay_what_the_whole_does() -> None:
         np.testing.assert_allclose(other, moved, rtol=1e-2, atol=1e-6)
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_ranking(tmp_path: Path) -> None:
-    expected = find()
+@pytest.mark.parametrize("votes", [1, 3])
+def test_a_run_that_was_stopped_goes_on_to_the_same_ranking(tmp_path: Path, votes: int) -> None:
+    config = dataclasses.replace(CONFIG, votes=votes)
+    expected = find(config)
 
     class Enough(Exception):
         pass
@@ -298,17 +301,20 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_ranking(tmp_path: Path) -> N
 
     with contextlib.closing(States(tmp_path, every=0.0)) as states:
         with pytest.raises(Enough):
-            find(on_record=stop, saves=states)
+            find(config, on_record=stop, saves=states)
     with contextlib.closing(States(tmp_path, every=1e6)) as states:
-        found = find(saves=states)
+        found = find(config, saves=states)
     chex.assert_trees_all_equal(found.scores, expected.scores)
     chex.assert_trees_all_equal(found.masks, expected.masks)
+    chex.assert_trees_all_equal(found.votes, expected.votes)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"draws": "batch"}, "draws must be prompt with nested, got batch"),
+        ({"nested": False, "votes": 2}, "votes must be 1 without nested, got 2"),
+        ({"votes": 0}, "votes must be greater than 0, got 0"),
         ({"keep": 0.1, "max_kl": 0.1}, "not for both"),
         ({"nested": False, "keep": 0.1}, "keep and max_kl are read off the ranking"),
         ({"nested": False, "max_kl": 0.1}, "keep and max_kl are read off the ranking"),

@@ -106,6 +106,11 @@ class Learned(abc.ABC):
         return dataclasses.replace(self, execution=that_count_alone(self.execution), **changes)
 
     @property
+    def votes(self) -> int:
+        """One training, see `Trained`."""
+        return 1
+
+    @property
     def ablation(self) -> str:
         """What is given to what is not kept: the corrupted run's value."""
         return "interchange"

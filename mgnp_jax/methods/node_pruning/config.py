@@ -80,6 +80,9 @@ class Settings:
     """Which prices. Circuits of sizes that none of them leads to are guesses."""
     penalty: float = 1.0
     """The price whose circuit is kept of a ranking; without `nested` that which all pay."""
+    votes: int = 1
+    """Train so many rankings side by side, each on a half of the training prompts, and keep their
+    mean; the circuit says how often each of its nodes is kept. Steps take as many times longer."""
     keep: float | None = None
     """Instead, the largest circuit of at most this share of the prunable parameters."""
     max_kl: float | None = None
@@ -172,7 +175,7 @@ def _check_choices(config: Settings) -> None:
 
 
 def _check_numbers(config: Settings) -> None:
-    positive = ["steps", "batch_size", "learning_rate", "log_every", "validate_every"]
+    positive = ["steps", "batch_size", "learning_rate", "log_every", "validate_every", "votes"]
     optional = ("validation_prompts", "clip_norm")
     positive += [name for name in optional if getattr(config, name) is not None]
     for name in positive:
@@ -215,6 +218,8 @@ def _check_together(config: Settings) -> None:
             "keep and max_kl are read off the ranking of a nested run; leave nested on, or ask for "
             "a penalty alone"
         )
+    if not config.nested and config.votes > 1:
+        raise MgnpError(f"votes must be 1 without nested, got {config.votes}: they are of rankings")
     if config.nested and config.draws != "prompt":
         raise MgnpError(
             "draws must be prompt with nested, got batch: each prompt has a price of its own"

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.edges import Graph
 from mgnp_jax.masks.granularities import gate_count
 from mgnp_jax.masks.ranking import RANKING, together
-from mgnp_jax.methods.node_pruning.nested import log_price_of, price_of
+from mgnp_jax.methods.node_pruning.nested import (
+    kept_by,
+    log_price_of,
+    mean_of_votes,
+    price_of,
+)
 from mgnp_jax.methods.node_pruning.numbers import check_measured
 from mgnp_jax.methods.node_pruning.state import Best, LoopState
 from mgnp_jax.methods.node_pruning.validation import measured, validated, why_this_one
 from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.methods.training.work import Work
+from mgnp_jax.metrics.sizes import prunable_share
 
 
 def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
@@ -28,7 +35,7 @@ def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
     config, best = work.config, state.best
     if best is None or (config.keep is None and config.max_kl is None):
         return state
-    scores = log_price_of(config, best.log_alpha)
+    scores = log_price_of(config, mean_of_votes(config, best.log_alpha))
     said = {RANKING: together(work.model.config), "graph": Graph.of(work.model.config)._asdict()}
     ranked = Circuit(masks=best.masks, scores=scores, metadata=said)
 
@@ -78,14 +85,20 @@ def extracted(work: Work, state: LoopState, *, interrupted: bool) -> Circuit:
         "validation": record,
         "note": why_this_one(config, record),
     }
-    scores = None
+    scores = votes = None
+    log_alpha, masks = mean_of_votes(config, state.best.log_alpha), state.best.masks
+    share = functools.partial(prunable_share, work.model.config)
     if config.nested:
-        scores = log_price_of(config, state.best.log_alpha)
+        scores = log_price_of(config, log_alpha)
         metadata[RANKING] = together(work.model.config)
+    if config.votes > 1:
+        most = share(masks)
+        votes = kept_by(config, state.best.log_alpha, lambda each: share(each) <= most)
     return Circuit(
         scores=scores,
-        masks=state.best.masks,
-        log_alpha=state.best.log_alpha,
+        votes=votes,
+        masks=masks,
+        log_alpha=log_alpha,
         metadata=metadata,
         ablation_values=work.constants,
     )

@@ -22,12 +22,15 @@ def sample_masks(
 ) -> Masks:
     """Draws every gate once for each prompt, or once for the batch.
 
+    With several `votes` each has its own log-alpha and its own part of the prompts, in their order.
+
     One draw for a whole batch leaves its gradient with the noise of a single draw
     however large the batch; fine gates, whose slopes are small, then never close.
 
     Args:
       key: [] typed key; consumed.
-      log_alpha: float arrays by granularity, the layer axis first.
+      log_alpha: float arrays by granularity, the layer axis first; before it that of votes, if
+        there are several.
       config: how gates are drawn, and which; the others are open.
       noise: [] scale of the logistic noise.
       prompts: B.
@@ -40,9 +43,14 @@ def sample_masks(
 
     def each(key: jax.Array, name: str) -> jax.Array:
         leaf = log_alpha[name]
-        shape = (*leaf.shape[:1], prompts, *leaf.shape[1:])
 
         def spread(leaf: jax.Array) -> jax.Array:
+            if config.votes > 1:
+                votes, layers, *others = leaf.shape
+                shape = (layers, votes, prompts // votes, *others)
+                each = jnp.broadcast_to(jnp.moveaxis(leaf, 0, 1)[:, :, None], shape)
+                return each.reshape(layers, prompts, *others)
+            shape = (*leaf.shape[:1], prompts, *leaf.shape[1:])
             return jnp.broadcast_to(jnp.expand_dims(leaf, min(leaf.ndim, 1)), shape)
 
         if name not in config.trained:
@@ -52,14 +60,14 @@ def sample_masks(
             return spread(draw(key, leaf, noise))
         own = spread(leaf)
         if shift is not None:
-            own = own - shift.reshape(1, prompts, *[1] * (leaf.ndim - 1))
+            own = own - shift.reshape(1, prompts, *[1] * (own.ndim - 2))
         return draw(key, own, noise)
 
     return {name: each(k, name) for k, name in zip(keys, sorted(log_alpha))}
 
 
 def expected_open(
-    log_alpha: Masks, trained: Sequence[str], shift: jax.Array | None = None
+    log_alpha: Masks, trained: Sequence[str], shift: jax.Array | None = None, votes: int = 1
 ) -> dict[str, jax.Array]:
     """Expected fraction of open gates of each granularity (appendix C's normalised L0).
 
@@ -68,13 +76,16 @@ def expected_open(
       trained: names of the gates that are drawn; the others are open.
       shift: [B] taken from log-alpha for each prompt, over whose prompts the fraction is the mean;
         None for nothing.
+      votes: of how many trainings log-alpha has one each, see `sample_masks`.
 
     Returns:
       [] fractions by granularity.
     """
 
     def each(leaf: jax.Array) -> jax.Array:
-        if shift is not None:
+        if shift is not None and votes > 1:
+            leaf = leaf[:, None] - shift.reshape(votes, -1, *[1] * (leaf.ndim - 1))
+        elif shift is not None:
             leaf = leaf[None] - shift.reshape(-1, *[1] * leaf.ndim)
         return open_probability(leaf).mean()
 

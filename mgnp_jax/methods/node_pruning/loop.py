@@ -169,7 +169,11 @@ def _compact(work: Work, state: LoopState, on_record: OnRecord) -> tuple[Work, L
     noise = float(schedule.noise_scale(config, state.trained.step))
     # What no price of the range would keep.
     shift = config.nesting.widest_shift if config.nested else 0.0
-    left = closing.still_open(state.trained.log_alpha, noise, config.closed_below, shift)
+    log_alpha = state.trained.log_alpha
+    if config.votes > 1:
+        # What one of the trainings may keep is run for all.
+        log_alpha = jax.tree.map(lambda leaf: leaf.max(0), log_alpha)
+    left = closing.still_open(log_alpha, noise, config.closed_below, shift)
     left = closing.only(left, state.left)
     plan = plan_for(work.model.config, left, execution.max_segments)
     to_come = (config.steps - state.done) * work.sizes.tokens * work.sharding.count

@@ -8,6 +8,7 @@ prompt's circuit loses counts divided by its price: that is equation 7, in units
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ import numpy as np
 
 from mgnp_jax.masks.circuit import binarise
 from mgnp_jax.masks.hard_concrete import THRESHOLD
-from mgnp_jax.masks.ranking import all_the_way
+from mgnp_jax.masks.ranking import all_the_way, largest_above
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.prices import Nesting
 from mgnp_jax.types import Masks
@@ -37,14 +38,18 @@ class Prices(NamedTuple):
     weight: jax.Array
 
 
-def draw_prices(key: jax.Array, nesting: Nesting, prompts: int) -> Prices:
+def draw_prices(key: jax.Array, nesting: Nesting, prompts: int, votes: int = 1) -> Prices:
     """Prices log-uniform in their range, one in each of as many equal parts as there are prompts.
 
     Args:
       key: [] typed key; consumed.
       nesting: the range.
       prompts: B.
+      votes: of how many trainings, each of which has the whole range.
     """
+    if votes > 1:
+        each = jax.vmap(lambda k: draw_prices(k, nesting, prompts // votes))
+        return jax.tree.map(jnp.ravel, each(jax.random.split(key, votes)))
     low, high = math.log(nesting.least), math.log(nesting.most)
     order, offset = jax.random.split(key)
     place = jax.random.permutation(order, prompts) + jax.random.uniform(offset, (prompts,))
@@ -52,13 +57,42 @@ def draw_prices(key: jax.Array, nesting: Nesting, prompts: int) -> Prices:
     return Prices(shift=nesting.slope * logs, weight=jnp.exp(-logs))
 
 
+def mean_of_votes(config: Settings, log_alpha: Masks) -> Masks:
+    """One log-alpha for several trainings side by side.
+
+    Args:
+      config: how many.
+      log_alpha: float arrays by granularity, of each training if there are several.
+    """
+    if config.votes == 1:
+        return log_alpha
+    return jax.tree.map(lambda leaf: leaf.mean(0), log_alpha)
+
+
+def kept_by(config: Settings, log_alpha: Masks, fits: Callable[[Masks], bool]) -> dict[str, Any]:
+    """How often each node is in the circuits of several trainings' own rankings.
+
+    Args:
+      config: how many, and their slope.
+      log_alpha: [votes, L, …] by granularity.
+      fits: whether a circuit is small enough; true of every circuit within one of which it is.
+
+    Returns:
+      Float32 shares of the trainings by granularity, of the largest circuit of each that fits.
+    """
+    each = [jax.tree.map(lambda leaf, k=k: leaf[k], log_alpha) for k in range(config.votes)]
+    found = [jax.device_get(largest_above(log_price_of(config, own), fits)) for own in each]
+    return {n: np.mean([masks[n] for masks in found], 0, np.float32) for n in found[0]}
+
+
 def circuit_of(config: Settings, log_alpha: Masks) -> Masks:
     """The binary circuit by now; of a nested run, that of the price `penalty`.
 
     Args:
       config: whether there is a price a prompt, and the price.
-      log_alpha: float arrays by granularity.
+      log_alpha: float arrays by granularity, of each training if there are several.
     """
+    log_alpha = mean_of_votes(config, log_alpha)
     if config.nested:
         shift = jnp.float32(config.nesting.slope * math.log(config.penalty))
         log_alpha = jax.tree.map(lambda leaf: leaf - shift, log_alpha)

@@ -47,11 +47,13 @@ def objective(
     """
     noise = schedule.noise_scale(config, step)
     count = math.prod(runs.base_logits.shape[:-1])
-    parts = [log_alpha] if compaction is None else compaction.masks(log_alpha)
+    parts = [log_alpha] if compaction is None else _left(config, compaction, log_alpha)
     keys = [key] if compaction is None else jax.random.split(key, len(parts))
     shift = weight = None
     if config.nested:
-        shift, weight = draw_prices(jax.random.fold_in(key, PRICES), config.nesting, count)
+        shift, weight = draw_prices(
+            jax.random.fold_in(key, PRICES), config.nesting, count, config.votes
+        )
     masks = [sample_masks(k, part, config, noise, count, shift) for k, part in zip(keys, parts)]
     size = losses.score_size(runs)
 
@@ -67,14 +69,21 @@ def objective(
         loss, terms = _one_after_another(unfaithful, parts, masks, runs, weight)
     else:
         loss, terms = unfaithful(masks, runs, weight)
-    kept = expected_open(log_alpha, config.trained, shift)
-    sizes = {name: leaf.size for name, leaf in log_alpha.items()}
+    kept = expected_open(log_alpha, config.trained, shift, config.votes)
+    sizes = {name: leaf.size // config.votes for name, leaf in log_alpha.items()}
     prices = config.penalties.of_model(model_config)
     terms["penalty"] = losses.penalty(kept, sizes, prices)
     # With a price a prompt, `penalty` is not one of training's.
     price = 1.0 if config.nested else config.penalty
     loss += schedule.penalty_scale(config, step) * price * terms["penalty"]
     return loss, {"loss": loss, **terms, "kept": kept}
+
+
+def _left(config: Settings, compaction: Compaction, log_alpha: Masks) -> list[Masks]:
+    """Log-alpha of what is left of the model, for each segment."""
+    if config.votes == 1:
+        return compaction.masks(log_alpha)
+    return jax.vmap(compaction.masks)(log_alpha)
 
 
 def _run(

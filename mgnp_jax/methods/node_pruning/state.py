@@ -94,9 +94,19 @@ def first_trained(config: Settings, model_config: ModelConfig, key: jax.Array) -
             spread = config.initial_spread
             leaf += jax.random.uniform(each, leaf.shape, leaf.dtype, -spread, spread)
         log_alpha[name] = leaf
+    if config.votes > 1:
+        log_alpha = _of_each(config, log_alpha)
     opt_state = schedule.optimiser(config).init(log_alpha)
     none = jnp.zeros((), jnp.int32)
     return TrainState(step=none, log_alpha=log_alpha, opt_state=opt_state, bad=none)
+
+
+def _of_each(config: Settings, log_alpha: Masks) -> Masks:
+    """Log-alpha of several trainings side by side, which begin alike."""
+    return {
+        name: jnp.broadcast_to(leaf, (config.votes, *leaf.shape))
+        for name, leaf in log_alpha.items()
+    }
 
 
 def first_state(

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from jax.stages import Traced
 
-from mgnp_jax.methods.training.work import Trained, prompts_of_step
+from mgnp_jax.methods.training.batch_order import prompts_of_step
+from mgnp_jax.methods.training.trained import Trained
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.abstract_runs import abstract_model, abstract_runs
 from mgnp_jax.passes.budget import bytes_of

@@ -4,70 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 
 from mgnp_jax.methods.protocol import OnRecord
-from mgnp_jax.methods.training.batch_order import batch_order
-from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.methods.training.batch_order import prompts_of_step, rows_of_steps
+from mgnp_jax.methods.training.trained import Trained
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.ablation import ablation_values
 from mgnp_jax.passes.budget import bytes_beside
 from mgnp_jax.passes.cached_runs import CachedRuns
 from mgnp_jax.passes.compaction import Compaction
-from mgnp_jax.passes.keeping import keep_what_fits, shares_prefix
+from mgnp_jax.passes.keeping import keep_what_fits
 from mgnp_jax.passes.precision import in_precision
 from mgnp_jax.passes.segment_plan import full_cost
 from mgnp_jax.passes.sharding import BatchSharding, batch_sharding
-from mgnp_jax.passes.spans import Sizes, spans_of
+from mgnp_jax.passes.spans import Sizes
 from mgnp_jax.passes.split_runs import SplitRuns
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import AblationValues, Batch, MgnpError, Params
-
-
-class Trained(Protocol):
-    """What every method that is trained step by step can be asked.
-
-    Attributes:
-      steps: how many.
-      batch_size: prompt pairs of each.
-      validation_prompts: how many of the split's first are read; None for all.
-      execution: how passes are run.
-      ablation: what a pruned node is given.
-      of_a_step: the same with what a compiled step does not depend on at its default.
-      more_bytes: (model's config, sizes of a step's arrays) → what a step takes beside a masked
-        pass and its gradient.
-    """
-
-    @property
-    def steps(self) -> Any:
-        """See above."""
-
-    @property
-    def batch_size(self) -> Any:
-        """See above."""
-
-    @property
-    def validation_prompts(self) -> Any:
-        """See above."""
-
-    @property
-    def execution(self) -> Any:
-        """See above."""
-
-    @property
-    def ablation(self) -> Any:
-        """See above."""
-
-    @property
-    def of_a_step(self) -> Any:
-        """See above."""
-
-    def more_bytes(self, model_config: ModelConfig, sizes: Sizes) -> int:
-        """See above."""
-        ...
+from mgnp_jax.types import AblationValues, MgnpError, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +40,7 @@ class Work:
       sharding: how a batch is cut up.
       train: the training prompts.
       validation: the validation prompts.
-      order: [steps, B] rows of the training prompts.
+      order: [steps, B] rows of the training prompts; of several trainings one after the other.
       sizes: array sizes of a batch.
       at_once: prompts that run together.
       constants: given to pruned nodes; None for the corrupted run's values.
@@ -195,10 +152,10 @@ def prepare(
     key = sharding.replicate(key)
     at_once = size // execution.accumulate
     constants = ablation_values(model.config, params, data.train, config.ablation, at_once)
-    read, order = _read(key, data.train, config, size)
+    read, order = rows_of_steps(key, data.train, config, size)
     splits = [data.train.take(read), data.validation.of_pairs(slice(config.validation_prompts))]
     train, validation = keep_what_fits(
-        *(model.config, params, splits, config.batch_size, execution, constants),
+        *(model.config, params, splits, config.votes * config.batch_size, execution, constants),
         more_bytes=functools.partial(config.more_bytes, model.config),
         beside_bytes=bytes_beside(model.params, stored),
         on_record=on_record,
@@ -219,32 +176,3 @@ def prepare(
         cost=full_cost(model.config),
         read=read,
     )
-
-
-def prompts_of_step(config: Trained, count: int) -> int:
-    """How many prompts a step has.
-
-    Args:
-      config: asked for.
-      count: of the training prompts.
-
-    Raises:
-      MgnpError: if the devices and parts cannot have as many each.
-    """
-    size, execution = min(config.batch_size, count), config.execution
-    if size % execution.parts:
-        raise MgnpError(
-            f"{size} training prompts cannot be shared evenly by {execution.replicas} devices (or "
-            f"groups of them) in {execution.accumulate} parts; bring more prompts or ask for fewer"
-        )
-    return size
-
-
-def _read(
-    key: jax.Array, train: Batch, config: Trained, size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """[N'] training prompts that some step reads; [steps, B] which of them each one does."""
-    spans = spans_of(train, share_prefix=shares_prefix(config.execution, config.ablation))
-    order = batch_order(key, spans.lengths - spans.starts, size, config.steps)
-    read = np.unique(order)
-    return read, np.searchsorted(read, order).astype(np.int32)
