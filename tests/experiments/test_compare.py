@@ -36,7 +36,7 @@ SHORT = tuple(
     f"node-pruning.{setting}"
     for setting in (
         *("steps=6", "batch-size=4", "validate-every=3", "validation-prompts=8"),
-        *("learning-rate=2.0", "penalty=20", "warmup=0", "choose=last"),
+        *("learning-rate=2.0", "keep=0.3", "warmup=0"),
     )
 )
 
@@ -140,8 +140,8 @@ def test_curves_end_at_the_model(done: Any) -> None:
     config, rows = done
     with (config.out / "curves.csv").open() as file:
         curve = list(csv.DictReader(file))
-    assert {row["method"] for row in curve} == {"eap", "magnitude"}
-    for method in ("eap", "magnitude"):
+    assert {row["method"] for row in curve} == {"node-pruning", "eap", "magnitude"}
+    for method in ("node-pruning", "eap", "magnitude"):
         own = [row for row in curve if (row["method"], row["seed"]) == (method, "3")]
         assert [float(row["keep"]) for row in own] == list(KEEPS)
         assert float(own[-1]["kl"]) == pytest.approx(0, abs=1e-5)
