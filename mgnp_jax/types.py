@@ -34,7 +34,7 @@ Tokenizer = Any
 """A transformers tokenizer (`PreTrainedTokenizerBase`), whose own types are too loose to use;
 None where a checkpoint has none."""
 
-MASK_STREAM, DATA_STREAM, INIT_STREAM, HALVES_STREAM = range(4)
+MASK_STREAM, DATA_STREAM, INIT_STREAM, HALVES_STREAM, VOTES_STREAM = range(5)
 """What a key is folded with first, so that no two uses of a run's root key meet."""
 
 

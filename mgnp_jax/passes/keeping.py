@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from mgnp_jax.cachedir import cache_root
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.budget import Budget, budget_of
@@ -73,8 +75,13 @@ def keep_what_fits(
     ]
     common = _common_sizes(found, at_once)
     length = max(batch.clean.shape[1] for batch in splits)
-    run = (execution, model_config, params, common, at_once, length)
-    budget = budget_of(*run, more_bytes(common), beside_bytes)
+    a_step, sizes = batch_size // execution.accumulate, common
+    if a_step > at_once:
+        # Several trainings may have a prompt at once.
+        again = np.arange(a_step) % len(splits[0])
+        sizes = largest([common, found[0].spans.sizes([again])])
+    run = (execution, model_config, params, sizes, max(a_step, at_once), length)
+    budget = budget_of(*run, more_bytes(sizes), beside_bytes)
     if execution.cache != "dataset":
         _say(on_record, f"Memory: {budget}; nothing is kept (--cache {execution.cache})")
         return [_with_logits(each, at_once) if execution.lockstep else each for each in found]

@@ -62,6 +62,10 @@ class SplitRuns:
     room: Room = Room(0, 0, 0)
     ablation_values: AblationValues | None = None
 
+    def whole(self) -> SplitRuns:
+        """The same for all of the model."""
+        return dataclasses.replace(self, compaction=None, narrow=None)
+
     def compacted(self, compaction: Compaction) -> SplitRuns:
         """The same prompts for what is left of the model.
 

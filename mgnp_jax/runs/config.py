@@ -159,6 +159,10 @@ def _checksums(config: RunConfig) -> dict[str, str]:
     return checksums_of(config.data, config.model, config.config)
 
 
+WITHOUT_EFFECT = ("sweep", "sweep_span")
+"""Settings that a run had once, of which its result did not depend."""
+
+
 def check_same(folder: Path, wanted: RunConfig) -> None:
     """Refuses to go on with a run by settings that would have another result.
 
@@ -183,7 +187,8 @@ def check_same(folder: Path, wanted: RunConfig) -> None:
     was = {**known, "method": None, **saved}
     other = [n.rpartition(".")[2] for n in now if n not in was or was[n] != now[n]]
     settings = flattened(plain_json(dataclasses.asdict(wanted)))
-    other += [n for n in saved if n not in settings and not n.startswith(f"{CHECKSUMS}.")]
+    gone = [n for n in saved if n not in settings and not n.startswith(f"{CHECKSUMS}.")]
+    other += [n for n in gone if n not in WITHOUT_EFFECT]
     if other:
         raise MgnpError(
             f"{folder} was run with another {', '.join(other)}; pass another --out, or delete "

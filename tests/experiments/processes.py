@@ -28,7 +28,7 @@ NAMES = ("Mary", "John", "Emma", "Paul", "Lisa", "Mark", "Anna", "Adam")
 PRUNING = (
     *("--steps", 12, "--batch-size", 4, "--validate-every", 4, "--log-every", 2),
     # Closes nodes for good on the way.
-    *("--learning-rate", 2.0, "--keep", 0.3, "--warmup", 0),
+    *("--learning-rate", 2.0, "--keep", 0.3, "--warmup", 0, "--nesting.least", 4),
     *("--compile-cost", 1e6, "--save-every", 0),
 )
 

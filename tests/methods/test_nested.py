@@ -224,6 +224,44 @@ def test_a_size_or_quality_asked_for_is_read_off() -> None:
     chex.assert_trees_all_equal(good.log_alpha, free.log_alpha)
 
 
+@pytest.mark.parametrize("asked", [{"keep": 0.9}, {"max_kl": 1e-3}], ids=["keep", "max_kl"])
+def test_what_was_left_out_on_the_way_counts_where_it_is_asked_for(asked: dict[str, float]) -> None:
+    # Hardly a price is low enough for circuits so large, and much is left out.
+    config = dataclasses.replace(
+        CONFIG,
+        steps=60,
+        warmup=0.0,
+        nesting=Nesting(least=0.9, most=1.2),
+        penalties=mg.Penalties(attention_heads=1.0, mlp_blocks=1.0, mlp_hidden=0.1),
+        execution=mg.Execution(compile_cost=0.0, dtype="float32"),
+    )
+    records: list[dict[str, Any]] = []
+    circuit = find(dataclasses.replace(config, **asked), on_record=records.append)
+    assert any("cost" in record for record in records), "nothing was left out"
+    model = tiny.model("gpt2")
+    figures = mg.evaluate(model, circuit, tiny.data(model.config).validation)
+    said = circuit.metadata["validation"]
+    assert said["kl"] == pytest.approx(figures["kl"], rel=1e-4, abs=1e-6)
+    if "max_kl" in asked:
+        assert figures["kl"] <= 1e-3 and said["target"]["reached"] <= 1e-3
+
+
+def test_a_quality_that_not_even_the_model_has_loses_no_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mgnp_jax.methods.node_pruning import extraction
+
+    def off(*arguments: Any) -> dict[str, Any]:
+        return {**measured(*arguments), "kl": 0.5}
+
+    measured = extraction.measured
+    monkeypatch.setattr(extraction, "measured", off)
+    circuit = find(dataclasses.replace(CONFIG, max_kl=0.1))
+    assert circuit.metadata["validation"]["target"] == {"max_kl": 0.1, "reached": 0.5}
+    assert "reached 0.5 on validation prompts, all that is ranked" in circuit.metadata["note"]
+    assert prunable_share(tiny.model("gpt2").config, circuit.masks) == 1.0
+
+
 def test_a_run_that_is_stopped_says_that_its_circuit_is_not_what_was_asked_for() -> None:
     def stop(record: dict[str, Any]) -> None:
         if record.get("step", 0) == 8 and "validation" in record:
@@ -315,6 +353,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_ranking(tmp_path: Path, vote
         ({"draws": "batch"}, "draws must be prompt with nested, got batch"),
         ({"nested": False, "votes": 2}, "votes must be 1 without nested, got 2"),
         ({"votes": 0}, "votes must be greater than 0, got 0"),
+        ({"votes": 2, "clip_norm": 1.0}, "clip_norm does not go with votes"),
         ({"keep": 0.1, "max_kl": 0.1}, "not for both"),
         ({"nested": False, "keep": 0.1}, "keep and max_kl are read off the ranking"),
         ({"nested": False, "max_kl": 0.1}, "keep and max_kl are read off the ranking"),

@@ -20,6 +20,7 @@ from mgnp_jax.methods.node_pruning.objective import objective
 from mgnp_jax.methods.training.batch_order import halves, prompts_of_step, rows_of_steps
 from mgnp_jax.metrics.sizes import prunable_share
 from mgnp_jax.passes.cached_runs import plain_runs
+from mgnp_jax.passes.compaction import compacted, narrow_values, plan_for
 from mgnp_jax.report.votes import votes_of
 from tests import tiny
 from tests.experiments.test_commands import call_here
@@ -168,6 +169,38 @@ def test_a_run_says_how_sure_its_nodes_are(tmp_path: Path) -> None:
     assert votes["rankings"] == 2 and votes["mlp_hidden"]["kept"] > 0
     told = (out / "README.md").read_text()
     assert "How sure is each node? 2 rankings" in told and "| 2 of 2 | a0.h0" in told
+
+
+def test_what_is_left_of_the_model_loses_what_it_lost() -> None:
+    model = tiny.model("gpt2")
+    config = dataclasses.replace(CONFIG, votes=2, warmup=0.0, gates="soft", noise_floor=0.0)
+    streams = plain_runs(model.config, model.params, tiny.batch(model.config, rows=6))
+    left = {name: np.ones(leaf.shape, bool) for name, leaf in mg.full_masks(model.config).items()}
+    left["attention_heads"][:, 1], left["mlp_hidden"][:, ::3] = False, False
+    left["attention_neurons"][:, 1] = False
+    plan = plan_for(model.config, left, 4)
+    smaller = compacted(model.config, model.params, plan, left)
+    narrow = narrow_values(model.config, smaller.segments, streams.corrupted)
+    # Shut at any price of the range, or open: so that no draw is another one.
+    log_alpha = {
+        name: jnp.stack([jnp.where(mask, 60.0, -60.0), jnp.where(mask, 61.0, -60.0)])
+        for name, mask in left.items()
+    }
+
+    def loss(runs: Any, compaction: Any) -> float:
+        rest = (config, model.config, model.params, runs, jnp.int32(11), compaction)
+        return float(objective(log_alpha, jax.random.key(1), *rest)[0])
+
+    whole = loss(streams, None)
+    smaller_streams = streams.replace(corrupted=narrow)  # type: ignore[attr-defined]
+    assert loss(smaller_streams, smaller) == pytest.approx(whole, rel=1e-5)
+
+
+def test_a_plan_has_the_prompts_of_all_trainings() -> None:
+    data = tiny.data(tiny.GPT2)
+    few = dataclasses.replace(CONFIG, votes=8)
+    programs = few.programs(tiny.GPT2, data.train.take(slice(10)))
+    assert programs.prompts == 8 * 4
 
 
 def test_what_no_training_keeps_is_left_out() -> None:

@@ -53,8 +53,11 @@ nodes = mg.DiscoverConfig(
     steps=20, batch_size=8, gates="soft", nested=False, train_embedding=True, learning_rate=0.2,
     kl_weight=1.75, softened_weight=0.5, score_weight=2.0,
 )
+# Each prompt its own price, and two trainings side by side.
+ranked = mg.DiscoverConfig(steps=20, batch_size=8, gates="soft", learning_rate=0.2, votes=2)
 closing = mg.DiscoverConfig(
     steps=4, validate_every=2, batch_size=8, initial_log_alpha=0.0, initial_spread=3.0,
+    nested=False,
     # Leaves closed nodes out on the way.
     closed_below=0.3, execution=mg.Execution(compile_cost=0),
     # Circuits of two validations may be the same, and the better of them one by rounding.
@@ -69,6 +72,7 @@ cases = {
     "gpt2-4": ("gpt2", nodes, two_by_four),
     "llama-2": ("llama", nodes, four_by_two),
     "llama-4": ("llama", nodes, two_by_four),
+    "ranked-2": ("llama", ranked, four_by_two),
     "compacted-2": ("llama", closing, mg.Execution(devices=4, shard=2, compile_cost=0)),
     "mattr-2": ("llama", mg.METHODS["mattr"](keep=0.5, **learned), four_by_two),
     "edge-pruning-4": ("gpt2", mg.METHODS["edge-pruning"](**learned), mg.Execution(shard=4)),

@@ -400,12 +400,17 @@ def saved_without(config: RunConfig, method: Any, *setting: str) -> RunConfig:
 def test_a_run_from_before_one_gave_every_size_is_not_taken_for_one_of_now(
     config: RunConfig,
 ) -> None:
-    now = saved_without(config, mg.DiscoverConfig(), "nested")
+    now = saved_without(config, mg.DiscoverConfig(), "votes")
     assert now.out is not None
-    with pytest.raises(mg.MgnpError, match="was run with another nested"):
+    file = now.out / "config.json"
+    settings = json.loads(file.read_text())
+    # A run had these, and nothing came of them.
+    file.write_text(json.dumps({**settings, "sweep": None, "sweep_span": 8.0}))
+    check_same(now.out, now)
+    older = {**settings["config"], "nested": False, "score_gain": 0.5}
+    file.write_text(json.dumps({**settings, "config": older}))
+    with pytest.raises(mg.MgnpError, match="was run with another nested, config.score_gain"):
         check_same(now.out, now)
-    single = dataclasses.replace(now.config, nested=False)
-    check_same(now.out, dataclasses.replace(now, config=single))
 
 
 def test_edge_pruning_from_before_its_decay_is_not_taken_for_one_of_now(config: RunConfig) -> None:

@@ -130,6 +130,9 @@ class Settings:
         )
         default = type(self)()
         changes = {name: getattr(default, name) for name in host}
+        if self.nested:
+            # That price is read off the ranking afterwards.
+            changes["penalty"] = self.nesting.least
         return dataclasses.replace(self, execution=that_count_alone(self.execution), **changes)
 
     def more_bytes(self, model_config: ModelConfig, sizes: Sizes) -> int:
@@ -141,11 +144,6 @@ class Settings:
         """
         del model_config, sizes
         return 0
-
-    @property
-    def done_before(self) -> dict[str, Any]:
-        """What runs did before a setting was there, where that is not its default."""
-        return {"nested": False}
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -206,7 +204,7 @@ def _check_together(config: Settings) -> None:
             f"ablation must be interchange with cache off, got {config.ablation}: nothing but "
             "the corrupted run goes beside the masked one; leave cache at another mode"
         )
-    if config.loss == "hinge" and config.choose == "best":
+    if config.loss == "hinge" and config.choose == "best" and not config.nested:
         raise MgnpError(
             "choose must be last with the loss hinge, got best: what circuits are chosen by is "
             "their distance from the model's score"
@@ -220,17 +218,32 @@ def _check_together(config: Settings) -> None:
         )
     if not config.nested and config.votes > 1:
         raise MgnpError(f"votes must be 1 without nested, got {config.votes}: they are of rankings")
-    if config.nested and config.draws != "prompt":
+    if config.votes > 1 and config.clip_norm is not None:
         raise MgnpError(
-            "draws must be prompt with nested, got batch: each prompt has a price of its own"
+            f"clip_norm does not go with votes: the {config.votes} trainings would share one "
+            "length; leave one of them out"
+        )
+    if config.nested:
+        _check_nested(config)
+    config.execution.check_batch(config.votes * config.batch_size)
+
+
+def _check_nested(config: Settings) -> None:
+    if config.draws != "prompt":
+        raise MgnpError(
+            "draws must be prompt with nested, got batch: each prompt has a price of its own; turn "
+            "nested off to have all share a draw"
         )
     least, most = config.nesting.least, config.nesting.most
-    if config.nested and not least <= config.penalty <= most:
+    read_off = config.keep is None and config.max_kl is None
+    if read_off and not least <= config.penalty <= most:
         raise MgnpError(
             f"penalty must lie within the prices of a nested run, {least:g} to {most:g} "
             f"(nesting.least, nesting.most), got {config.penalty:g}: its circuit is kept; ask for "
             "a size with keep, or have all pay that one price with nested off"
         )
-    if config.nested and config.train_embedding:
-        raise MgnpError("train_embedding does not go with nested: the embedding has no price")
-    config.execution.check_batch(config.batch_size)
+    if config.train_embedding:
+        raise MgnpError(
+            "train_embedding does not go with nested, as the embedding has no price; turn nested "
+            "off to train it"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from mgnp_jax.masks.circuit import Circuit
@@ -22,6 +23,7 @@ from mgnp_jax.methods.node_pruning.validation import measured, validated, why_th
 from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.methods.training.work import Work
 from mgnp_jax.metrics.sizes import prunable_share
+from mgnp_jax.types import Record
 
 
 def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
@@ -39,18 +41,21 @@ def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
     said = {RANKING: together(work.model.config), "graph": Graph.of(work.model.config)._asdict()}
     ranked = Circuit(masks=best.masks, scores=scores, metadata=said)
 
-    def kl(each: Circuit) -> float:
-        return measured(work.validation, each.masks, work.at_once)["kl"]
+    # What no price of the range would keep was left out of the computation, and is ranked.
+    prompts = work.validation.whole()
+
+    def metrics_of(each: Circuit) -> Record:
+        return measured(prompts, each.masks, work.at_once)
 
     if config.keep is not None:
-        masks = ranked.at(keep=config.keep).masks
-        metrics = measured(work.validation, masks, work.at_once)
-        told = {"keep": config.keep, "reached": metrics["prunable_kept"]}
+        found = ranked.at(keep=config.keep)
+        told = {"keep": config.keep}
     else:
         assert config.max_kl is not None
-        masks = ranked.good_enough(config.max_kl, kl).masks
-        metrics = measured(work.validation, masks, work.at_once)
-        told = {"max_kl": config.max_kl, "reached": metrics["kl"]}
+        found = _near_enough(ranked, config.max_kl, lambda each: metrics_of(each)["kl"])
+        told = {"max_kl": config.max_kl}
+    masks, metrics = found.masks, metrics_of(found)
+    told["reached"] = metrics["prunable_kept" if config.keep is not None else "kl"]
     price = float(price_of(scores, masks))
     record = validated(config, work.model.config, state.done, masks, metrics, price)
     record["target"] = told
@@ -58,6 +63,14 @@ def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
     check_measured(record)
     best = Best(log_alpha=best.log_alpha, masks=masks, record=record)
     return state.replace(best=best)  # type: ignore[attr-defined]
+
+
+def _near_enough(ranked: Circuit, max_kl: float, kl: Callable[[Circuit], float]) -> Circuit:
+    """The circuit of a KL, or all that is ranked where that is no nearer: a search is not lost."""
+    whole = ranked.at(keep=1.0)
+    if not kl(whole) <= max_kl:
+        return whole
+    return ranked.good_enough(max_kl, kl)
 
 
 def extracted(work: Work, state: LoopState, *, interrupted: bool) -> Circuit:

@@ -16,9 +16,9 @@ class Penalties:
 
     A node stays where the objective's faithfulness terms lose more without it than it costs.
     Neurons are paid for by their parameters; heads and blocks have prices of their own, as they
-    are what a person reads. The price is the same for every model: a mean over a granularity's
-    gates, as in appendix C, would make each node of a small model dearer than one of a large model.
-    Chosen on SmolLM2 (experiments/LOG.md).
+    are what a person reads. Hidden neurons, heads and blocks cost the same in every model: a
+    mean over a granularity's gates, as in appendix C, would make each node of a small model dearer
+    than one of a large model. Chosen on SmolLM2 (experiments/LOG.md).
     """
 
     attention_blocks: float = 0.01

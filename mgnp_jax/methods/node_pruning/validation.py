@@ -116,7 +116,9 @@ def _what_was_reached(target: Record) -> str:
     ((name, wanted),) = ((n, target[n]) for n in ASKED if n in target)
     reached = target["reached"]
     text = f"Asked for a {ASKED[name]} of {wanted:g}, reached {reached:.4g} on validation prompts"
-    if 0.9 * wanted <= reached <= (1.1 if name == "keep" else 1.0) * wanted:
+    if name == "max_kl":
+        return f"{text}, all that is ranked" if reached > wanted else text
+    if 0.9 * wanted <= reached <= wanted:
         return text
     return (
         f"{text}, no nearer: what comes next in the ranking is a block or head with all that is in "

@@ -9,7 +9,7 @@ from mgnp_jax.methods.training.trained import Trained
 from mgnp_jax.passes.keeping import shares_prefix
 from mgnp_jax.passes.spans import spans_of
 from mgnp_jax.tasks.problems import many
-from mgnp_jax.types import DATA_STREAM, HALVES_STREAM, Batch, MgnpError, stream_key
+from mgnp_jax.types import DATA_STREAM, HALVES_STREAM, VOTES_STREAM, Batch, MgnpError, stream_key
 
 
 def batch_order(root: jax.Array, tokens: np.ndarray, batch_size: int, steps: int) -> np.ndarray:
@@ -108,7 +108,9 @@ def rows_of_steps(
     spans = spans_of(train, share_prefix=shares_prefix(config.execution, config.ablation))
     tokens, each = spans.lengths - spans.starts, size // config.votes
     parts = halves(key, train, config.votes)
-    keys = [key] if config.votes == 1 else jax.random.split(key, config.votes)
+    keys = [key]
+    if config.votes > 1:
+        keys = [stream_key(key, VOTES_STREAM, vote) for vote in range(config.votes)]
     orders = [
         rows[batch_order(k, tokens[rows], each, config.steps)] for k, rows in zip(keys, parts)
     ]

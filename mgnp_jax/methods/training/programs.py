@@ -54,7 +54,8 @@ def trained_programs(
     sharding = batch_sharding(execution.devices, execution.accumulate, execution.shard)
     share = shares_prefix(execution, config.ablation)
     model_config, weights = abstract_model(model_config, execution.precision)
-    shard = train.take(slice(size // sharding.count))
+    # Several trainings may have a prompt at once.
+    shard = train.take(np.arange(size // sharding.count) % len(train))
     runs = abstract_runs(model_config, weights, shard, execution, share)
     params = sharding.abstract_weights(model_config, weights)
     step = traced(model_config, params, sharding.abstract_rows(runs), sharding.abstract_replicas)
@@ -65,7 +66,9 @@ def trained_programs(
     runs_of_search = -(-len(train) // at_once)
     if execution.cache == "batch":
         runs_of_search = config.steps * sharding.count
-    plain = _plain(model_config, train.take(slice(at_once)), execution.lockstep, share)
+    plain = _plain(
+        model_config, train.take(slice(min(at_once, len(train)))), execution.lockstep, share
+    )
     each = {
         "plain": Program(
             traced=plain.trace(params),

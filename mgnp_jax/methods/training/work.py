@@ -155,7 +155,7 @@ def prepare(
     read, order = rows_of_steps(key, data.train, config, size)
     splits = [data.train.take(read), data.validation.of_pairs(slice(config.validation_prompts))]
     train, validation = keep_what_fits(
-        *(model.config, params, splits, config.votes * config.batch_size, execution, constants),
+        *(model.config, params, splits, size, execution, constants),
         more_bytes=functools.partial(config.more_bytes, model.config),
         beside_bytes=bytes_beside(model.params, stored),
         on_record=on_record,

@@ -3,7 +3,7 @@
 function drawSize() {
   const steps = data.steps;
   if (!steps) {
-    put("size", make("p", { class: "soft" }, `${data.title.method ?? "Its method"} ranks nothing, so this circuit has one size; --nested and the methods that score nodes or edges rank.`), staticCurve());
+    put("size", make("p", { class: "soft" }, `${data.title.method ?? "Its method"} ranks nothing, so this circuit has one size; node pruning without --no-nested and the methods that score nodes or edges rank.`), staticCurve());
     return;
   }
   const slider = make("input", {
