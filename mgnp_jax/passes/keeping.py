@@ -75,12 +75,8 @@ def keep_what_fits(
     ]
     common = _common_sizes(found, at_once)
     length = max(batch.clean.shape[1] for batch in splits)
-    a_step, sizes = batch_size // execution.accumulate, common
-    if a_step > at_once:
-        # Several trainings may have a prompt at once.
-        again = np.arange(a_step) % len(splits[0])
-        sizes = largest([common, found[0].spans.sizes([again])])
-    run = (execution, model_config, params, sizes, max(a_step, at_once), length)
+    a_step, sizes = _of_a_step(found[0], common, at_once, batch_size // execution.accumulate)
+    run = (execution, model_config, params, sizes, a_step, length)
     budget = budget_of(*run, more_bytes(sizes), beside_bytes)
     if execution.cache != "dataset":
         _say(on_record, f"Memory: {budget}; nothing is kept (--cache {execution.cache})")
@@ -107,6 +103,13 @@ def _common_sizes(splits: Sequence[SplitRuns], at_once: int) -> Sizes:
         each.spans.sizes(rows for rows, _ in chunk_rows(len(each.batch), at_once))
         for each in splits
     )
+
+
+def _of_a_step(split: SplitRuns, common: Sizes, at_once: int, prompts: int) -> tuple[int, Sizes]:
+    """As many prompts as plain passes have, or more: several trainings may have one at once."""
+    if prompts <= at_once:
+        return at_once, common
+    return prompts, largest([common, split.spans.sizes([np.arange(prompts) % len(split.batch)])])
 
 
 def _say(on_record: Callable[[Record], None], text: str) -> None:

@@ -258,7 +258,9 @@ def test_the_kl_that_is_matched_must_be_the_prompts_own() -> None:
     with pytest.raises(mg.MgnpError, match="kl_over must be .*they have none.* got 'kl_years'"):
         find(tiny.model("gpt2"), mg.DiscoverConfig(steps=1, kl_over="kl_years"))
     with pytest.raises(mg.MgnpError, match="choose must be last with the loss hinge"):
-        mg.DiscoverConfig(loss="hinge")
+        mg.DiscoverConfig(loss="hinge", nested=False)
+    # Nothing is chosen by its score where the last ranking counts.
+    assert mg.DiscoverConfig(loss="hinge").nested
 
 
 def test_the_kl_over_some_tokens_is_matched(mini: mg.Model) -> None:
