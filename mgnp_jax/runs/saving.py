@@ -95,8 +95,9 @@ def measure_and_save(
     results["train"] = run_folder.measured(evaluate(model, circuit, data.train.of_pairs(first)))
     if RANKING in circuit.metadata:
         results["curve"] = curve_of(model, circuit, circuit, some)
-    if circuit.votes is not None:
-        results["votes"] = votes_of(circuit, circuit.metadata["settings"]["votes"])
+    rankings = circuit.metadata.get("settings", {}).get("votes")
+    if circuit.votes is not None and rankings:
+        results["votes"] = votes_of(circuit, rankings)
     more = {"test_prompts": config.test_prompts, "seed": config.seed, "figures": figures}
     metadata = {**circuit.metadata, **more}
     nodes = level.nodes(model.config, circuit.masks)

@@ -246,6 +246,35 @@ def test_what_was_left_out_on_the_way_counts_where_it_is_asked_for(asked: dict[s
         assert figures["kl"] <= 1e-3 and said["target"]["reached"] <= 1e-3
 
 
+def test_what_is_looked_at_on_the_way_is_of_a_price_that_the_ranking_has() -> None:
+    # Where a size is asked for, the price is not, and may lie below all of them.
+    config = dataclasses.replace(
+        CONFIG,
+        steps=60,
+        warmup=0.0,
+        nesting=Nesting(least=4.0, most=5.0),
+        penalties=mg.Penalties(attention_heads=0.3, mlp_blocks=0.3, mlp_hidden=0.03),
+        keep=0.3,
+        execution=mg.Execution(compile_cost=0.0, dtype="float32"),
+    )
+    left_out = False
+
+    def stop(record: dict[str, Any]) -> None:
+        nonlocal left_out
+        left_out |= "cost" in record
+        if left_out and "validation" in record:
+            raise KeyboardInterrupt
+
+    with pytest.raises(mg.Interrupted) as stopped:
+        find(config, on_record=stop)
+    circuit, model = stopped.value.circuit, tiny.model("gpt2")
+    assert "the circuit of price 4 by the ranking" in circuit.metadata["note"]
+    said = circuit.metadata["validation"]
+    figures = mg.evaluate(model, circuit, tiny.data(model.config).validation)
+    assert said["price"] == 4.0
+    assert said["kl"] == pytest.approx(figures["kl"], rel=1e-4, abs=1e-6)
+
+
 def test_a_quality_that_not_even_the_model_has_loses_no_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -286,10 +315,8 @@ def test_looking_for_a_quality_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(mg.Interrupted) as raised:
         find(dataclasses.replace(CONFIG, max_kl=0.3))
     circuit = raised.value.circuit
-    assert (
-        circuit.metadata["training"] | {"interrupted": True, "steps": 16}
-        == (circuit.metadata["training"])
-    )
+    training = circuit.metadata["training"]
+    assert training["interrupted"] and training["steps"] == 16
     assert circuit.metadata["note"].startswith("Stopped before it met what was asked")
 
 

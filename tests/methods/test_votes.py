@@ -207,9 +207,13 @@ def test_what_no_training_keeps_is_left_out() -> None:
     # Nothing is worth keeping at these prices.
     dear = mg.Penalties(mlp_blocks=50.0, attention_heads=50.0)
     config = dataclasses.replace(
-        *(CONFIG,), steps=40, warmup=0.0, penalties=dear, learning_rate=1.0,
+        CONFIG,
+        steps=40,
+        warmup=0.0,
+        penalties=dear,
+        learning_rate=1.0,
         execution=mg.Execution(compile_cost=0.0),
-    )  # fmt: skip
+    )
     records: list[dict[str, Any]] = []
     model = tiny.model("gpt2")
     data = tiny.data(model.config)

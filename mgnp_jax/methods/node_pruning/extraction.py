@@ -43,19 +43,23 @@ def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
 
     # What no price of the range would keep was left out of the computation, and is ranked.
     prompts = work.validation.whole()
+    known: dict[float, Record] = {}
 
     def metrics_of(each: Circuit) -> Record:
-        return measured(prompts, each.masks, work.at_once)
+        # Of one ranking, so that circuits of one size are the same.
+        share = prunable_share(work.model.config, each.masks)
+        if share not in known:
+            known[share] = measured(prompts, each.masks, work.at_once)
+        return known[share]
 
     if config.keep is not None:
         found = ranked.at(keep=config.keep)
-        told = {"keep": config.keep}
+        told = {"keep": config.keep, "reached": metrics_of(found)["prunable_kept"]}
     else:
         assert config.max_kl is not None
         found = _near_enough(ranked, config.max_kl, lambda each: metrics_of(each)["kl"])
-        told = {"max_kl": config.max_kl}
+        told = {"max_kl": config.max_kl, "reached": metrics_of(found)["kl"]}
     masks, metrics = found.masks, metrics_of(found)
-    told["reached"] = metrics["prunable_kept" if config.keep is not None else "kl"]
     price = float(price_of(scores, masks))
     record = validated(config, work.model.config, state.done, masks, metrics, price)
     record["target"] = told

@@ -11,7 +11,7 @@ from mgnp_jax.methods.node_pruning import compaction as closing
 from mgnp_jax.methods.node_pruning import schedule
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.extraction import extracted, settled
-from mgnp_jax.methods.node_pruning.nested import circuit_of
+from mgnp_jax.methods.node_pruning.nested import circuit_of, kept_price
 from mgnp_jax.methods.node_pruning.numbers import check_measured, check_numbers
 from mgnp_jax.methods.node_pruning.state import (
     Best,
@@ -150,7 +150,7 @@ def _validate(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
     config, done, log_alpha = work.config, state.done, state.trained.log_alpha
     masks = circuit_of(config, log_alpha)
     metrics = measured(work.validation, masks, work.at_once)
-    record = validated(config, work.model.config, done, masks, metrics, config.penalty)
+    record = validated(config, work.model.config, done, masks, metrics, kept_price(config))
     on_record({"step": done, "validation": record})
     check_measured(record)
     best = state.best

@@ -85,8 +85,22 @@ def kept_by(config: Settings, log_alpha: Masks, fits: Callable[[Masks], bool]) -
     return {n: np.mean([masks[n] for masks in found], 0, np.float32) for n in found[0]}
 
 
+def kept_price(config: Settings) -> float:
+    """The price whose circuit is looked at on the way: `penalty`, or the nearest of a ranking.
+
+    They differ where a size is asked for, and `penalty` is not: what no price of the ranking keeps
+    may be left out by then.
+
+    Args:
+      config: price, and range of prices.
+    """
+    if not config.nested:
+        return config.penalty
+    return min(max(config.penalty, config.nesting.least), config.nesting.most)
+
+
 def circuit_of(config: Settings, log_alpha: Masks) -> Masks:
-    """The binary circuit by now; of a nested run, that of the price `penalty`.
+    """The binary circuit by now; of a nested run, that of its `kept_price`.
 
     Args:
       config: whether there is a price a prompt, and the price.
@@ -94,7 +108,7 @@ def circuit_of(config: Settings, log_alpha: Masks) -> Masks:
     """
     log_alpha = mean_of_votes(config, log_alpha)
     if config.nested:
-        shift = jnp.float32(config.nesting.slope * math.log(config.penalty))
+        shift = jnp.float32(config.nesting.slope * math.log(kept_price(config)))
         log_alpha = jax.tree.map(lambda leaf: leaf - shift, log_alpha)
     return binarise(log_alpha)
 

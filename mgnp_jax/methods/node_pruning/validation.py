@@ -6,6 +6,7 @@ import jax
 
 from mgnp_jax.methods.node_pruning import losses
 from mgnp_jax.methods.node_pruning.config import Settings
+from mgnp_jax.methods.node_pruning.nested import kept_price
 from mgnp_jax.metrics.per_prompt import measure
 from mgnp_jax.metrics.sizes import prunable_share
 from mgnp_jax.models.config import ModelConfig
@@ -107,7 +108,7 @@ def _nested(config: Settings, record: Record) -> str:
     asked = config.keep is not None or config.max_kl is not None
     early = "Stopped before it met what was asked. " if asked else ""
     return (
-        f"{early}Keeping the circuit of price {config.penalty:g} by the ranking of step "
+        f"{early}Keeping the circuit of price {kept_price(config):g} by the ranking of step "
         f"{record['step']}; {others}"
     )
 
