@@ -86,7 +86,8 @@ def ours(
     fixed = (discover, model_config, key, params)
     started = time.perf_counter()
     runs = sharding.rows(kept, order[0], sizes)
-    compiled = train_step.lower(*fixed, state, runs, compaction).compile()
+    left = None if compaction is None else compaction.open
+    compiled = train_step.lower(*fixed, state, runs, compaction, left).compile()
     compile_s = time.perf_counter() - started
     steps = itertools.cycle(range(discover.steps))
 
@@ -94,7 +95,7 @@ def ours(
         nonlocal state
         started = time.perf_counter()
         runs = sharding.rows(kept, order[next(steps)], sizes)
-        state, out = compiled(key, params, state, runs, compaction)
+        state, out = compiled(key, params, state, runs, compaction, left)
         jax.block_until_ready((state, out))
         return time.perf_counter() - started
 

@@ -17,8 +17,9 @@ from mgnp_jax.masks.granularities import as_bool
 from mgnp_jax.masks.hard_concrete import is_open
 from mgnp_jax.masks.hierarchy import apply_hierarchy
 from mgnp_jax.masks.notebook import as_html
+from mgnp_jax.masks.of_size import of_size
 from mgnp_jax.masks.ranking import RANKING
-from mgnp_jax.masks.selection import largest, of_size
+from mgnp_jax.masks.selection import largest
 from mgnp_jax.types import AblationValues, Masks, MgnpError, checksum, plain_json
 
 SMALLEST, TRIES = 1e-4, 10
@@ -73,19 +74,20 @@ class Circuit:
           keep: share in (0, 1]: of the edges; of the prunable parameters, where the ranking is of
             all nodes together; else of the heads and of the MLP hidden neurons.
           edges: instead, so many edges at most.
-          heads: instead, so many heads at most.
+          heads: instead, so many heads at most; where all nodes are ranked together, also beside
+            one of the others: then the highest heads, with as much of the rest as fits.
 
         Returns:
-          The circuit, nested in larger ones; without figures, which are of the other size.
+          The circuit, nested in larger ones with as many heads asked for; without figures, which
+          are of the other size.
 
         Raises:
-          MgnpError: if the circuit's method ranks nothing, or not just one size is given.
+          MgnpError: if the circuit's method ranks nothing, or sizes are given that do not go
+            together.
         """
         asked = {"keep": keep, "edges": edges, "heads": heads}
         given = {name: value for name, value in asked.items() if value is not None}
         scores = self._ranking()
-        if len(given) != 1:
-            raise MgnpError(f"pass one of keep, edges and heads, got {given or 'none'}")
         graph = Graph.said(self.metadata.get("graph"))
         masks = of_size(scores, graph, ranking=self.metadata.get(RANKING), **given)
         return self._resized(masks, given)

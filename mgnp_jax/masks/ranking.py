@@ -63,7 +63,7 @@ def above(scores: Mapping[str, Any], least: float) -> Masks:
     return jax.device_put(consistent({n: np.asarray(scores[n]) >= least for n in TABLE}))
 
 
-def largest_above(scores: Masks, fits: Callable[[Masks], bool]) -> Masks:
+def largest_above(scores: Mapping[str, Any], fits: Callable[[Masks], bool]) -> Masks:
     """The largest circuit of a ranking that fits.
 
     Args:
@@ -112,7 +112,7 @@ def share_of(ranking: dict[str, Any], kv_heads: int) -> Callable[[Masks], float]
     if set(counts) != set(NodeCosts._fields) or not some:
         raise MgnpError(
             f"the circuit's metadata {RANKING} must have parameters, with a number for each of "
-            f"{', '.join(NodeCosts._fields)}; find the circuit again, or pass heads or edges"
+            f"{', '.join(NodeCosts._fields)}; find the circuit again, or pass heads alone or edges"
         )
     costs = NodeCosts(**counts)
     return lambda masks: share_kept(costs, kv_heads, masks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from mgnp_jax.masks.edge_graph import edges_between, heads_used, without_dangling
-from mgnp_jax.masks.edges import READERS, Graph, edge_count
+from mgnp_jax.masks.edge_graph import without_dangling
+from mgnp_jax.masks.edges import READERS
 from mgnp_jax.masks.granularities import (
     ATTENTION_HEADS,
     ATTENTION_NEURONS,
@@ -20,7 +19,7 @@ from mgnp_jax.masks.granularities import (
     mask_shapes,
 )
 from mgnp_jax.masks.hierarchy import apply_hierarchy
-from mgnp_jax.masks.ranking import largest_above, share_of
+from mgnp_jax.masks.ranking import largest_above
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks, MgnpError
 
@@ -129,63 +128,6 @@ def largest(
     if set(scores) == set(READERS):
         return strongest_edges(scores, fits)
     return (strongest_nodes if ranking is None else largest_above)(scores, fits)
-
-
-def of_size(
-    scores: Masks,
-    graph: Graph | None,
-    *,
-    keep: float | None = None,
-    edges: int | None = None,
-    heads: int | None = None,
-    ranking: dict[str, Any] | None = None,
-) -> Masks:
-    """The largest circuit of a ranking that is no larger than asked for.
-
-    Args:
-      scores: float by granularity or by kind of reader; higher is kept longer.
-      graph: of the model; wanted where `edges` is asked of nodes.
-      keep: share of the edges; of the heads and of the MLP hidden neurons; or of the prunable
-        parameters, where nodes are ranked together.
-      edges: number of edges.
-      heads: number of heads.
-      ranking: what the circuit says of a ranking of all nodes together; None if it is none.
-
-    Returns:
-      Bool arrays of the same kinds; of nodes, the smallest if none is as small.
-
-    Raises:
-      MgnpError: if the size is out of range, or the circuit does not say what it takes to tell.
-    """
-    if keep is not None:
-        check_size(keep, None)
-    for name, count in (("edges", edges), ("heads", heads)):
-        if count is not None and count < 1:
-            raise MgnpError(f"{name} must be at least 1, got {count}")
-    if set(scores) == set(READERS):
-        total = sum(int((np.asarray(leaf) > -np.inf).sum()) for leaf in scores.values())
-        most = round(keep * total) if keep is not None else edges
-        if most is not None:
-            return strongest_edges(scores, lambda masks: edge_count(masks) <= most)
-        return strongest_edges(scores, lambda masks: heads_used(masks) <= (heads or 0))
-    if ranking is None and edges is None:
-        share = keep if heads is None else heads / np.size(scores[ATTENTION_HEADS])
-        return strongest(scores, min(share or 0.0, 1.0))
-    if heads is not None:
-        return largest_above(scores, lambda masks: int(masks[ATTENTION_HEADS].sum()) <= heads)
-    if graph is None or (graph.layers, graph.heads) != np.shape(scores[ATTENTION_HEADS]):
-        others = "keep or heads" if ranking is None else "heads"
-        raise MgnpError(f"the circuit does not say of what model it is; pass {others}")
-    if ranking is not None and keep is not None:
-        part = share_of(ranking, graph.kv_heads)
-        return largest_above(scores, lambda masks: part(masks) <= keep)
-    assert edges is not None
-    fits = functools.partial(_has_at_most, edges, graph)
-    return largest(scores, fits, ranking)
-
-
-def _has_at_most(edges: int, graph: Graph, masks: Masks) -> bool:
-    return edge_count(edges_between(graph, masks)) <= edges
 
 
 def as_many(scores: Masks, like: Masks) -> Masks:

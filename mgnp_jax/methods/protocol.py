@@ -37,8 +37,9 @@ class Method(Protocol):
     Its fields are flags on the command line (their docstrings the help) and land in the run's
     config.json. `METHODS` has those built in; any other is used just as well. Some fields mean
     the same in all methods that have them: `steps` is the length of the bar, `execution` how
-    passes are run, `keep` and `max_kl` what is asked for, those of `CIRCUITS` another circuit.
-    One that takes long should be `Resumable`, too; any other is begun again when it was stopped.
+    passes are run, `keep` and `max_kl` what is asked for, those of `CIRCUITS` another
+    circuit. One that takes long should be `Resumable`, too; any other is begun again when it was
+    stopped.
 
     Attributes:
       name: as on the command line.

@@ -10,7 +10,8 @@ import numpy as np
 from mgnp_jax.masks.circuit import load_circuit
 from mgnp_jax.masks.edges import edge_count, existing
 from mgnp_jax.masks.levels import EDGE, check_masks, level_of
-from mgnp_jax.masks.selection import as_many, of_size
+from mgnp_jax.masks.of_size import of_size
+from mgnp_jax.masks.selection import as_many
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks, MgnpError
 

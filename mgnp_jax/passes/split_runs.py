@@ -88,14 +88,18 @@ class SplitRuns:
         """
         return any(isinstance(leaf, kind) and not lies_in_file(leaf) for leaf in self._leaves())
 
-    def in_files(self) -> SplitRuns:
+    def in_files(self, moved: dict[int, Any] | None = None) -> SplitRuns:
         """The same with all that is kept in files.
+
+        Args:
+          moved: arrays by the id of those that were moved; filled up, so that what several splits
+            share is moved once. The splits must outlive it.
 
         Raises:
           MgnpError: if they cannot be made.
         """
-        # What two share is moved once.
-        moved: dict[int, Any] = {}
+        # So is what two parts of this one share.
+        moved = {} if moved is None else moved
 
         def move(leaf: Any, axis: int) -> Any:
             if id(leaf) not in moved:

@@ -13,8 +13,8 @@ from mgnp_jax.masks.edges import Graph, edge_shapes
 from mgnp_jax.masks.levels import check_masks, level_of
 from mgnp_jax.masks.mib.files import contents_of, export_mib
 from mgnp_jax.masks.mib.layout import graph_edges
+from mgnp_jax.masks.of_size import of_size
 from mgnp_jax.masks.ranking import RANKING
-from mgnp_jax.masks.selection import of_size
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.report.text import markdown
 from mgnp_jax.types import MgnpError

@@ -50,11 +50,17 @@ def scores_of(circuit: mg.Circuit) -> mg.Masks:
     return circuit.scores
 
 
-def test_each_part_of_the_range_has_one_price() -> None:
-    nesting = Nesting(least=0.5, most=8.0, slope=3.0)
-    shift, weight = draw_prices(jax.random.key(0), nesting, 6)
+@pytest.mark.parametrize("bands", [1, 2, 3])
+def test_each_part_of_the_range_has_one_price(bands: int) -> None:
+    nesting = Nesting(least=0.5, most=8.0, slope=3.0, bands=bands)
+    # Steps go through the bands in turn; together they have the whole range.
+    drawn = [draw_prices(jax.random.key(0), nesting, 6, bands + step) for step in range(bands)]
+    for band, (shift, _) in enumerate(drawn):
+        assert (np.asarray(shift) >= -nesting.widest_shift(band) - 1e-5).all()
+    shift = np.concatenate([prices.shift for prices in drawn])
+    weight = np.concatenate([prices.weight for prices in drawn])
     logs = np.sort(np.asarray(shift)) / 3.0
-    edges = np.linspace(math.log(0.5), math.log(8.0), 7)
+    edges = np.linspace(math.log(0.5), math.log(8.0), 6 * bands + 1)
     assert (edges[:-1] <= logs + 1e-6).all() and (logs <= edges[1:] + 1e-6).all()
     np.testing.assert_allclose(weight, np.exp(-np.asarray(shift) / 3.0), rtol=1e-5)
     assert (np.diff(np.asarray(shift)) < 0).any(), "which prompt has which is drawn, too"
@@ -113,7 +119,7 @@ def test_what_a_prompt_loses_counts_over_its_price(tiny_model: mg.Model) -> None
     rest = (config, tiny_model.config, tiny_model.params, streams, jnp.int32(9))
     key = jax.random.key(1)
     loss, terms = objective(log_alpha, key, *rest)
-    prices = draw_prices(jax.random.fold_in(key, PRICES), config.nesting, 6)
+    prices = draw_prices(jax.random.fold_in(key, PRICES), config.nesting, 6, 9)
     masks = jax.tree.map(lambda leaf: (leaf > 0).astype(jnp.float32), log_alpha)
     rows = masked_logits(tiny_model.config, tiny_model.params, masks, streams)
     kl = kl_divergence(streams.base_logits, rows)
@@ -160,6 +166,46 @@ def test_any_size_is_read_off_one_run_exactly(family: str, tmp_path: Path) -> No
         below = numbers[numbers < least]
         assert not len(below) or size(above(scores, float(below[-1]))) > asked
         assert "figures" not in found.metadata and found.metadata["at"] == {name: asked}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fewer_heads_leave_room_for_more_of_the_rest(seed: int) -> None:
+    model, rng = tiny.model("llama"), np.random.default_rng(seed)
+    shapes = mg.full_masks(model.config)
+    own = {name: rng.normal(size=x.shape).astype(np.float32) for name, x in shapes.items()}
+    circuit = dataclasses.replace(find(family="llama"), scores=jax.device_put(all_the_way(own)))
+    graph = Graph.of(model.config)
+    sizes: dict[str, Any] = {
+        "keep": lambda masks: prunable_share(model.config, masks),
+        "edges": lambda masks: edge_count(edges_between(graph, masks)),
+    }
+    heads, asked_for = 3, {"keep": (0.2, 0.4, 0.6), "edges": (10, 20, 40)}
+    highest = circuit.at(heads=heads).masks["attention_heads"]
+    for name, asked in asked_for.items():
+        smaller: mg.Masks | None = None
+        for most in asked:
+            each: dict[str, Any] = {name: most}
+            found, alone = circuit.at(**each, heads=heads), circuit.at(**each)
+            assert sizes[name](found.masks) <= most
+            assert found.metadata["at"] == each | {"heads": heads}
+            chex.assert_trees_all_equal(apply_hierarchy(found.masks), found.masks)
+            kept = {n: np.asarray(mask) for n, mask in found.masks.items()}
+            assert not (kept["attention_heads"] & ~np.asarray(highest)).any()
+            # All but heads that are too many stays, with what needs them.
+            for n in ("mlp_blocks", "mlp_hidden", "mlp_output"):
+                assert not (np.asarray(alone.masks[n]) & ~kept[n]).any()
+            # Of as many heads, the larger has all of the smaller.
+            for n, mask in (smaller or {}).items():
+                assert not (np.asarray(mask) & ~kept[n]).any()
+            smaller = found.masks
+    # As where attention is not trained.
+    alike = {n: np.full_like(leaf, 9.0) if n.startswith("att") else leaf for n, leaf in own.items()}
+    same = dataclasses.replace(circuit, scores=jax.device_put(all_the_way(alike)))
+    with pytest.raises(mg.MgnpError, match="heads must be at least 12 with this ranking, got 1"):
+        same.at(keep=0.2, heads=1)
+    for several in ({"keep": 0.2, "edges": 9}, {"keep": 0.2, "edges": 9, "heads": 2}, {}):
+        with pytest.raises(mg.MgnpError, match="or heads beside one of the others; got"):
+            circuit.at(**several)
 
 
 def test_a_quality_is_read_off_a_saved_ranking(tmp_path: Path) -> None:
@@ -219,8 +265,15 @@ def test_a_size_or_quality_asked_for_is_read_off() -> None:
     assert 0 < good.metadata["validation"]["target"]["reached"] <= wanted
     lowest = good.metadata["validation"]["price"]
     chex.assert_trees_all_equal(good.masks, above(scores_of(good), math.log(lowest) - 1e-5))
+    few = find(dataclasses.replace(CONFIG, keep=0.3, heads=2))
+    chex.assert_trees_all_equal(few.masks, free.at(keep=0.3, heads=2).masks)
+    assert "of 0.3 with at most 2 heads, reached 0." in few.metadata["note"]
+    heads = find(dataclasses.replace(CONFIG, heads=2))
+    chex.assert_trees_all_equal(heads.masks, free.at(heads=2).masks)
+    assert heads.metadata["note"].startswith("Asked for at most 2 heads, kept ")
     # The same training, whatever is asked for.
     chex.assert_trees_all_equal(keep.log_alpha, free.log_alpha)
+    chex.assert_trees_all_equal(few.log_alpha, free.log_alpha)
     chex.assert_trees_all_equal(good.log_alpha, free.log_alpha)
 
 
@@ -324,14 +377,14 @@ def test_what_is_left_out_is_what_no_price_of_the_range_would_keep() -> None:
     nesting = Nesting(least=0.25, most=4.0, slope=2.0)
     own = {name: np.array(leaf) for name, leaf in mg.full_masks(tiny.GPT2, 9.0).items()}
     # Closed at a price of 1 but open at the lowest one; and closed at that, too.
-    lowest = THRESHOLD - nesting.widest_shift
+    lowest = THRESHOLD - nesting.widest_shift()
     own["mlp_hidden"][0, :2] = THRESHOLD - 2.0, lowest - 8.0
     log_alpha = jax.device_put(own)
-    left = still_open(log_alpha, 0.5, 0.02, nesting.widest_shift)
+    left = still_open(log_alpha, 0.5, 0.02, nesting.widest_shift())
     assert left["mlp_hidden"][0].tolist()[:2] == [True, False]
     assert not still_open(log_alpha, 0.5, 0.02)["mlp_hidden"][0, 0]
     own["mlp_hidden"][0, 1] = 9.0
-    held = closed(jax.device_put(own), jax.device_put(left), nesting.widest_shift)
+    held = closed(jax.device_put(own), jax.device_put(left), nesting.widest_shift())
     scores = log_price_of(dataclasses.replace(CONFIG, nesting=nesting), held)
     assert scores["mlp_hidden"][0, 1] < math.log(nesting.least) < scores["mlp_hidden"][0, 2]
 
@@ -382,8 +435,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_ranking(tmp_path: Path, vote
         ({"votes": 0}, "votes must be greater than 0, got 0"),
         ({"votes": 2, "clip_norm": 1.0}, "clip_norm does not go with votes"),
         ({"keep": 0.1, "max_kl": 0.1}, "not for both"),
-        ({"nested": False, "keep": 0.1}, "keep and max_kl are read off the ranking"),
-        ({"nested": False, "max_kl": 0.1}, "keep and max_kl are read off the ranking"),
+        ({"heads": 3, "max_kl": 0.1}, "not for both"),
+        ({"heads": 0}, "heads must be greater than 0, got 0"),
+        ({"heads": 2, "granularities": ("mlp_hidden",)}, "attention_heads is not among"),
+        ({"nesting": Nesting(bands=17)}, "nesting.bands must be at most steps, got 17 and 16"),
+        ({"nested": False, "keep": 0.1}, "keep, heads and max_kl are read off the ranking"),
+        ({"nested": False, "heads": 3}, "keep, heads and max_kl are read off the ranking"),
+        ({"nested": False, "max_kl": 0.1}, "keep, heads and max_kl are read off the ranking"),
         ({"train_embedding": True}, "train_embedding does not go with nested"),
         (
             {"penalty": 0.1},
@@ -429,8 +487,8 @@ def test_a_submission_has_the_edges_of_its_sizes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "nesting",
-    [{"least": 0.0}, {"least": 9.0}, {"slope": 0.0}],
+    [{"least": 0.0}, {"least": 9.0}, {"slope": 0.0}, {"bands": 0}],
 )
-def test_prices_that_are_none_are_refused(nesting: dict[str, float]) -> None:
+def test_prices_that_are_none_are_refused(nesting: dict[str, Any]) -> None:
     with pytest.raises(mg.MgnpError, match="nesting"):
         Nesting(**nesting)

@@ -100,8 +100,9 @@ def test_trainings_side_by_side_do_not_touch_one_another() -> None:
     assert float(told["penalty"]) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("asked", [{}, {"heads": 3}], ids=["keep", "heads"])
 def test_a_vote_is_kept_by_the_circuit_of_a_trainings_own_ranking(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: dict[str, Any]
 ) -> None:
     from mgnp_jax.methods.node_pruning import loop
 
@@ -114,7 +115,7 @@ def test_a_vote_is_kept_by_the_circuit_of_a_trainings_own_ranking(
         return work, state
 
     monkeypatch.setattr(loop, "_step", watched)
-    circuit = find(dataclasses.replace(CONFIG, keep=0.3))
+    circuit = find(dataclasses.replace(CONFIG, keep=0.3, **asked))
     config = tiny.model("gpt2").config
     assert circuit.votes is not None and circuit.log_alpha is not None
     most = prunable_share(config, circuit.masks)
@@ -122,7 +123,7 @@ def test_a_vote_is_kept_by_the_circuit_of_a_trainings_own_ranking(
     for k in range(3):
         own = {name: leaf[k] for name, leaf in last[-1].items()}
         alone = dataclasses.replace(circuit, scores=log_price_of(CONFIG, own))
-        masks.append(alone.at(keep=most).masks)
+        masks.append(alone.at(keep=most, **asked).masks)
     for name, votes in circuit.votes.items():
         shares = np.mean([np.asarray(each[name]) for each in masks], 0)
         np.testing.assert_allclose(votes, shares, atol=1e-6)

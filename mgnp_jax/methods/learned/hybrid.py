@@ -14,7 +14,7 @@ import optax
 
 from mgnp_jax.masks.edges import edge_count, existing
 from mgnp_jax.masks.hard_concrete import THRESHOLD, open_probability, second_order_gates
-from mgnp_jax.masks.selection import of_size
+from mgnp_jax.masks.of_size import of_size
 from mgnp_jax.methods.learned.config import Fixed, Run
 from mgnp_jax.methods.learned.edge_gates import (
     OfEdges,

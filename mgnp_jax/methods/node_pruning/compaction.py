@@ -79,6 +79,18 @@ def hold(new: Masks, old: Masks, left: Masks | None) -> Masks:
     }
 
 
+def beyond(now: dict[str, np.ndarray], left: Masks | None) -> bool:
+    """Whether a node is open that was left out.
+
+    Args:
+      now: [L, …] bool by granularity, what is open.
+      left: the same of what is left; None for everything.
+    """
+    if left is None:
+        return False
+    return any(bool((mask & ~np.asarray(left[name])).any()) for name, mask in now.items())
+
+
 def only(left: dict[str, np.ndarray], before: Masks | None) -> dict[str, Any]:
     """What is left of what was left before: what is out stays out.
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Self
 
 import tyro
 
 from mgnp_jax.masks.granularities import EMBEDDING, GRANULARITIES
+from mgnp_jax.methods.node_pruning.checks import Ablation, Choice, Draws, GateKind, Loss, check
 from mgnp_jax.methods.node_pruning.prices import Nesting, Penalties
 from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.passes.abstract_runs import abstract_model
+from mgnp_jax.passes.budget import bytes_of
 from mgnp_jax.passes.settings import Execution, that_count_alone
 from mgnp_jax.passes.spans import Sizes
-from mgnp_jax.types import MgnpError
-
-GateKind = Literal["mixed", "first_order", "second_order", "straight_through", "soft"]
-Draws = Literal["prompt", "batch"]
-Loss = Literal["matched", "hinge"]
-Ablation = Literal["interchange", "zero", "mean"]
-Choice = Literal["best", "last"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,6 +80,8 @@ class Settings:
     mean; the circuit says how often each of its nodes is kept. Steps take as many times longer."""
     keep: float | None = None
     """Instead, the largest circuit of at most this share of the prunable parameters."""
+    heads: int | None = None
+    """Instead, or beside `keep`, at most so many heads: the ranking's highest."""
     max_kl: float | None = None
     """Instead, one of the smallest circuits whose KL(full ‖ circuit) on validation prompts is at
     most this, in nats."""
@@ -117,15 +114,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuses values that cannot be meant."""
-        _check_choices(self)
-        _check_numbers(self)
-        _check_together(self)
+        check(self)
 
     @property
     def of_a_step(self) -> Self:
         """What a compiled step depends on; the rest at its default, so as not to compile again."""
         host = (
-            *("keep", "max_kl", "mean_score_weight"),
+            *("keep", "heads", "max_kl", "mean_score_weight"),
             *("log_every", "validate_every", "validation_prompts"),
         )
         default = type(self)()
@@ -135,115 +130,37 @@ class Settings:
             changes["penalty"] = self.nesting.least
         return dataclasses.replace(self, execution=that_count_alone(self.execution), **changes)
 
+    @property
+    def bands(self) -> int:
+        """Bands of prices that steps go through in turn."""
+        return self.nesting.bands if self.nested else 1
+
+    @property
+    def copies(self) -> int:
+        """Copies of the layers' weights that may lie beside them: what is left for each band."""
+        return self.bands if self.execution.compact and not self.execution.lockstep else 0
+
     def more_bytes(self, model_config: ModelConfig, sizes: Sizes) -> int:
-        """Nothing beside a masked pass and its gradient, see `Trained`.
+        """What is left of the layers for bands but the first, see `Trained`.
 
         Args:
           model_config: the model's shape.
           sizes: of a step's arrays.
         """
-        del model_config, sizes
-        return 0
+        del sizes
+        if self.copies < 2:
+            return 0
+        weights = abstract_model(model_config, self.execution.precision)[1]
+        # Devices share them.
+        return (self.copies - 1) * -(-bytes_of(weights["blocks"]) // self.execution.shard)
+
+    @property
+    def asked(self) -> dict[str, float]:
+        """What is asked of the circuit to keep, beside a price."""
+        sizes = {"keep": self.keep, "heads": self.heads, "max_kl": self.max_kl}
+        return {name: size for name, size in sizes.items() if size is not None}
 
     @property
     def trained(self) -> tuple[str, ...]:
         """Names of all gates that training moves."""
         return self.granularities + (EMBEDDING,) * self.train_embedding
-
-
-def _check_choices(config: Settings) -> None:
-    choices: dict[str, Any] = {
-        "gates": GateKind,
-        "draws": Draws,
-        "loss": Loss,
-        "ablation": Ablation,
-        "choose": Choice,
-    }
-    for name, kind in choices.items():
-        if getattr(config, name) not in get_args(kind):
-            raise MgnpError(
-                f"{name} must be one of {get_args(kind)}, got {getattr(config, name)!r}"
-            )
-    names = config.granularities
-    if set(names) - set(GRANULARITIES) or not names or not isinstance(names, tuple):
-        raise MgnpError(
-            f"granularities must be a tuple of some of {', '.join(GRANULARITIES)}; got "
-            f"{', '.join(names) or 'none'}"
-        )
-
-
-def _check_numbers(config: Settings) -> None:
-    positive = ["steps", "batch_size", "learning_rate", "log_every", "validate_every", "votes"]
-    optional = ("validation_prompts", "clip_norm")
-    positive += [name for name in optional if getattr(config, name) is not None]
-    for name in positive:
-        if getattr(config, name) <= 0:
-            raise MgnpError(f"{name} must be greater than 0, got {getattr(config, name)}")
-    for name in ("noise_floor", "warmup", "final_rate", "closed_below"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise MgnpError(f"{name} must lie in [0, 1], got {getattr(config, name)}")
-    weights = ("kl_weight", "softened_weight", "score_weight", "penalty", "weight_decay")
-    for name in (*weights, "initial_spread", "mean_score_weight"):
-        if getattr(config, name) < 0:
-            raise MgnpError(f"{name} must not be negative, got {getattr(config, name)}")
-    if not 1 <= config.temperature < math.inf:
-        raise MgnpError(f"temperature must be a number from 1 on, got {config.temperature}")
-    # Infinite is no target, and JSON would not tell it from none.
-    if config.max_kl is not None and not 0 < config.max_kl < math.inf:
-        raise MgnpError(
-            f"max_kl must be a number greater than 0, got {config.max_kl}; leave it out to ask "
-            "for none"
-        )
-    if config.keep is not None and not 0 < config.keep < 1:
-        raise MgnpError(f"keep must lie between 0 and 1, got {config.keep}")
-
-
-def _check_together(config: Settings) -> None:
-    if config.ablation != "interchange" and config.execution.lockstep:
-        raise MgnpError(
-            f"ablation must be interchange with cache off, got {config.ablation}: nothing but "
-            "the corrupted run goes beside the masked one; leave cache at another mode"
-        )
-    if config.loss == "hinge" and config.choose == "best" and not config.nested:
-        raise MgnpError(
-            "choose must be last with the loss hinge, got best: what circuits are chosen by is "
-            "their distance from the model's score"
-        )
-    if config.keep is not None and config.max_kl is not None:
-        raise MgnpError("ask for keep or for max_kl, not for both: one circuit has one size")
-    if not config.nested and (config.keep is not None or config.max_kl is not None):
-        raise MgnpError(
-            "keep and max_kl are read off the ranking of a nested run; leave nested on, or ask for "
-            "a penalty alone"
-        )
-    if not config.nested and config.votes > 1:
-        raise MgnpError(f"votes must be 1 without nested, got {config.votes}: they are of rankings")
-    if config.votes > 1 and config.clip_norm is not None:
-        raise MgnpError(
-            f"clip_norm does not go with votes: the {config.votes} trainings would share one "
-            "length; leave one of them out"
-        )
-    if config.nested:
-        _check_nested(config)
-    config.execution.check_batch(config.votes * config.batch_size)
-
-
-def _check_nested(config: Settings) -> None:
-    if config.draws != "prompt":
-        raise MgnpError(
-            "draws must be prompt with nested, got batch: each prompt has a price of its own; turn "
-            "nested off to have all share a draw"
-        )
-    least, most = config.nesting.least, config.nesting.most
-    read_off = config.keep is None and config.max_kl is None
-    if read_off and not least <= config.penalty <= most:
-        raise MgnpError(
-            f"penalty must lie within the prices of a nested run, {least:g} to {most:g} "
-            f"(nesting.least, nesting.most), got {config.penalty:g}: its circuit is kept; ask for "
-            "a size with keep, or have all pay that one price with nested off"
-        )
-    if config.train_embedding:
-        raise MgnpError(
-            "train_embedding does not go with nested, as the embedding has no price; turn nested "
-            "off to train it"
-        )

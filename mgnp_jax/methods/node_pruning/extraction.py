@@ -9,8 +9,9 @@ from typing import Any
 
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.edges import Graph
-from mgnp_jax.masks.granularities import gate_count
-from mgnp_jax.masks.ranking import RANKING, together
+from mgnp_jax.masks.granularities import ATTENTION_HEADS, gate_count
+from mgnp_jax.masks.of_size import of_size
+from mgnp_jax.masks.ranking import RANKING, largest_above, together
 from mgnp_jax.methods.node_pruning.nested import (
     kept_by,
     log_price_of,
@@ -23,7 +24,7 @@ from mgnp_jax.methods.node_pruning.validation import measured, validated, why_th
 from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.methods.training.work import Work
 from mgnp_jax.metrics.sizes import prunable_share
-from mgnp_jax.types import Record
+from mgnp_jax.types import Masks, Record
 
 
 def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
@@ -35,7 +36,7 @@ def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
       on_record: told what was met.
     """
     config, best = work.config, state.best
-    if best is None or (config.keep is None and config.max_kl is None):
+    if best is None or not config.asked:
         return state
     scores = log_price_of(config, mean_of_votes(config, best.log_alpha))
     said = {RANKING: together(work.model.config), "graph": Graph.of(work.model.config)._asdict()}
@@ -52,13 +53,14 @@ def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
             known[share] = measured(prompts, each.masks, work.at_once)
         return known[share]
 
-    if config.keep is not None:
-        found = ranked.at(keep=config.keep)
-        told = {"keep": config.keep, "reached": metrics_of(found)["prunable_kept"]}
+    if config.max_kl is None:
+        found = ranked.at(keep=config.keep, heads=config.heads)
+        heads = int(found.masks[ATTENTION_HEADS].sum())
+        reached = heads if config.keep is None else metrics_of(found)["prunable_kept"]
     else:
-        assert config.max_kl is not None
         found = _near_enough(ranked, config.max_kl, lambda each: metrics_of(each)["kl"])
-        told = {"max_kl": config.max_kl, "reached": metrics_of(found)["kl"]}
+        reached = metrics_of(found)["kl"]
+    told = {**config.asked, "reached": reached}
     masks, metrics = found.masks, metrics_of(found)
     price = float(price_of(scores, masks))
     record = validated(config, work.model.config, state.done, masks, metrics, price)
@@ -104,13 +106,11 @@ def extracted(work: Work, state: LoopState, *, interrupted: bool) -> Circuit:
     }
     scores = votes = None
     log_alpha, masks = mean_of_votes(config, state.best.log_alpha), state.best.masks
-    share = functools.partial(prunable_share, work.model.config)
     if config.nested:
         scores = log_price_of(config, log_alpha)
         metadata[RANKING] = together(work.model.config)
     if config.votes > 1:
-        most = share(masks)
-        votes = kept_by(config, state.best.log_alpha, lambda each: share(each) <= most)
+        votes = kept_by(config, state.best.log_alpha, functools.partial(_no_larger, work, masks))
     return Circuit(
         scores=scores,
         votes=votes,
@@ -119,3 +119,13 @@ def extracted(work: Work, state: LoopState, *, interrupted: bool) -> Circuit:
         metadata=metadata,
         ablation_values=work.constants,
     )
+
+
+def _no_larger(work: Work, than: Masks, scores: Masks) -> Masks:
+    """The largest circuit of another ranking that keeps no more, with as few heads if so asked."""
+    model_config, heads = work.model.config, work.config.heads
+    most = prunable_share(model_config, than)
+    if heads is None or not most:
+        return largest_above(scores, lambda each: prunable_share(model_config, each) <= most)
+    graph, ranking = Graph.of(model_config), together(model_config)
+    return of_size(scores, graph, keep=most, heads=heads, ranking=ranking)

@@ -30,7 +30,7 @@ from mgnp_jax.passes import memory
 from mgnp_jax.passes.compaction import compacted, plan_for
 from mgnp_jax.passes.segment_plan import Plan, full_cost
 from mgnp_jax.tasks.task import TaskData
-from mgnp_jax.types import Masks, MgnpError
+from mgnp_jax.types import Masks, MgnpError, Record
 
 
 def find_circuit(
@@ -49,8 +49,9 @@ def find_circuit(
       data: training prompts move log-alpha, validation prompts choose the circuit.
       config: how.
       on_record: called with a dict at every logged step (`step`, `loss`, its terms,
-        `kept`), validation (`step`, `validation`) and compaction (`step`, `cost`, the
-        multiply-adds of what is left over those of the whole model, and it as `text`).
+        `kept`; with several bands of prices, of whose prompts it is, as `band`), validation
+        (`step`, `validation`) and compaction (`step`, `cost`, the multiply-adds of what is left
+        over those of the whole model, the mean over bands, and it as `text`).
       saves: where the state is put aside between steps, and gone on from; None for nowhere.
 
     Returns:
@@ -76,6 +77,7 @@ def find_circuit(
 
 def _begun(work: Work, saves: Saves | None) -> At:
     """Where the loop begins, or goes on."""
+    work = work.in_bands(work.config.bands)
     state = first_state(work.config, work.model.config, work.key, work.sharding)
     if saves is not None and (saved := saves.latest()) is not None:
         work, state = _taken_up(work, state, saved)
@@ -101,12 +103,23 @@ def _taken_up(work: Work, first: LoopState, saved: Saved) -> tuple[Work, LoopSta
     state = unpacked(first, saved)
     trained = work.sharding.replicate(state.trained)
     state = state.replace(trained=trained)  # type: ignore[attr-defined]
-    if state.left is not None:
-        plan = plan_for(work.model.config, state.left, work.config.execution.max_segments)
-        work = _narrowed(work, plan, state.left)
-        assert work.compaction is not None
-        state = state.replace(left=work.compaction.open)  # type: ignore[attr-defined]
+    for band, left in enumerate((state.left, *state.dearer)):
+        if left is not None:
+            plan = plan_for(work.model.config, left, work.config.execution.max_segments)
+            work = _narrowed(work, plan, left, band)
+            state = _left(work, state, band)
     return work, state
+
+
+def _left(work: Work, state: LoopState, band: int) -> LoopState:
+    """The state with what is left for a band's steps, where devices have it."""
+    smaller = work.bands[band].compaction
+    assert smaller is not None
+    if not band:
+        return state.replace(left=smaller.open)  # type: ignore[attr-defined]
+    dearer = list(state.dearer)
+    dearer[band - 1] = smaller.open
+    return state.replace(dearer=tuple(dearer))  # type: ignore[attr-defined]
 
 
 def _advance(
@@ -128,7 +141,7 @@ def _step(
     config, step = work.config, state.done
     trained, terms = train_step(
         *(work.static, work.model.config, work.key, work.params),
-        *(state.trained, work.batch_of(step), work.compaction),
+        *(state.trained, work.batch_of(step), work.band_of(step).compaction, state.left),
     )
     trained, terms = work.sharding.settled((trained, terms))
     done = step + 1
@@ -139,9 +152,11 @@ def _step(
     # Compilers leave some behind.
     memory.give_back()
     check_numbers(work, state, saves)
-    record = {"step": done} | jax.tree.map(float, terms)
+    record: Record = {"step": done} | jax.tree.map(float, terms)
+    if config.bands > 1:
+        record["band"] = step % config.bands
     on_record(record)
-    told = {k: v for k, v in record.items() if k not in ("step", "kept")}
+    told = {k: v for k, v in record.items() if k not in ("step", "kept", "band")}
     return work, state.replace(terms=told)  # type: ignore[attr-defined]
 
 
@@ -166,9 +181,23 @@ def _compact(work: Work, state: LoopState, on_record: OnRecord) -> tuple[Work, L
     config, execution = work.config, work.config.execution
     if not execution.compact or execution.lockstep or state.done == config.steps:
         return work, state
+    before = work
+    for band in range(len(work.bands)):
+        # What is closed for good no band runs.
+        due = work.bands[0] is not before.bands[0]
+        work, state = _compact_band(work, state, band, due=due)
+    if work is not before:
+        cost = work.cost / full_cost(work.model.config)
+        told = f"closed nodes left out: a token costs {100 * cost:.0f}% of the whole model"
+        on_record({"step": state.done, "cost": cost, "text": told})
+    return work, state
+
+
+def _compact_band(work: Work, state: LoopState, band: int, *, due: bool) -> tuple[Work, LoopState]:
+    """Leaves out what none of a band's prices would keep; of the cheapest band, for good."""
+    config, execution = work.config, work.config.execution
     noise = float(schedule.noise_scale(config, state.trained.step))
-    # What no price of the range would keep.
-    shift = config.nesting.widest_shift if config.nested else 0.0
+    shift = config.nesting.widest_shift(band) if config.nested else 0.0
     log_alpha = state.trained.log_alpha
     if config.votes > 1:
         # What one of the trainings may keep is run for all.
@@ -176,23 +205,27 @@ def _compact(work: Work, state: LoopState, on_record: OnRecord) -> tuple[Work, L
     left = closing.still_open(log_alpha, noise, config.closed_below, shift)
     left = closing.only(left, state.left)
     plan = plan_for(work.model.config, left, execution.max_segments)
-    to_come = (config.steps - state.done) * work.sizes.tokens * work.sharding.count
+    steps = len(range(state.done, config.steps)[(band - state.done) % config.bands :: config.bands])
+    to_come = steps * work.sizes.tokens * work.sharding.count
     # Each step has a forward pass and the gradient's.
-    if 2 * (work.cost - plan.cost) * to_come < execution.compile_cost:
+    saves = 2 * (work.bands[band].cost - plan.cost) * to_come >= execution.compile_cost
+    if band and not (saves or due):
+        # Steps of cheaper bands may have opened some of it for this one, too.
+        now = closing.still_open(log_alpha, noise, 0.5, shift)
+        due = closing.beyond(now, state.dearer[band - 1])
+    if not (saves or due):
         return work, state
-    work = _narrowed(work, plan, left)
-    assert work.compaction is not None
-    left, trained = work.compaction.open, state.trained
-    trained = trained.replace(  # type: ignore[attr-defined]
-        log_alpha=closing.closed(trained.log_alpha, left, shift)
-    )
-    cost = plan.cost / full_cost(work.model.config)
-    told = f"closed nodes left out: a token costs {100 * cost:.0f}% of the whole model"
-    on_record({"step": state.done, "cost": cost, "text": told})
-    return work, state.replace(trained=trained, left=left)  # type: ignore[attr-defined]
+    work = _narrowed(work, plan, left, band)
+    state = _left(work, state, band)
+    if band or state.left is None:
+        return work, state
+    log_alpha = closing.closed(state.trained.log_alpha, state.left, shift)
+    trained = state.trained.replace(log_alpha=log_alpha)  # type: ignore[attr-defined]
+    return work, state.replace(trained=trained)  # type: ignore[attr-defined]
 
 
-def _narrowed(work: Work, plan: Plan, left: Masks) -> Work:
-    """The same work on what is left of the model."""
+def _narrowed(work: Work, plan: Plan, left: Masks, band: int) -> Work:
+    """The same work with what is left of the model for a band's steps."""
     smaller = compacted(work.model.config, work.params, plan, jax.device_get(left))
-    return work.compacted(work.sharding.place_smaller(work.model.config, smaller), plan.cost)
+    placed = work.sharding.place_smaller(work.model.config, smaller)
+    return work.compacted(placed, plan.cost, band)

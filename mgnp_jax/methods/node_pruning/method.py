@@ -37,8 +37,7 @@ class DiscoverConfig(Settings, Search):
 
     def programs(self, model_config: ModelConfig, train: Batch) -> Programs:
         """A step of the whole model and plain passes, see `Planned.programs`."""
-        smaller = self.execution.compact and not self.execution.lockstep
-        return trained_programs(self, model_config, train, self._traced, compacts=smaller)
+        return trained_programs(self, model_config, train, self._traced, copies=self.copies)
 
     def _traced(
         self, model_config: ModelConfig, params: Params, runs: CachedRuns, replicated: Replicated
@@ -47,4 +46,4 @@ class DiscoverConfig(Settings, Search):
         key = jax.eval_shape(jax.random.key, 0)
         state = jax.eval_shape(lambda root: first_trained(config, model_config, root), key)
         key, state = replicated((key, state))
-        return train_step.trace(config, model_config, key, params, state, runs, None)
+        return train_step.trace(config, model_config, key, params, state, runs, None, None)

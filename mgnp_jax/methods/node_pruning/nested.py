@@ -17,7 +17,7 @@ import numpy as np
 
 from mgnp_jax.masks.circuit import binarise
 from mgnp_jax.masks.hard_concrete import THRESHOLD
-from mgnp_jax.masks.ranking import all_the_way, largest_above
+from mgnp_jax.masks.ranking import all_the_way
 from mgnp_jax.methods.node_pruning.config import Settings
 from mgnp_jax.methods.node_pruning.prices import Nesting
 from mgnp_jax.types import Masks
@@ -38,19 +38,26 @@ class Prices(NamedTuple):
     weight: jax.Array
 
 
-def draw_prices(key: jax.Array, nesting: Nesting, prompts: int, votes: int = 1) -> Prices:
-    """Prices log-uniform in their range, one in each of as many equal parts as there are prompts.
+def draw_prices(
+    key: jax.Array, nesting: Nesting, prompts: int, step: jax.Array | int = 0, votes: int = 1
+) -> Prices:
+    """Prices log-uniform in a band, one in each of as many equal parts as there are prompts.
 
     Args:
       key: [] typed key; consumed.
-      nesting: the range.
+      nesting: the range, and its bands.
       prompts: B.
-      votes: of how many trainings, each of which has the whole range.
+      step: [] int, from 0; steps go through the bands in turn.
+      votes: of how many trainings, each of which has the whole band.
     """
     if votes > 1:
-        each = jax.vmap(lambda k: draw_prices(k, nesting, prompts // votes))
+        each = jax.vmap(lambda k: draw_prices(k, nesting, prompts // votes, step))
         return jax.tree.map(jnp.ravel, each(jax.random.split(key, votes)))
-    low, high = math.log(nesting.least), math.log(nesting.most)
+    low, high = nesting.log_range
+    if nesting.bands > 1:
+        width = (high - low) / nesting.bands
+        low += width * (step % nesting.bands)
+        high = low + width
     order, offset = jax.random.split(key)
     place = jax.random.permutation(order, prompts) + jax.random.uniform(offset, (prompts,))
     logs = low + (high - low) * place / prompts
@@ -69,19 +76,19 @@ def mean_of_votes(config: Settings, log_alpha: Masks) -> Masks:
     return jax.tree.map(lambda leaf: leaf.mean(0), log_alpha)
 
 
-def kept_by(config: Settings, log_alpha: Masks, fits: Callable[[Masks], bool]) -> dict[str, Any]:
+def kept_by(config: Settings, log_alpha: Masks, chosen: Callable[[Masks], Masks]) -> dict[str, Any]:
     """How often each node is in the circuits of several trainings' own rankings.
 
     Args:
       config: how many, and their slope.
       log_alpha: [votes, L, …] by granularity.
-      fits: whether a circuit is small enough; true of every circuit within one of which it is.
+      chosen: the circuit that is chosen of a ranking.
 
     Returns:
-      Float32 shares of the trainings by granularity, of the largest circuit of each that fits.
+      Float32 shares of the trainings by granularity.
     """
     each = [jax.tree.map(lambda leaf, k=k: leaf[k], log_alpha) for k in range(config.votes)]
-    found = [jax.device_get(largest_above(log_price_of(config, own), fits)) for own in each]
+    found = [jax.device_get(chosen(log_price_of(config, own))) for own in each]
     return {n: np.mean([masks[n] for masks in found], 0, np.float32) for n in found[0]}
 
 
@@ -130,6 +137,8 @@ def log_price_of(config: Settings, log_alpha: Masks) -> dict[str, Any]:
 
 def price_of(scores: Masks, masks: Masks) -> jax.Array:
     """The highest price that a circuit is kept at, [] float32.
+
+    One of few heads beside another size is kept at none: then that of what it keeps at the lowest.
 
     Args:
       scores: the ranking it is of, by `log_price_of`.

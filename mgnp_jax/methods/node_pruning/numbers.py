@@ -60,10 +60,11 @@ def check_measured(record: Record) -> None:
 
 def _what(work: Work, good: LoopState, rows: np.ndarray) -> str:
     """What was not a number: the step is done once more, to be looked at."""
-    runs = work.sharding.rows(work.train, rows, work.sizes)
+    band = work.band_of(good.done)
+    runs = work.sharding.rows(band.train, rows, work.sizes)
     _, terms = train_step(
         *(work.static, work.model.config, work.key, work.params),
-        *(good.trained, runs, work.compaction),
+        *(good.trained, runs, band.compaction, good.left),
     )
     found = {name: float(term) for name, term in terms.items() if name != "kept"}
     told = ", ".join(f"{name} {value}" for name, value in found.items())

@@ -52,7 +52,7 @@ def objective(
     shift = weight = None
     if config.nested:
         shift, weight = draw_prices(
-            jax.random.fold_in(key, PRICES), config.nesting, count, config.votes
+            jax.random.fold_in(key, PRICES), config.nesting, count, step, config.votes
         )
     masks = [sample_masks(k, part, config, noise, count, shift) for k, part in zip(keys, parts)]
     size = losses.score_size(runs)

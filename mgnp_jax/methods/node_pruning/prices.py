@@ -71,6 +71,10 @@ class Nesting:
     """Highest."""
     slope: float = 1.5
     """By how much log-alpha falls with the logarithm of the price."""
+    bands: int = 1
+    """Parts of the range that steps go through in turn, so that what a part's prices all close is
+    left out of its steps: of two, every other step's prompts pay prices of the dearer half. Meant
+    for where a step takes long beside compiling it: large models, long prompts, many steps."""
 
     def __post_init__(self) -> None:
         """Refuses prices that are none."""
@@ -81,8 +85,19 @@ class Nesting:
             )
         if not 1e-3 <= self.slope <= 1e3:
             raise MgnpError(f"nesting.slope must lie between 1e-3 and 1e3, got {self.slope}")
+        if self.bands < 1:
+            raise MgnpError(f"nesting.bands must be at least 1, got {self.bands}")
 
     @property
-    def widest_shift(self) -> float:
-        """What is added to log-alpha at the lowest price."""
-        return -self.slope * math.log(self.least)
+    def log_range(self) -> tuple[float, float]:
+        """Logarithms of the lowest and of the highest price."""
+        return math.log(self.least), math.log(self.most)
+
+    def widest_shift(self, band: int = 0) -> float:
+        """What is added to log-alpha at the lowest price of a band.
+
+        Args:
+          band: from 0, the cheapest.
+        """
+        low, high = self.log_range
+        return -self.slope * (low + (high - low) * band / self.bands)

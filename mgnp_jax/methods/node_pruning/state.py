@@ -64,6 +64,8 @@ class LoopState:
       done: steps done.
       trained: what a step moves.
       left: [L, …] bool by granularity, False where closed for good; None while nothing is.
+      dearer: the same for the steps of each further band of prices, False where closed at all of
+        its prices when that was last looked at.
       best: the circuit to keep; None before the first validation.
       terms: loss terms of the last step that was logged, floats.
     """
@@ -71,6 +73,7 @@ class LoopState:
     done: int
     trained: TrainState
     left: Masks | None = None
+    dearer: tuple[Masks | None, ...] = ()
     best: Best | None = None
     terms: dict[str, float] = struct.field(default_factory=dict)
 
@@ -121,7 +124,13 @@ def first_state(
       sharding: whose devices all hold it.
     """
     trained = first_trained(config.of_a_step, model_config, key)
-    return LoopState(done=0, trained=sharding.replicate(trained))
+    dearer = (None,) * (config.bands - 1)
+    return LoopState(done=0, trained=sharding.replicate(trained), dearer=dearer)
+
+
+def _left_of(band: int) -> str:
+    """Name of what is left for a band's steps, where a state is put aside."""
+    return f"left_{band}" if band else "left"
 
 
 def packed(state: LoopState) -> Saved:
@@ -132,8 +141,8 @@ def packed(state: LoopState) -> Saved:
     """
     trees: dict[str, Any] = {MOVING: by_name(state.trained)}
     facts: dict[str, Any] = {"terms": state.terms}
-    if state.left is not None:
-        trees["left"] = state.left
+    left = {_left_of(band): masks for band, masks in enumerate((state.left, *state.dearer))}
+    trees |= {name: masks for name, masks in left.items() if masks is not None}
     if state.best is not None:
         trees |= {"best_log_alpha": state.best.log_alpha, "best_masks": state.best.masks}
         facts["record"] = state.best.record
@@ -161,7 +170,8 @@ def unpacked(first: LoopState, saved: Saved) -> LoopState:
     return LoopState(
         done=saved.done,
         trained=trained,
-        left=saved.trees.get("left"),
+        left=saved.trees.get(_left_of(0)),
+        dearer=tuple(saved.trees.get(_left_of(1 + b)) for b in range(len(first.dearer))),
         best=best,
         terms=saved.facts["terms"],
     )

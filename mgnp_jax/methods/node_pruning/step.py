@@ -29,6 +29,7 @@ def train_step(
     state: TrainState,
     runs: CachedRuns,
     compaction: Compaction | None,
+    left: Masks | None,
 ) -> tuple[TrainState, Record]:
     """One step of optax on log-alpha; weights are read only.
 
@@ -39,7 +40,8 @@ def train_step(
       params: the frozen weights.
       state: not donated, so that a step which finds no memory can be done again.
       runs: B prompts with their plain passes.
-      compaction: what is left of the model; None for all of it.
+      compaction: what is left of the model in this step; None for all of it.
+      left: [L, …] bool by granularity, False where a gate is closed for good; None if none is.
 
     Returns:
       The next state; the loss terms and open fractions of this step, before the update. From a
@@ -61,7 +63,6 @@ def train_step(
     log_alpha = cast(Masks, optax.apply_updates(state.log_alpha, updates))
     # A gradient that is not a number makes gates that are none, and is seen there.
     numbers = (state.bad == 0) & _all_finite((loss, log_alpha))
-    left = None if compaction is None else compaction.open
     log_alpha = hold(log_alpha, state.log_alpha, left)
     moved = TrainState(step=state.step + 1, log_alpha=log_alpha, opt_state=opt_state, bad=state.bad)
     stays = state.replace(bad=jnp.where(state.bad, state.bad, state.step + 1))  # type: ignore[attr-defined]

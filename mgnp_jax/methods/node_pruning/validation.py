@@ -80,7 +80,7 @@ def validated(
 
 
 ASKED = {"keep": "share of the prunable parameters", "max_kl": "KL in nats"}
-"""What can be asked for, as a reader calls it."""
+"""What can be asked for beside a number of heads, as a reader calls it."""
 
 
 def why_this_one(config: Settings, record: Record) -> str:
@@ -105,8 +105,7 @@ def _nested(config: Settings, record: Record) -> str:
     others = "circuit.at(keep=…), at(heads=…) or at(edges=…) is that of any other size"
     if "target" in record:
         return f"{_what_was_reached(record['target'])}; {others}"
-    asked = config.keep is not None or config.max_kl is not None
-    early = "Stopped before it met what was asked. " if asked else ""
+    early = "Stopped before it met what was asked. " if config.asked else ""
     return (
         f"{early}Keeping the circuit of price {kept_price(config):g} by the ranking of step "
         f"{record['step']}; {others}"
@@ -114,13 +113,19 @@ def _nested(config: Settings, record: Record) -> str:
 
 
 def _what_was_reached(target: Record) -> str:
-    ((name, wanted),) = ((n, target[n]) for n in ASKED if n in target)
     reached = target["reached"]
-    text = f"Asked for a {ASKED[name]} of {wanted:g}, reached {reached:.4g} on validation prompts"
+    few = f"at most {target['heads']} heads" if "heads" in target else ""
+    if few and len(target) == 2:
+        return f"Asked for {few}, kept {reached}"
+    ((name, wanted),) = ((n, target[n]) for n in ASKED if n in target)
+    asked = f"Asked for a {ASKED[name]} of {wanted:g}" + (few and f" with {few}")
+    text = f"{asked}, reached {reached:.4g} on validation prompts"
     if name == "max_kl":
         return f"{text}, all that is ranked" if reached > wanted else text
     if 0.9 * wanted <= reached <= wanted:
         return text
+    if few:
+        return f"{text}, no nearer with as few heads"
     return (
         f"{text}, no nearer: what comes next in the ranking is a block or head with all that is in "
         "it, or not trained (--granularities)"

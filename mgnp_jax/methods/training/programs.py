@@ -36,7 +36,7 @@ def trained_programs(
     train: Batch,
     traced: TracedStep,
     *,
-    compacts: bool = False,
+    copies: int = 0,
 ) -> Programs:
     """The step, and the plain passes that it reads.
 
@@ -45,7 +45,7 @@ def trained_programs(
       model_config: the model's shape.
       train: the training prompts.
       traced: traces the step.
-      compacts: whether a copy of what is left of the layers may lie beside the weights.
+      copies: of what is left of the layers that may lie beside the weights.
 
     Raises:
       MgnpError: if devices cannot share a step's prompts, or there are fewer.
@@ -60,7 +60,7 @@ def trained_programs(
     params = sharding.abstract_weights(model_config, weights)
     step = traced(model_config, params, sharding.abstract_rows(runs), sharding.abstract_replicas)
     # At most: what training has closed by then is left out of it.
-    copied = bytes_of(params["blocks"]) if compacts else 0
+    copied = copies * bytes_of(params["blocks"])
     # Prompts whose plain passes are kept run in whole batches, on every device the same.
     at_once = size // (sharding.count if execution.cache == "batch" else execution.accumulate)
     runs_of_search = -(-len(train) // at_once)

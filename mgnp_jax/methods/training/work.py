@@ -23,8 +23,24 @@ from mgnp_jax.passes.segment_plan import full_cost
 from mgnp_jax.passes.sharding import BatchSharding, batch_sharding
 from mgnp_jax.passes.spans import Sizes
 from mgnp_jax.passes.split_runs import SplitRuns
+from mgnp_jax.passes.storage import Room
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import AblationValues, MgnpError, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Band:
+    """What some of a loop's steps run on.
+
+    Attributes:
+      train: the training prompts.
+      compaction: what is left of the model; None for all of it.
+      cost: multiply-adds a token of what is left.
+    """
+
+    train: SplitRuns
+    compaction: Compaction | None = None
+    cost: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,14 +54,12 @@ class Work:
       params: its weights as stored, on every device or shared by groups of them.
       key: [] root key, on every device.
       sharding: how a batch is cut up.
-      train: the training prompts.
-      validation: the validation prompts.
+      bands: steps go through them in turn.
+      validation: the validation prompts, of what is left in the first band.
       order: [steps, B] rows of the training prompts; of several trainings one after the other.
       sizes: array sizes of a batch.
       at_once: prompts that run together.
       constants: given to pruned nodes; None for the corrupted run's values.
-      compaction: what is left of the model; None for all of it.
-      cost: multiply-adds a token of what is left.
       ahead: a step and its batch, laid out before its turn; None if there is none.
       read: [N] which of the split's prompts the training prompts are.
       no_files: files had no room for what is kept when they were last tried.
@@ -57,17 +71,44 @@ class Work:
     params: Params
     key: jax.Array
     sharding: BatchSharding
-    train: SplitRuns
+    bands: tuple[Band, ...]
     validation: SplitRuns
     order: np.ndarray
     sizes: Sizes
     at_once: int
     constants: AblationValues | None
-    compaction: Compaction | None = None
-    cost: float
     ahead: tuple[int, CachedRuns] | None = None
     read: np.ndarray
     no_files: bool = False
+
+    @property
+    def train(self) -> SplitRuns:
+        """The training prompts, of what is left in the first band."""
+        return self.bands[0].train
+
+    @property
+    def cost(self) -> float:
+        """Multiply-adds a token, the mean over bands."""
+        return sum(band.cost for band in self.bands) / len(self.bands)
+
+    def band_of(self, step: int) -> Band:
+        """What a step runs on.
+
+        Args:
+          step: from 0.
+        """
+        return self.bands[step % len(self.bands)]
+
+    def in_bands(self, count: int) -> Work:
+        """The same in so many bands, all as the one there is, with a part of its room each.
+
+        Args:
+          count: at least 1.
+        """
+        (band,) = self.bands
+        room = Room(*(each // count for each in band.train.room))
+        train = dataclasses.replace(band.train, room=room)
+        return dataclasses.replace(self, bands=(dataclasses.replace(band, train=train),) * count)
 
     def batch_of(self, step: int) -> CachedRuns:
         """What a step reads.
@@ -77,7 +118,7 @@ class Work:
         """
         if self.ahead is not None and self.ahead[0] == step:
             return self.ahead[1]
-        return self.sharding.rows(self.train, self.order[step], self.sizes)
+        return self.sharding.rows(self.band_of(step).train, self.order[step], self.sizes)
 
     def ahead_of(self, step: int) -> Work:
         """The same with the batch of a step laid out, where there is room for one more.
@@ -93,21 +134,19 @@ class Work:
         batch = dataclasses.replace(self, ahead=None).batch_of(step)
         return dataclasses.replace(self, ahead=(step, batch))
 
-    def compacted(self, smaller: Compaction, cost: float) -> Work:
+    def compacted(self, smaller: Compaction, cost: float, band: int = 0) -> Work:
         """The same for what is left of the model.
 
         Args:
           smaller: what is left.
           cost: multiply-adds a token of it.
+          band: whose steps it is for.
         """
-        return dataclasses.replace(
-            self,
-            train=self.train.compacted(smaller),
-            validation=self.validation.compacted(smaller),
-            compaction=smaller,
-            cost=cost,
-            ahead=None,
-        )
+        bands = list(self.bands)
+        train = bands[band].train.compacted(smaller)
+        bands[band] = Band(train=train, compaction=smaller, cost=cost)
+        validation = self.validation if band else self.validation.compacted(smaller)
+        return dataclasses.replace(self, bands=tuple(bands), validation=validation, ahead=None)
 
     def kept_in(self, kind: type) -> bool:
         """Whether values are kept outside of files, as arrays of a kind.
@@ -115,16 +154,24 @@ class Work:
         Args:
           kind: `np.ndarray` for the host's memory, `jax.Array` for the device's.
         """
-        return self.train.kept_in(kind) or self.validation.kept_in(kind)
+        splits = (*(band.train for band in self.bands), self.validation)
+        return any(split.kept_in(kind) for split in splits)
 
     def in_files(self) -> Work:
         """The same with all that is kept in files; or with `no_files`, if they have no room."""
+        # Bands share what is kept of the whole model.
+        moved: dict[int, Any] = {}
+
+        def moved_band(band: Band) -> Band:
+            return dataclasses.replace(band, train=band.train.in_files(moved))
+
         try:
-            train, validation = self.train.in_files(), self.validation.in_files()
+            bands = tuple(map(moved_band, self.bands))
+            validation = self.validation.in_files()
         except MgnpError:
             return dataclasses.replace(self, no_files=True)
         return dataclasses.replace(
-            self, train=train, validation=validation, ahead=None, no_files=False
+            self, bands=bands, validation=validation, ahead=None, no_files=False
         )
 
 
@@ -167,12 +214,11 @@ def prepare(
         params=params,
         key=key,
         sharding=sharding,
-        train=train,
+        bands=(Band(train=train, cost=full_cost(model.config)),),
         validation=validation,
         order=order,
         sizes=sharding.sizes(train.spans, order),
         at_once=at_once,
         constants=constants,
-        cost=full_cost(model.config),
         read=read,
     )

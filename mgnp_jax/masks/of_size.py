@@ -1,0 +1,112 @@
+"""So many nodes or edges, by a ranking that is known: which circuit is asked for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mgnp_jax.masks.edge_graph import edges_between, heads_used
+from mgnp_jax.masks.edges import READERS, Graph, edge_count
+from mgnp_jax.masks.granularities import ATTENTION_HEADS
+from mgnp_jax.masks.ranking import all_the_way, largest_above, share_of
+from mgnp_jax.masks.selection import check_size, largest, strongest, strongest_edges
+from mgnp_jax.types import Masks, MgnpError
+
+
+def of_size(
+    scores: Masks,
+    graph: Graph | None,
+    *,
+    keep: float | None = None,
+    edges: int | None = None,
+    heads: int | None = None,
+    ranking: dict[str, Any] | None = None,
+) -> Masks:
+    """The largest circuit of a ranking that is no larger than asked for.
+
+    Where nodes are ranked together, fewer heads may be asked for beside another size: all heads but
+    the highest leave, and more of the rest stays.
+
+    Args:
+      scores: float by granularity or by kind of reader; higher is kept longer.
+      graph: of the model; wanted where `edges` is asked of nodes.
+      keep: share of the edges; of the heads and of the MLP hidden neurons; or of the prunable
+        parameters, where nodes are ranked together.
+      edges: number of edges.
+      heads: number of heads.
+      ranking: what the circuit says of a ranking of all nodes together; None if it is none.
+
+    Returns:
+      Bool arrays of the same kinds; of nodes, the smallest if none is as small.
+
+    Raises:
+      MgnpError: if the size is out of range, several are given that do not go together, the
+        highest heads are more than may be beside another size, or the circuit does not say what it
+        takes to tell.
+    """
+    _check({"keep": keep, "edges": edges, "heads": heads}, ranking)
+    if set(scores) == set(READERS):
+        total = sum(int((np.asarray(leaf) > -np.inf).sum()) for leaf in scores.values())
+        most = round(keep * total) if keep is not None else edges
+        if most is not None:
+            return strongest_edges(scores, lambda masks: edge_count(masks) <= most)
+        return strongest_edges(scores, lambda masks: heads_used(masks) <= (heads or 0))
+    if ranking is None and edges is None:
+        share = keep if heads is None else heads / np.size(scores[ATTENTION_HEADS])
+        return strongest(scores, min(share or 0.0, 1.0))
+    if keep is None and edges is None:
+        assert heads is not None
+        return largest_above(scores, functools.partial(_has_heads, heads))
+    if graph is None or (graph.layers, graph.heads) != np.shape(scores[ATTENTION_HEADS]):
+        others = "keep or heads" if ranking is None else "heads alone"
+        raise MgnpError(f"the circuit does not say of what model it is; pass {others}")
+    fits: Callable[[Masks], bool]
+    if edges is not None:
+        fits = functools.partial(_has_at_most, edges, graph)
+    else:
+        assert ranking is not None and keep is not None
+        fits = functools.partial(_is_part, keep, share_of(ranking, graph.kv_heads))
+    if heads is None:
+        return largest(scores, fits, ranking)
+    few = functools.partial(_has_heads, heads)
+    return largest_above(_with_heads_of(scores, heads), lambda masks: few(masks) and fits(masks))
+
+
+def _check(asked: dict[str, float | None], ranking: dict[str, Any] | None) -> None:
+    given = {name: size for name, size in asked.items() if size is not None}
+    several = ranking is not None and len(given) == 2 and "heads" in given
+    if len(given) != 1 and not several:
+        beside = "" if ranking is None else ", or heads beside one of the others"
+        raise MgnpError(f"pass one of keep, edges and heads{beside}; got {given or 'none'}")
+    for name, size in given.items():
+        if name == "keep":
+            check_size(size, None)
+        elif size < 1:
+            raise MgnpError(f"{name} must be at least 1, got {size}")
+
+
+def _with_heads_of(scores: Masks, heads: int) -> dict[str, Any]:
+    """The ranking of so many of the highest heads alone, the others below everything."""
+    kept = np.asarray(largest_above(scores, functools.partial(_has_heads, heads))[ATTENTION_HEADS])
+    if kept.sum() > heads:
+        raise MgnpError(
+            f"heads must be at least {kept.sum()} with this ranking, got {heads}: its highest "
+            "heads have one number, as where heads are not trained"
+        )
+    own = np.where(kept, np.asarray(scores[ATTENTION_HEADS]), -np.inf)
+    return all_the_way({**scores, ATTENTION_HEADS: own})
+
+
+def _has_heads(most: int, masks: Masks) -> bool:
+    return int(masks[ATTENTION_HEADS].sum()) <= most
+
+
+def _is_part(most: float, part: Callable[[Masks], float], masks: Masks) -> bool:
+    return part(masks) <= most
+
+
+def _has_at_most(edges: int, graph: Graph, masks: Masks) -> bool:
+    return edge_count(edges_between(graph, masks)) <= edges
