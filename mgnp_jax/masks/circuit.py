@@ -16,7 +16,7 @@ from mgnp_jax.masks.edges import Graph
 from mgnp_jax.masks.granularities import as_bool
 from mgnp_jax.masks.hard_concrete import is_open
 from mgnp_jax.masks.hierarchy import apply_hierarchy
-from mgnp_jax.masks.notebook import as_html
+from mgnp_jax.masks.notebook import as_html, as_line
 from mgnp_jax.masks.of_size import of_size
 from mgnp_jax.masks.ranking import RANKING
 from mgnp_jax.masks.selection import largest
@@ -42,7 +42,7 @@ def binarise(log_alpha: Masks) -> Masks:
     return apply_hierarchy(jax.tree.map(is_open, log_alpha))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Circuit:
     """The nodes or edges that do a task, and where they came from.
 
@@ -153,6 +153,10 @@ class Circuit:
           MgnpError: if the circuit's method ranks nothing.
         """
         return self._resized(largest(self._ranking(), fits, self.metadata.get(RANKING)), at)
+
+    def __repr__(self) -> str:
+        """What a shell shows: sizes and figures, where arrays would fill the screen."""
+        return as_line(self.masks, self.metadata)
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

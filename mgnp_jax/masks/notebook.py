@@ -1,4 +1,4 @@
-"""A circuit as a notebook shows it: what is kept, layer by head, and what was measured."""
+"""A circuit as notebooks and shells show it: what is kept, and what was measured."""
 
 from __future__ import annotations
 
@@ -24,16 +24,34 @@ def as_html(masks: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
     Returns:
       HTML without scripts and without links.
     """
-    said = {name: metadata.get(name) for name in ("method", "task", "model")}
     heading = "A circuit" + "".join(
-        f"{word} {html.escape(str(value))}"
-        for word, value in zip((" by", " for", " on"), said.values())
-        if value
+        f" {word} {html.escape(str(value))}" for word, value in _origin(metadata).items()
     )
     rows = [*_kept(masks), *_measured(metadata.get("figures"))]
     cells = "".join(f"<tr><th scope=row>{name}</th><td>{text}</td></tr>" for name, text in rows)
     grid = _grid(masks) if set(TABLE) <= set(masks) else ""
     return f"<b>{heading}</b><table>{cells}</table>{grid}"
+
+
+def as_line(masks: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+    """The same without the grid.
+
+    Args:
+      masks: bool arrays by granularity, or of edges by kind of reader.
+      metadata: of the circuit; a stranger's may hold anything, which shows as Python writes it.
+
+    Returns:
+      One line.
+    """
+    heading = "".join(f" {word} {value!r}" for word, value in _origin(metadata).items())
+    rows = [*_kept(masks), *_measured(metadata.get("figures"))]
+    return f"<Circuit{heading}: {'; '.join(f'{name} {text}' for name, text in rows)}>"
+
+
+def _origin(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of where a circuit came from, by the word before it."""
+    words = {"method": "by", "task": "for", "model": "on"}
+    return {word: metadata[name] for name, word in words.items() if metadata.get(name)}
 
 
 def _kept(masks: Mapping[str, Any]) -> list[tuple[str, str]]:

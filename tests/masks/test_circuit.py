@@ -55,6 +55,18 @@ def test_a_notebook_shows_what_is_kept_and_measured() -> None:
     assert f"<td>{edge_count(existing(tiny.GPT2))}</td>" in edges._repr_html_()
 
 
+def test_a_shell_shows_sizes_and_figures_in_one_line() -> None:
+    circuit = a_circuit()
+    shown, heads = repr(circuit), np.asarray(circuit.masks["attention_heads"])
+    assert f"; Attention heads kept {heads.sum()} of {heads.size}; " in shown
+    assert "KL, nats 0.25" in shown and "\n" not in shown and "Array" not in shown
+    assert f"for {circuit.metadata['task']!r}" in shown
+    hostile = {"task": "\x1b[31m\n", "figures": {"kl": "\x07"}}
+    assert repr(dataclasses.replace(circuit, metadata=hostile)).isprintable()
+    edges = mg.Circuit(masks=jax.device_put(existing(tiny.GPT2)), metadata={})
+    assert repr(edges) == f"<Circuit: Edges kept {edge_count(existing(tiny.GPT2)):,}>"
+
+
 def test_saved_and_loaded_circuits_are_the_same(tmp_path: Path) -> None:
     circuit = a_circuit()
     circuit.save(tmp_path / "circuit")
