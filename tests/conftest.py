@@ -19,8 +19,6 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # Nearly all the time of these tests is compilation of programs that run for milliseconds.
 # Commands that tests call inherit this, as they do XLA's flags below.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-# Nobody reads where in the source each operation of a compiled test program comes from.
-os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 # ruff: noqa: E402
 import jax
