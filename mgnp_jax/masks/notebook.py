@@ -34,7 +34,7 @@ def as_html(masks: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
 
 
 def as_line(masks: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
-    """The same without the grid.
+    """Where a circuit came from, its sizes and its figures, for a shell.
 
     Args:
       masks: bool arrays by granularity, or of edges by kind of reader.
