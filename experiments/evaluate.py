@@ -13,12 +13,14 @@ from rich.console import Console
 
 import mgnp_jax as mg
 from experiments.command import command
+from mgnp_jax.metrics.sanity import check_counts
 from mgnp_jax.models.weights import weights_checksum
 from mgnp_jax.report.tables import comparison_table
 from mgnp_jax.runs.config import check_least
 from mgnp_jax.runs.folder import undone
 from mgnp_jax.runs.measuring import evaluate_with_bar
 from mgnp_jax.runs.own_prompts import origin_of, prompts_for
+from mgnp_jax.runs.saving import warn
 from mgnp_jax.tasks.problems import many
 
 
@@ -96,6 +98,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     if data.prefix and origin["prefix"] not in (None, data.prefix.text):
         lines.append(f"It was found on prompts that begin with {origin['prefix'] or 'nothing'}")
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    warn(check_counts({"test": test.pairs}), console)
     same = (
         (own, data.seed, limit) == (True, origin["seed"], meta.get("test_prompts"))
         and data.checksum() == meta.get("data_checksum")

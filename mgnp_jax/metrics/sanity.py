@@ -16,7 +16,11 @@ from mgnp_jax.metrics.scores import answered, kl_divergence, score
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes.caching import cache_logits, prompts_at_once
 from mgnp_jax.passes.spans import spans_of
+from mgnp_jax.tasks.problems import many
 from mgnp_jax.types import Answers, Batch
+
+NAMES = {"train": "training"}
+"""What people call a split, where that is not its name."""
 
 PROMPTS = 64
 """Enough to tell half from two thirds."""
@@ -33,8 +37,29 @@ SAME_KL, SAME_SCORE = 1e-3, 1e-2
 MANY = 0.25
 """Share of the prompts from which on it is said that something is wrong with them."""
 
+FEW = 20
+"""A split's prompts below which it says little: the standard error of an accuracy may be 0.11."""
+
 NEARLY_ALL = 0.98
 """Share of the parameters, or of the edges, above which a circuit is called the whole model."""
+
+
+def check_counts(counts: Mapping[str, int]) -> list[str]:
+    """Looks at how many prompts there are, before a circuit is searched for or measured.
+
+    Args:
+      counts: clean prompts of each split, by name, as `TaskData.counts` has them.
+
+    Returns:
+      A sentence that names the splits with fewer than `FEW`, if there are any.
+    """
+    few = [many(n, f"{NAMES.get(name, name)} prompt") for name, n in counts.items() if n < FEW]
+    if not few:
+        return []
+    return [
+        f"There are only {' and '.join(few)}: a circuit found on so few may be of these alone, "
+        f"and figures of so few may be chance; bring {FEW} or more for each split"
+    ]
 
 
 def check_task(model: Model, batch: Batch) -> list[str]:

@@ -15,7 +15,7 @@ from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.granularities import gate_count
 from mgnp_jax.methods.discover import discover
 from mgnp_jax.methods.protocol import Interrupted
-from mgnp_jax.metrics.sanity import check_task
+from mgnp_jax.metrics.sanity import check_counts, check_task
 from mgnp_jax.models.hub import Model
 from mgnp_jax.models.mesh import mesh_of
 from mgnp_jax.passes.settings import execution_of
@@ -140,7 +140,7 @@ def _run(
     if not config.resume:
         write_whole(folder / SETTINGS, settings_text(config))
     _say_prompts(config, model, data, folder, console)
-    warned = check_task(model, data.validation)
+    warned = [*check_counts(data.counts()), *check_task(model, data.validation)]
     warn(warned, console)
     try:
         circuit = _find(config, model, data, folder, stop, console)

@@ -231,9 +231,10 @@ class States(GoneOnFrom):
             path.rename(aside)
             self._say(f"{path} is damaged and not used, it is in {aside.name}: {error}")
             return None
-        was = facts["search"]
-        other = [name for name, value in self._search.items() if was.get(name) != value]
-        if other:
+        before, now = flattened(facts["search"]), flattened(self._search)
+        # None is a value: a setting that one of them lacks is another, too.
+        lacks = object()
+        if other := [n for n in before | now if before.get(n, lacks) != now.get(n, lacks)]:
             raise MgnpError(
                 f"{path} is of a search with another {', another '.join(other)}; go on with what "
                 "it was begun with, or begin anew in another folder"

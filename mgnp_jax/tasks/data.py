@@ -12,9 +12,6 @@ from mgnp_jax.tasks.prefix import Prefix
 from mgnp_jax.tasks.problems import Problem, counted, many, summary
 from mgnp_jax.types import Batch, MgnpError, checksum
 
-FEW = 20
-"""A split's prompts below which it says little: the standard error of an accuracy may be 0.11."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskData:
@@ -82,12 +79,6 @@ class TaskData:
             left_out = f"Left out {many(self.skipped, 'pair')} that cannot be used (--skip-bad):"
             file = folder and folder / "left-out.txt"
             lines.append(left_out + summary(self.problems, self.name, file))
-        counts = self.counts()
-        if few := [f"{many(n, f'{name} prompt')}" for name, n in counts.items() if n < FEW]:
-            lines.append(
-                f"There are only {' and '.join(few)}: what is found may be a circuit of these "
-                f"prompts alone, and its figures may be chance; bring {FEW} or more for each split"
-            )
         return lines
 
 

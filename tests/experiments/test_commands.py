@@ -166,7 +166,7 @@ def test_a_circuit_is_measured_on_another_task_and_on_a_file(
     file.write_text("\n".join(map(json.dumps, rows)))
     assert call_here("experiments.evaluate", "--circuit", run_folder, "--data", file) == 0
     printed = capsys.readouterr().out
-    assert "4 test prompts of mine" in printed
+    assert "4 test prompts of mine" in printed and "only 4 test prompts: a" in printed
     assert "Nothing is put before prompts, as when the circuit was found" in printed
     asked = ("--data", file, "--prefix", "Then", "--test-prompts", 3)
     assert call_here("experiments.evaluate", "--circuit", run_folder, *asked) == 0
@@ -535,13 +535,14 @@ def test_what_makes_a_circuit_mean_nothing_is_said_and_saved(
     assert call_here("experiments.run", *asked) == 0
     printed = " ".join(capsys.readouterr().out.split())
     results = json.loads((out / "results.json").read_text())
-    answers, kept = results["warnings"]
+    few, answers, kept = results["warnings"]
+    assert "only 4 training prompts and 8 validation prompts and 8 test prompts:" in few
     assert "answers 0 of 8 prompts rightly" in answers and "may be swapped" in answers
     assert kept.startswith("Hardly anything is pruned")
     page = (out / "README.md").read_text()
-    for text in (answers, kept):
+    for text in (few, answers, kept):
         assert f"Warning: {text}" in printed and f"**Warning:** {text}" in page
-    assert mg.load_circuit(out).metadata["warnings"] == [answers, kept]
+    assert mg.load_circuit(out).metadata["warnings"] == [few, answers, kept]
     # Before the search, and what is printed is not markup.
     assert printed.index("may be swapped") < printed.index("Circuit size")
     assert "Its head is [bold]tied[/bold]." in printed

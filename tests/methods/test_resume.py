@@ -76,7 +76,7 @@ def test_what_was_found_is_not_searched_again(
     again = discover(tmp_path, config)
     chex.assert_trees_all_equal(again.log_alpha, first.log_alpha)
     assert json.dumps(again.metadata) == json.dumps(first.metadata)
-    with pytest.raises(mg.MgnpError, match="circuit is of a search with another settings"):
+    with pytest.raises(mg.MgnpError, match="circuit is of a search with another settings.steps;"):
         discover(tmp_path, dataclasses.replace(config, steps=3))
 
 

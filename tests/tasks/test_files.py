@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
+from mgnp_jax.metrics.sanity import check_counts
 from mgnp_jax.models.tokenizer import load_tokenizer
 from mgnp_jax.tasks.json_rows import read_rows
 from mgnp_jax.tasks.problems import Problem, summary
@@ -509,10 +510,10 @@ def test_fields_that_are_not_read_are_named(mini: mg.Model, tmp_path: Path) -> N
     assert data.note in data.told()
 
 
-def test_few_prompts_are_said(mini: mg.Model, tmp_path: Path) -> None:
+def test_few_prompts_are_counted(mini: mg.Model, tmp_path: Path) -> None:
     few = mg.load_task(write(tmp_path / "few.jsonl", [line(i) for i in range(4)]), mini.tokenizer)
-    (said,) = [text for text in few.told() if "may be chance" in text]
-    assert "only 2 train prompts and 1 validation prompt and 1 test prompt:" in said
+    (said,) = check_counts(few.counts())
+    assert "only 2 training prompts and 1 validation prompt and 1 test prompt:" in said
     rows = [
         line(clean=f"Then {a} and {b} spent the day at the {place}, and {b} gave a book to")
         | {"answers": [f" {a}"], "wrong_answers": [f" {b}"]}
@@ -520,10 +521,10 @@ def test_few_prompts_are_said(mini: mg.Model, tmp_path: Path) -> None:
         for place in ("park", "school")
     ]
     some = mg.load_task(write(tmp_path / "some.jsonl", rows[:40]), mini.tokenizer)
-    (said,) = [text for text in some.told() if "may be chance" in text]
+    (said,) = check_counts(some.counts())
     assert "only 10 validation prompts and 10 test prompts:" in said
     enough = mg.load_task(write(tmp_path / "enough.jsonl", rows[:80]), mini.tokenizer)
-    assert not [text for text in enough.told() if "may be chance" in text]
+    assert check_counts(enough.counts()) == []
 
 
 def test_a_file_of_other_prompts_is_all_test_prompts(mini: mg.Model, tmp_path: Path) -> None:

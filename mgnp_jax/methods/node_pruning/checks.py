@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mgnp_jax.masks.granularities import ATTENTION_HEADS, GRANULARITIES
 from mgnp_jax.types import MgnpError
+
+if TYPE_CHECKING:
+    # The settings are checked as they are made, so their file reads this one.
+    from mgnp_jax.methods.node_pruning.config import Settings
 
 GateKind = Literal["mixed", "first_order", "second_order", "straight_through", "soft"]
 Draws = Literal["prompt", "batch"]
@@ -15,11 +19,11 @@ Ablation = Literal["interchange", "zero", "mean"]
 Choice = Literal["best", "last"]
 
 
-def check(config: Any) -> None:
+def check(config: Settings) -> None:
     """Refuses settings that cannot be meant.
 
     Args:
-      config: `config.Settings`.
+      config: the settings.
 
     Raises:
       MgnpError: naming the setting, what was wanted and what it is.
@@ -29,7 +33,7 @@ def check(config: Any) -> None:
     _check_together(config)
 
 
-def _check_choices(config: Any) -> None:
+def _check_choices(config: Settings) -> None:
     choices: dict[str, Any] = {
         "gates": GateKind,
         "draws": Draws,
@@ -50,7 +54,7 @@ def _check_choices(config: Any) -> None:
         )
 
 
-def _check_numbers(config: Any) -> None:
+def _check_numbers(config: Settings) -> None:
     positive = ["steps", "batch_size", "learning_rate", "log_every", "validate_every", "votes"]
     optional = ("validation_prompts", "clip_norm", "heads")
     positive += [name for name in optional if getattr(config, name) is not None]
@@ -76,7 +80,7 @@ def _check_numbers(config: Any) -> None:
         raise MgnpError(f"keep must lie between 0 and 1, got {config.keep}")
 
 
-def _check_together(config: Any) -> None:
+def _check_together(config: Settings) -> None:
     if config.ablation != "interchange" and config.execution.lockstep:
         raise MgnpError(
             f"ablation must be interchange with cache off, got {config.ablation}: nothing but "
@@ -113,7 +117,7 @@ def _check_together(config: Any) -> None:
     config.execution.check_batch(config.votes * config.batch_size)
 
 
-def _check_nested(config: Any) -> None:
+def _check_nested(config: Settings) -> None:
     if config.draws != "prompt":
         raise MgnpError(
             "draws must be prompt with nested, got batch: each prompt has a price of its own; turn "
