@@ -17,7 +17,7 @@ from mgnp_jax.masks.granularities import as_bool
 from mgnp_jax.masks.hard_concrete import is_open
 from mgnp_jax.masks.hierarchy import apply_hierarchy
 from mgnp_jax.masks.notebook import as_html, as_line
-from mgnp_jax.masks.of_size import of_size
+from mgnp_jax.masks.of_size import of_price, of_size
 from mgnp_jax.masks.ranking import RANKING
 from mgnp_jax.masks.selection import largest
 from mgnp_jax.types import AblationValues, Masks, MgnpError, checksum, plain_json
@@ -66,7 +66,12 @@ class Circuit:
     ablation_values: AblationValues | None = None
 
     def at(
-        self, *, keep: float | None = None, edges: int | None = None, heads: int | None = None
+        self,
+        *,
+        keep: float | None = None,
+        edges: int | None = None,
+        heads: int | None = None,
+        price: float | None = None,
     ) -> Circuit:
         """The circuit of another size by the same ranking.
 
@@ -76,6 +81,7 @@ class Circuit:
           edges: instead, so many edges at most.
           heads: instead, so many heads at most; where all nodes are ranked together, also beside
             one of the others: then the highest heads, with as much of the rest as fits.
+          price: instead, where all nodes are ranked together: what is kept at this price, above 0.
 
         Returns:
           The circuit, nested in larger ones with as many heads asked for; without figures, which
@@ -87,9 +93,11 @@ class Circuit:
         """
         asked = {"keep": keep, "edges": edges, "heads": heads}
         given = {name: value for name, value in asked.items() if value is not None}
-        scores = self._ranking()
+        scores, said = self._ranking(), self.metadata.get(RANKING)
+        if price is not None:
+            return self._resized(of_price(scores, price, given, said), {"price": price})
         graph = Graph.said(self.metadata.get("graph"))
-        masks = of_size(scores, graph, ranking=self.metadata.get(RANKING), **given)
+        masks = of_size(scores, graph, ranking=said, own=self.log_alpha, **given)
         return self._resized(masks, given)
 
     def good_enough(self, max_kl: float, kl: Callable[[Circuit], float]) -> Circuit:
@@ -152,7 +160,8 @@ class Circuit:
         Raises:
           MgnpError: if the circuit's method ranks nothing.
         """
-        return self._resized(largest(self._ranking(), fits, self.metadata.get(RANKING)), at)
+        said = self.metadata.get(RANKING)
+        return self._resized(largest(self._ranking(), fits, said, self.log_alpha), at)
 
     def __repr__(self) -> str:
         """What a shell shows: sizes and figures, where arrays would fill the screen."""
@@ -171,7 +180,9 @@ class Circuit:
         return self.scores
 
     def _resized(self, masks: Masks, at: dict[str, Any]) -> Circuit:
-        others = {k: v for k, v in self.metadata.items() if k not in ("figures", "warnings")}
+        # What was said of the other size.
+        gone = ("figures", "warnings", "validation", "note")
+        others = {k: v for k, v in self.metadata.items() if k not in gone}
         return dataclasses.replace(self, masks=masks, votes=None, metadata={**others, "at": at})
 
     def save(self, path: str | Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from mgnp_jax.masks.edge_graph import edges_between, heads_used
 from mgnp_jax.masks.edges import READERS, Graph, edge_count
 from mgnp_jax.masks.granularities import ATTENTION_HEADS
-from mgnp_jax.masks.ranking import all_the_way, largest_above, share_of
+from mgnp_jax.masks.ranking import RANKING, above, all_the_way, largest_above, share_of
 from mgnp_jax.masks.selection import check_size, largest, strongest, strongest_edges
 from mgnp_jax.types import Masks, MgnpError
 
@@ -24,6 +25,7 @@ def of_size(
     edges: int | None = None,
     heads: int | None = None,
     ranking: dict[str, Any] | None = None,
+    own: Masks | None = None,
 ) -> Masks:
     """The largest circuit of a ranking that is no larger than asked for.
 
@@ -38,6 +40,8 @@ def of_size(
       edges: number of edges.
       heads: number of heads.
       ranking: what the circuit says of a ranking of all nodes together; None if it is none.
+      own: float by granularity, what rises with each node's own number in such a ranking; as for
+        `largest_above`.
 
     Returns:
       Bool arrays of the same kinds; of nodes, the smallest if none is as small.
@@ -59,7 +63,7 @@ def of_size(
         return strongest(scores, min(share or 0.0, 1.0))
     if keep is None and edges is None:
         assert heads is not None
-        return largest_above(scores, functools.partial(_has_heads, heads))
+        return largest_above(scores, functools.partial(_has_heads, heads), own)
     if graph is None or (graph.layers, graph.heads) != np.shape(scores[ATTENTION_HEADS]):
         others = "keep or heads" if ranking is None else "heads alone"
         raise MgnpError(f"the circuit does not say of what model it is; pass {others}")
@@ -70,9 +74,36 @@ def of_size(
         assert ranking is not None and keep is not None
         fits = functools.partial(_is_part, keep, share_of(ranking, graph.kv_heads))
     if heads is None:
-        return largest(scores, fits, ranking)
+        return largest(scores, fits, ranking, own)
     few = functools.partial(_has_heads, heads)
-    return largest_above(_with_heads_of(scores, heads), lambda masks: few(masks) and fits(masks))
+    left, own = _with_heads_of(scores, own, heads)
+    return largest_above(left, lambda masks: few(masks) and fits(masks), own)
+
+
+def of_price(
+    scores: Masks, price: float, beside: dict[str, Any], ranking: dict[str, Any] | None
+) -> Masks:
+    """The circuit of the nodes that are kept at a price.
+
+    Args:
+      scores: logarithms of prices by granularity.
+      price: above 0.
+      beside: sizes that were asked for with it, of which there may be none.
+      ranking: what the circuit says of a ranking of all nodes together; None if it is none.
+
+    Returns:
+      Bool arrays by granularity.
+
+    Raises:
+      MgnpError: for another price, with a size, and for scores that are no prices.
+    """
+    if beside or ranking is None or not 0 < price < math.inf:
+        raise MgnpError(
+            "price must be a number above 0, alone, of a circuit that ranks all nodes together "
+            f"(metadata {RANKING}); got {price} and {beside or 'nothing else'} of one that "
+            f"{'does not' if ranking is None else 'does'}"
+        )
+    return above(scores, math.log(price))
 
 
 def _check(asked: dict[str, float | None], ranking: dict[str, Any] | None) -> None:
@@ -88,16 +119,22 @@ def _check(asked: dict[str, float | None], ranking: dict[str, Any] | None) -> No
             raise MgnpError(f"{name} must be at least 1, got {size}")
 
 
-def _with_heads_of(scores: Masks, heads: int) -> dict[str, Any]:
+def _with_heads_of(
+    scores: Masks, own: Masks | None, heads: int
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The ranking of so many of the highest heads alone, the others below everything."""
-    kept = np.asarray(largest_above(scores, functools.partial(_has_heads, heads))[ATTENTION_HEADS])
+    highest = largest_above(scores, functools.partial(_has_heads, heads), own)
+    kept = np.asarray(highest[ATTENTION_HEADS])
     if kept.sum() > heads:
         raise MgnpError(
             f"heads must be at least {kept.sum()} with this ranking, got {heads}: its highest "
             "heads have one number, as where heads are not trained"
         )
-    own = np.where(kept, np.asarray(scores[ATTENTION_HEADS]), -np.inf)
-    return all_the_way({**scores, ATTENTION_HEADS: own})
+
+    def alone(of: Masks) -> dict[str, Any]:
+        return {**of, ATTENTION_HEADS: np.where(kept, np.asarray(of[ATTENTION_HEADS]), -np.inf)}
+
+    return all_the_way(alone(scores)), None if own is None else alone(own)
 
 
 def _has_heads(most: int, masks: Masks) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -63,23 +64,59 @@ def above(scores: Mapping[str, Any], least: float) -> Masks:
     return jax.device_put(consistent({n: np.asarray(scores[n]) >= least for n in TABLE}))
 
 
-def largest_above(scores: Mapping[str, Any], fits: Callable[[Masks], bool]) -> Masks:
+def largest_above(
+    scores: Mapping[str, Any],
+    fits: Callable[[Masks], bool],
+    own: Mapping[str, Any] | None = None,
+) -> Masks:
     """The largest circuit of a ranking that fits.
 
     Args:
-      scores: float by granularity, by `all_the_way`; what has one number comes together.
+      scores: float by granularity, by `all_the_way`.
       fits: whether a circuit is small enough; true of every circuit within one of which it is.
+      own: float by granularity, what rises with each node's own number: by it come those that
+        `all_the_way` gave one number, such as a block with what is in it; None for together.
 
     Returns:
       Bool arrays by granularity; the smallest circuit if none fits.
     """
     numbers = distinct(scores)
-    least, most = 0, len(numbers) - 1
-    while least < most:
-        middle = (least + most) // 2
-        fit = fits(above(scores, float(numbers[middle])))
-        least, most = (least, middle) if fit else (middle + 1, most)
-    return above(scores, float(numbers[least]))
+    first = bisect.bisect_left(
+        range(len(numbers)), True, key=lambda i: fits(above(scores, float(numbers[i])))
+    )
+    # All of the number before would be too much.
+    if own is not None and first and np.isfinite(number := numbers[first - 1]):
+        each = {name: np.asarray(own[name]) for name in TABLE}
+        ranked = {name: np.asarray(scores[name]) for name in TABLE}
+        levels = np.unique(np.concatenate([each[n][ranked[n] == number] for n in TABLE]))
+        if np.isfinite(levels).sum() > 1:
+            return _of_one_number(ranked, each, float(number), levels, fits)
+    return above(scores, float(numbers[min(first, len(numbers) - 1)]))
+
+
+def _of_one_number(
+    scores: dict[str, np.ndarray],
+    own: dict[str, np.ndarray],
+    number: float,
+    levels: np.ndarray,
+    fits: Callable[[Masks], bool],
+) -> Masks:
+    """The largest circuit that fits of what has more than a number, and some of what has it.
+
+    The lowest own number there is what all the others were given: of a block that comes last, say.
+    Without it they are ranked by the next, as much of which is kept as fits.
+    """
+    lowest = levels[np.isfinite(levels)][0]
+    free: dict[str, np.ndarray] = {}
+    for name, leaf in own.items():
+        free[name] = np.where((scores[name] == number) & (leaf == lowest), np.inf, leaf)
+    rank = {
+        name: np.where(
+            scores[name] > number, np.inf, np.where(scores[name] < number, -np.inf, leaf)
+        )
+        for name, leaf in free.items()
+    }
+    return largest_above(all_the_way(rank), fits, free)
 
 
 def together(model_config: ModelConfig) -> dict[str, Any]:

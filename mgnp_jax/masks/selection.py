@@ -113,7 +113,10 @@ def strongest_nodes(scores: Masks, fits: Callable[[Masks], bool]) -> Masks:
 
 
 def largest(
-    scores: Masks, fits: Callable[[Masks], bool], ranking: dict[str, Any] | None = None
+    scores: Masks,
+    fits: Callable[[Masks], bool],
+    ranking: dict[str, Any] | None = None,
+    own: Masks | None = None,
 ) -> Masks:
     """The largest circuit of a ranking that fits, of nodes or of edges.
 
@@ -121,13 +124,16 @@ def largest(
       scores: float by granularity or by kind of reader; higher is kept longer.
       fits: whether a circuit is small enough; true of every circuit within one of which it is.
       ranking: what the circuit says of a ranking of all nodes together; None if it is none.
+      own: what rises with each node's own number in such a ranking; as for `largest_above`.
 
     Returns:
       Bool arrays of the same kinds; of nodes, the smallest if none fits.
     """
     if set(scores) == set(READERS):
         return strongest_edges(scores, fits)
-    return (strongest_nodes if ranking is None else largest_above)(scores, fits)
+    if ranking is None:
+        return strongest_nodes(scores, fits)
+    return largest_above(scores, fits, own)
 
 
 def as_many(scores: Masks, like: Masks) -> Masks:

@@ -64,7 +64,7 @@ def keep_what_fits(
       MgnpError: if there is room nowhere.
     """
     give_back()
-    at_once = min(batch_size, len(splits[0])) // execution.accumulate
+    at_once = max(1, min(batch_size, len(splits[0])) // execution.accumulate)
     share = shares_prefix(execution, "interchange" if ablation_values is None else "constants")
     found = [
         SplitRuns(

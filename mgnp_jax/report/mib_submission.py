@@ -80,7 +80,8 @@ def _largest(circuit: Circuit, model_config: ModelConfig, limit: int) -> tuple[C
             masks = jax.device_put({name: np.zeros(shape, bool) for name, shape in shapes})
         else:
             ranking = circuit.metadata.get(RANKING)
-            masks = of_size(circuit.scores or {}, graph, edges=count, ranking=ranking)
+            scores, own = circuit.scores or {}, circuit.log_alpha
+            masks = of_size(scores, graph, edges=count, ranking=ranking, own=own)
             masks = level_of(masks).edges(model_config, masks)
         found = Circuit(masks=masks, metadata={})
         return found, int(contents_of(found, model_config).edges.sum())

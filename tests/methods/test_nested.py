@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import mgnp_jax as mg
+from mgnp_jax.masks.circuit import binarise
 from mgnp_jax.masks.edge_graph import edges_between
 from mgnp_jax.masks.edges import Graph, edge_count, existing
 from mgnp_jax.masks.hard_concrete import THRESHOLD
@@ -22,6 +23,7 @@ from mgnp_jax.masks.hierarchy import apply_hierarchy
 from mgnp_jax.masks.levels import level_of
 from mgnp_jax.masks.ranking import above, all_the_way, distinct
 from mgnp_jax.methods.node_pruning.compaction import closed, still_open
+from mgnp_jax.methods.node_pruning.gates import expected_open, sample_masks
 from mgnp_jax.methods.node_pruning.nested import (
     PRICES,
     draw_prices,
@@ -43,6 +45,10 @@ CONFIG = mg.DiscoverConfig(
 def find(config: mg.DiscoverConfig = CONFIG, family: str = "gpt2", **others: Any) -> mg.Circuit:
     model = tiny.model(family)
     return mg.discover(jax.random.key(0), model, tiny.data(model.config), config, **others)
+
+
+def ranked_by(circuit: mg.Circuit, own: dict[str, Any]) -> mg.Circuit:
+    return dataclasses.replace(circuit, scores=jax.device_put(all_the_way(own)), log_alpha=own)
 
 
 def scores_of(circuit: mg.Circuit) -> mg.Masks:
@@ -173,7 +179,7 @@ def test_fewer_heads_leave_room_for_more_of_the_rest(seed: int) -> None:
     model, rng = tiny.model("llama"), np.random.default_rng(seed)
     shapes = mg.full_masks(model.config)
     own = {name: rng.normal(size=x.shape).astype(np.float32) for name, x in shapes.items()}
-    circuit = dataclasses.replace(find(family="llama"), scores=jax.device_put(all_the_way(own)))
+    circuit = ranked_by(find(family="llama"), own)
     graph = Graph.of(model.config)
     sizes: dict[str, Any] = {
         "keep": lambda masks: prunable_share(model.config, masks),
@@ -200,7 +206,7 @@ def test_fewer_heads_leave_room_for_more_of_the_rest(seed: int) -> None:
             smaller = found.masks
     # As where attention is not trained.
     alike = {n: np.full_like(leaf, 9.0) if n.startswith("att") else leaf for n, leaf in own.items()}
-    same = dataclasses.replace(circuit, scores=jax.device_put(all_the_way(alike)))
+    same = ranked_by(circuit, alike)
     with pytest.raises(mg.MgnpError, match="heads must be at least 12 with this ranking, got 1"):
         same.at(keep=0.2, heads=1)
     for several in ({"keep": 0.2, "edges": 9}, {"keep": 0.2, "edges": 9, "heads": 2}, {}):
@@ -246,13 +252,54 @@ def test_a_quality_is_read_off_a_saved_ranking(tmp_path: Path) -> None:
 
 
 def test_what_is_kept_is_the_circuit_of_the_price_asked_for() -> None:
+    sizes = set()
     for price in (0.25, 1.0, 4.0):
         circuit = find(dataclasses.replace(CONFIG, penalty=price))
         assert (
             f"the circuit of price {price:g} by the ranking of step 16" in circuit.metadata["note"]
         )
-        expected = above(scores_of(circuit), math.log(price) + 1e-6)
-        chex.assert_trees_all_equal(circuit.masks, expected)
+        chex.assert_trees_all_equal(circuit.masks, circuit.at(price=price * (1 + 1e-6)).masks)
+        # Log-alpha is that of a price of 1.
+        one = binarise(circuit.log_alpha or {})
+        chex.assert_trees_all_equal(circuit.at(price=1.0).masks, one)
+        sizes.add(sum(int(np.asarray(mask).sum()) for mask in circuit.masks.values()))
+    assert len(sizes) > 1
+
+
+def test_gates_are_drawn_open_as_often_as_their_rank_says() -> None:
+    # A node's own number is the logarithm of the price at which it is drawn open half of the time.
+    config = dataclasses.replace(CONFIG, gates="first_order")
+    prices = jnp.exp(jnp.array([-2.0, -0.5, 0.0, 0.5, 2.0]))
+    shift = jnp.repeat(config.nesting.slope * jnp.log(prices), 400)
+    own = {"mlp_hidden": jnp.linspace(-1.0, 1.0, 5)[None]}
+    log_alpha = {n: config.nesting.slope * leaf + THRESHOLD for n, leaf in own.items()}
+    for noise in (1.0, 0.5):
+        drawn = sample_masks(jax.random.key(0), log_alpha, config, noise, 2000, shift)["mlp_hidden"]
+        often = np.asarray(drawn).reshape(5, 400, 5).mean(1)
+        away = np.asarray(own["mlp_hidden"]) - np.log(np.asarray(prices))[:, None]
+        expected = 1 / (1 + np.exp(-config.nesting.slope * away / noise))
+        # Five standard errors of 400 draws.
+        assert (np.abs(often - expected) < 5 * np.sqrt(0.25 / 400)).all()
+        assert ((often > 0.5) == (away > 0))[np.abs(away) > 0.2].all()
+    # At full noise that is the fraction that the penalty expects to be open.
+    expected = expected_open(log_alpha, ("mlp_hidden",), shift)["mlp_hidden"]
+    away = np.asarray(own["mlp_hidden"])[None] - np.asarray(shift)[:, None] / config.nesting.slope
+    chance = 1 / (1 + np.exp(-config.nesting.slope * away))
+    np.testing.assert_allclose(np.asarray(expected), chance.mean(), rtol=1e-4)
+
+
+def test_what_cannot_be_met_loses_no_ranking() -> None:
+    # Nothing tells heads apart that have not moved.
+    untrained = dataclasses.replace(CONFIG, steps=1, learning_rate=1e-12, final_rate=1.0)
+    found = find(dataclasses.replace(untrained, keep=0.3, heads=1))
+    note = found.metadata["note"]
+    assert "of 0.3 with at most 1 heads, which is not met, so that of a price is kept: " in note
+    assert "heads must be at least 12 with this ranking, got 1" in note
+    free = find(untrained)
+    chex.assert_trees_all_equal(found.masks, free.masks)
+    chex.assert_trees_all_equal(found.log_alpha, free.log_alpha)
+    small = find(dataclasses.replace(CONFIG, keep=1e-9)).metadata["note"]
+    assert "of 1e-09, reached 0.0" in small and ": no circuit of the ranking is smaller" in small
 
 
 def test_a_size_or_quality_asked_for_is_read_off() -> None:
@@ -263,8 +310,8 @@ def test_a_size_or_quality_asked_for_is_read_off() -> None:
     wanted = 0.5 * keep.metadata["validation"]["kl"]
     good = find(dataclasses.replace(CONFIG, max_kl=wanted))
     assert 0 < good.metadata["validation"]["target"]["reached"] <= wanted
-    lowest = good.metadata["validation"]["price"]
-    chex.assert_trees_all_equal(good.masks, above(scores_of(good), math.log(lowest) - 1e-5))
+    share = good.metadata["validation"]["prunable_kept"]
+    chex.assert_trees_all_equal(good.masks, free.at(keep=share).masks)
     few = find(dataclasses.replace(CONFIG, keep=0.3, heads=2))
     chex.assert_trees_all_equal(few.masks, free.at(keep=0.3, heads=2).masks)
     assert "of 0.3 with at most 2 heads, reached 0." in few.metadata["note"]

@@ -122,7 +122,7 @@ def test_a_vote_is_kept_by_the_circuit_of_a_trainings_own_ranking(
     masks = []
     for k in range(3):
         own = {name: leaf[k] for name, leaf in last[-1].items()}
-        alone = dataclasses.replace(circuit, scores=log_price_of(CONFIG, own))
+        alone = dataclasses.replace(circuit, scores=log_price_of(CONFIG, own), log_alpha=own)
         masks.append(alone.at(keep=most, **asked).masks)
     for name, votes in circuit.votes.items():
         shares = np.mean([np.asarray(each[name]) for each in masks], 0)

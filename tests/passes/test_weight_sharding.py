@@ -84,7 +84,7 @@ for name in sys.argv[1:]:
 NAMES = ("llama-4", "compacted-2")
 """Of one process; the others take twice as long."""
 
-OTHERS = ("gpt2-2", "gpt2-4", "llama-2", "mattr-2", "edge-pruning-4")
+OTHERS = ("gpt2-2", "gpt2-4", "llama-2", "ranked-2", "mattr-2", "edge-pruning-4")
 
 Found = tuple[dict[str, Any], dict[str, Any]]
 

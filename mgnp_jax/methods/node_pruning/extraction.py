@@ -9,9 +9,9 @@ from typing import Any
 
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.edges import Graph
-from mgnp_jax.masks.granularities import ATTENTION_HEADS, gate_count
+from mgnp_jax.masks.granularities import ATTENTION_HEADS, full_masks, gate_count
 from mgnp_jax.masks.of_size import of_size
-from mgnp_jax.masks.ranking import RANKING, largest_above, together
+from mgnp_jax.masks.ranking import RANKING, together
 from mgnp_jax.methods.node_pruning.nested import (
     kept_by,
     log_price_of,
@@ -24,7 +24,8 @@ from mgnp_jax.methods.node_pruning.validation import measured, validated, why_th
 from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.methods.training.work import Work
 from mgnp_jax.metrics.sizes import prunable_share
-from mgnp_jax.types import Masks, Record
+from mgnp_jax.models.config import ModelConfig
+from mgnp_jax.types import Masks, MgnpError, Record
 
 
 def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
@@ -38,9 +39,10 @@ def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
     config, best = work.config, state.best
     if best is None or not config.asked:
         return state
-    scores = log_price_of(config, mean_of_votes(config, best.log_alpha))
+    log_alpha = mean_of_votes(config, best.log_alpha)
+    scores = log_price_of(config, log_alpha)
     said = {RANKING: together(work.model.config), "graph": Graph.of(work.model.config)._asdict()}
-    ranked = Circuit(masks=best.masks, scores=scores, metadata=said)
+    ranked = Circuit(masks=best.masks, scores=scores, log_alpha=log_alpha, metadata=said)
 
     # What no price of the range would keep was left out of the computation, and is ranked.
     prompts = work.validation.whole()
@@ -53,14 +55,19 @@ def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
             known[share] = measured(prompts, each.masks, work.at_once)
         return known[share]
 
+    refused = ""
     if config.max_kl is None:
-        found = ranked.at(keep=config.keep, heads=config.heads)
+        try:
+            found = ranked.at(keep=config.keep, heads=config.heads)
+        except MgnpError as error:
+            # Heads that nothing tells apart; the ranking is not to be lost for that.
+            found, refused = ranked, str(error)
         heads = int(found.masks[ATTENTION_HEADS].sum())
         reached = heads if config.keep is None else metrics_of(found)["prunable_kept"]
     else:
         found = _near_enough(ranked, config.max_kl, lambda each: metrics_of(each)["kl"])
         reached = metrics_of(found)["kl"]
-    told = {**config.asked, "reached": reached}
+    told = {**config.asked, "reached": reached} | ({"refused": refused} if refused else {})
     masks, metrics = found.masks, metrics_of(found)
     price = float(price_of(scores, masks))
     record = validated(config, work.model.config, state.done, masks, metrics, price)
@@ -110,7 +117,9 @@ def extracted(work: Work, state: LoopState, *, interrupted: bool) -> Circuit:
         scores = log_price_of(config, log_alpha)
         metadata[RANKING] = together(work.model.config)
     if config.votes > 1:
-        votes = kept_by(config, state.best.log_alpha, functools.partial(_no_larger, work, masks))
+        few = config.heads if "target" in record else None
+        no_larger = functools.partial(_no_larger, work.model.config, masks, few)
+        votes = kept_by(config, state.best.log_alpha, no_larger)
     return Circuit(
         scores=scores,
         votes=votes,
@@ -121,11 +130,17 @@ def extracted(work: Work, state: LoopState, *, interrupted: bool) -> Circuit:
     )
 
 
-def _no_larger(work: Work, than: Masks, scores: Masks) -> Masks:
+def _no_larger(
+    model_config: ModelConfig, than: Masks, heads: int | None, scores: Masks, own: Masks
+) -> Masks:
     """The largest circuit of another ranking that keeps no more, with as few heads if so asked."""
-    model_config, heads = work.model.config, work.config.heads
     most = prunable_share(model_config, than)
-    if heads is None or not most:
-        return largest_above(scores, lambda each: prunable_share(model_config, each) <= most)
+    if not most:
+        return full_masks(model_config, 0.0)
     graph, ranking = Graph.of(model_config), together(model_config)
-    return of_size(scores, graph, keep=most, heads=heads, ranking=ranking)
+    size = functools.partial(of_size, scores, graph, keep=most, ranking=ranking, own=own)
+    try:
+        return size(heads=heads)
+    except MgnpError:
+        # Nothing tells its highest heads apart.
+        return size()

@@ -147,7 +147,8 @@ def _step(
     done = step + 1
     work, (trained, terms) = ahead(work, done, (trained, terms))
     state = state.replace(done=done, trained=trained)  # type: ignore[attr-defined]
-    if step % config.log_every and done != config.steps:
+    # A step of each band.
+    if step % config.log_every >= config.bands and done != config.steps:
         return work, state
     # Compilers leave some behind.
     memory.give_back()

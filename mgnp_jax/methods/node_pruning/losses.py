@@ -164,9 +164,9 @@ def matched(
         paid = faithfulness(config, logits, runs, size, weight)
     loss = unfaithfulness(config, paid)
     if config.softened_weight:
-        softened = softened_kl(logits, runs.base_logits, config.temperature, weight)
-        terms["softened_kl"] = softened
-        loss += config.kl_weight * config.softened_weight * softened
+        answers = (logits, runs.base_logits, config.temperature)
+        terms["softened_kl"] = softened_kl(*answers)
+        loss += config.kl_weight * config.softened_weight * softened_kl(*answers, weight)
     return loss, terms
 
 
@@ -191,10 +191,14 @@ def hinge(
     """
     del size
     base, logits = (x.astype(_fine(x)) for x in (runs.base_logits, logits))
-    kl = mean_kl(config, runs, base, logits, weight)
     short = jax.nn.relu(config.margin - score(runs.targets.scores["score"], logits))
-    short = mean_of(short, weight)
-    return config.kl_weight * kl + config.score_weight * short, {"kl": kl, "hinge": short}
+
+    def terms(of: jax.Array | None) -> Terms:
+        return {"kl": mean_kl(config, runs, base, logits, of), "hinge": mean_of(short, of)}
+
+    paid = terms(weight)
+    loss = config.kl_weight * paid["kl"] + config.score_weight * paid["hinge"]
+    return loss, terms(None)
 
 
 LOSSES = {"matched": matched, "hinge": hinge}

@@ -26,6 +26,10 @@ PRICES = 1 << 20
 """Folded into a step's key; no number that gates' keys are split into."""
 
 
+HIGHEST = 80.0
+"""Logarithm of the highest price: products with it are still numbers in float32."""
+
+
 class Prices(NamedTuple):
     """What the prompts of a step pay.
 
@@ -76,19 +80,21 @@ def mean_of_votes(config: Settings, log_alpha: Masks) -> Masks:
     return jax.tree.map(lambda leaf: leaf.mean(0), log_alpha)
 
 
-def kept_by(config: Settings, log_alpha: Masks, chosen: Callable[[Masks], Masks]) -> dict[str, Any]:
+def kept_by(
+    config: Settings, log_alpha: Masks, chosen: Callable[[Masks, Masks], Masks]
+) -> dict[str, Any]:
     """How often each node is in the circuits of several trainings' own rankings.
 
     Args:
       config: how many, and their slope.
       log_alpha: [votes, L, …] by granularity.
-      chosen: the circuit that is chosen of a ranking.
+      chosen: the circuit that is chosen of a ranking and its log-alpha.
 
     Returns:
       Float32 shares of the trainings by granularity.
     """
     each = [jax.tree.map(lambda leaf, k=k: leaf[k], log_alpha) for k in range(config.votes)]
-    found = [jax.device_get(chosen(log_price_of(config, own))) for own in each]
+    found = [jax.device_get(chosen(log_price_of(config, own), own)) for own in each]
     return {n: np.mean([masks[n] for masks in found], 0, np.float32) for n in found[0]}
 
 
@@ -138,11 +144,13 @@ def log_price_of(config: Settings, log_alpha: Masks) -> dict[str, Any]:
 def price_of(scores: Masks, masks: Masks) -> jax.Array:
     """The highest price that a circuit is kept at, [] float32.
 
-    One of few heads beside another size is kept at none: then that of what it keeps at the lowest.
+    One of few heads beside another size, and one that ends among nodes of one number, is kept at
+    none: then that of what it keeps at the lowest.
 
     Args:
       scores: the ranking it is of, by `log_price_of`.
       masks: bool arrays by granularity.
     """
     kept = [np.asarray(scores[name])[np.asarray(mask)] for name, mask in masks.items()]
-    return jnp.exp(jnp.float32(min((part.min() for part in kept if part.size), default=np.inf)))
+    lowest = min((part.min() for part in kept if part.size), default=np.inf)
+    return jnp.exp(jnp.float32(min(lowest, HIGHEST)))

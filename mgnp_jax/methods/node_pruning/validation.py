@@ -115,18 +115,22 @@ def _nested(config: Settings, record: Record) -> str:
 def _what_was_reached(target: Record) -> str:
     reached = target["reached"]
     few = f"at most {target['heads']} heads" if "heads" in target else ""
-    if few and len(target) == 2:
-        return f"Asked for {few}, kept {reached}"
-    ((name, wanted),) = ((n, target[n]) for n in ASKED if n in target)
-    asked = f"Asked for a {ASKED[name]} of {wanted:g}" + (few and f" with {few}")
-    text = f"{asked}, reached {reached:.4g} on validation prompts"
+    sizes = [(n, target[n]) for n in ASKED if n in target]
+    asked = [f"a {ASKED[name]} of {wanted:g}" for name, wanted in sizes] + [few] * bool(few)
+    text = f"Asked for {' with '.join(asked)}"
+    if "refused" in target:
+        return f"{text}, which is not met, so that of a price is kept: {target['refused']}"
+    if not sizes:
+        return f"{text}, kept {reached}"
+    ((name, wanted),) = sizes
+    text = f"{text}, reached {reached:.4g}"
     if name == "max_kl":
+        text = f"{text} on validation prompts"
         return f"{text}, all that is ranked" if reached > wanted else text
-    if 0.9 * wanted <= reached <= wanted:
+    if reached > wanted:
+        return f"{text}: no circuit of the ranking is smaller"
+    if 0.9 * wanted <= reached:
         return text
     if few:
         return f"{text}, no nearer with as few heads"
-    return (
-        f"{text}, no nearer: what comes next in the ranking is a block or head with all that is in "
-        "it, or not trained (--granularities)"
-    )
+    return f"{text}, no nearer: what comes next in the ranking is not trained (--granularities)"
