@@ -20,7 +20,6 @@ from mgnp_jax.runs.config import check_least
 from mgnp_jax.runs.folder import undone
 from mgnp_jax.runs.measuring import evaluate_with_bar
 from mgnp_jax.runs.own_prompts import origin_of, prompts_for
-from mgnp_jax.runs.saving import warn
 from mgnp_jax.tasks.problems import many
 
 
@@ -97,8 +96,8 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     lines = [told, *data.told()]
     if data.prefix and origin["prefix"] not in (None, data.prefix.text):
         lines.append(f"It was found on prompts that begin with {origin['prefix'] or 'nothing'}")
+    lines += [f"Warning: {text}" for text in check_counts({"test": test.pairs})]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
-    warn(check_counts({"test": test.pairs}), console)
     same = (
         (own, data.seed, limit) == (True, origin["seed"], meta.get("test_prompts"))
         and data.checksum() == meta.get("data_checksum")
@@ -108,9 +107,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     figures = evaluate_with_bar(model, circuit, test, console)
     saved = meta.get("figures") if same else None
     if not same:
-        console.print(
-            "Other prompts, weights or metric than the run's, so without its figures beside"
-        )
+        console.print("Other prompts, weights or metric than the run's: without its figures beside")
     elif saved is None:
         console.print("The circuit was saved without figures, so there are none to show beside")
     if own and data.seed != origin["seed"]:

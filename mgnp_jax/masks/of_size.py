@@ -40,8 +40,7 @@ def of_size(
       edges: number of edges.
       heads: number of heads.
       ranking: what the circuit says of a ranking of all nodes together; None if it is none.
-      own: float by granularity, what rises with each node's own number in such a ranking; as for
-        `largest_above`.
+      own: what rises with each node's own number in such a ranking; as for `largest_above`.
 
     Returns:
       Bool arrays of the same kinds; of nodes, the smallest if none is as small.
