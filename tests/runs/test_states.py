@@ -116,7 +116,9 @@ def test_a_damaged_state_is_said_and_the_one_before_serves(tmp_path: Path, how: 
 
 def test_a_state_of_another_search_is_refused_by_what_is_other(tmp_path: Path) -> None:
     save(tmp_path, 1)
-    with pytest.raises(mg.MgnpError, match="with another weights, another settings; go on with"):
+    with pytest.raises(
+        mg.MgnpError, match="with another weights, another settings.steps; go on with"
+    ):
         with opened(tmp_path, SEARCH | {"weights": "x", "settings": {"steps": 4}}):
             pass
     assert latest(tmp_path).done == 1

@@ -133,4 +133,7 @@ def _what_was_reached(target: Record) -> str:
         return text
     if few:
         return f"{text}, no nearer with as few heads"
-    return f"{text}, no nearer: what comes next in the ranking is not trained (--granularities)"
+    return (
+        f"{text}, no nearer: next in the ranking is a head with its queries and keys, or what is "
+        "not trained (--granularities)"
+    )
