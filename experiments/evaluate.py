@@ -92,12 +92,12 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     test = dataclasses.replace(data.test.of_pairs(slice(limit)), prefix=None)  # It is said below.
     found_on = f"{meta.get('task', 'a task')} on {meta.get('model', 'a model')}"
     others = f" of {data.name} on {model.name}".removesuffix(f" of {found_on}")
-    told = f"{config.circuit}: {found_on}; measured on {many(test.pairs, 'test prompt')}{others}"
-    lines = [told, *data.told()]
+    measured = f"measured on {many(test.pairs, 'test prompt')}{others}"
+    lines = [f"{config.circuit}: {found_on}; {measured}", *data.told()]
     if data.prefix and origin["prefix"] not in (None, data.prefix.text):
         lines.append(f"It was found on prompts that begin with {origin['prefix'] or 'nothing'}")
-    lines += [f"Warning: {text}" for text in check_counts({"test": test.pairs})]
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    few = check_counts({"test": dataclasses.replace(data, test=test).counts()["test"]})
+    console.print("\n".join([*lines, *few]), highlight=False, markup=False, soft_wrap=True)
     same = (
         (own, data.seed, limit) == (True, origin["seed"], meta.get("test_prompts"))
         and data.checksum() == meta.get("data_checksum")

@@ -96,11 +96,12 @@ def of_price(
     Raises:
       MgnpError: for another price, with a size, and for scores that are no prices.
     """
-    if beside or ranking is None or not 0 < price < math.inf:
+    ranked = ranking is not None and set(scores) != set(READERS)
+    if beside or not ranked or not 0 < price < math.inf:
         raise MgnpError(
             "price must be a number above 0, alone, of a circuit that ranks all nodes together "
             f"(metadata {RANKING}); got {price} and {beside or 'nothing else'} of one that "
-            f"{'does not' if ranking is None else 'does'}"
+            f"{'does' if ranked else 'does not'}"
         )
     return above(scores, math.log(price))
 

@@ -75,7 +75,8 @@ def largest_above(
       scores: float by granularity, by `all_the_way`.
       fits: whether a circuit is small enough; true of every circuit within one of which it is.
       own: float by granularity, what rises with each node's own number: by it come those that
-        `all_the_way` gave one number, such as a block with what is in it; None for together.
+        `all_the_way` gave one number, such as a block with what is in it; None, or some kinds
+        alone, for together.
 
     Returns:
       Bool arrays by granularity; the smallest circuit if none fits.
@@ -85,9 +86,11 @@ def largest_above(
         range(len(numbers)), True, key=lambda i: fits(above(scores, float(numbers[i])))
     )
     # All of the number before would be too much.
-    if own is not None and first and np.isfinite(number := numbers[first - 1]):
-        each = {name: np.asarray(own[name]) for name in TABLE}
-        ranked = {name: np.asarray(scores[name]) for name in TABLE}
+    number = numbers[first - 1] if first else -np.inf
+    if own is not None and set(TABLE) <= set(own) and np.isfinite(number):
+        # In what `all_the_way` computes in.
+        each = {name: np.asarray(own[name], np.float32) for name in TABLE}
+        ranked = {name: np.asarray(scores[name], np.float32) for name in TABLE}
         levels = np.unique(np.concatenate([each[n][ranked[n] == number] for n in TABLE]))
         if np.isfinite(levels).sum() > 1:
             return _of_one_number(ranked, each, float(number), levels, fits)
@@ -106,16 +109,16 @@ def _of_one_number(
     The lowest own number there is what all the others were given: of a block that comes last, say.
     Without it they are ranked by the next, as much of which is kept as fits.
     """
-    lowest = levels[np.isfinite(levels)][0]
+    known = levels[np.isfinite(levels)]
+    lowest, highest = known[0], known[-1]
     free: dict[str, np.ndarray] = {}
     for name, leaf in own.items():
         free[name] = np.where((scores[name] == number) & (leaf == lowest), np.inf, leaf)
-    rank = {
-        name: np.where(
-            scores[name] > number, np.inf, np.where(scores[name] < number, -np.inf, leaf)
-        )
-        for name, leaf in free.items()
-    }
+    rank: dict[str, np.ndarray] = {}
+    for name, leaf in free.items():
+        # What is freed is needed by the first of the others, and comes no sooner.
+        inside = np.where(scores[name] < number, -np.inf, np.minimum(leaf, highest))
+        rank[name] = np.where(scores[name] > number, np.inf, inside)
     return largest_above(all_the_way(rank), fits, free)
 
 

@@ -136,11 +136,12 @@ def _run(
     config: RunConfig, loaded: Loaded, folder: Path, stop: Stop, console: Console
 ) -> dict[str, Any]:
     """Searches, measures and saves, in a folder that is this process's alone."""
-    model, data, _ = loaded
+    model, data, test = loaded
     if not config.resume:
         write_whole(folder / SETTINGS, settings_text(config))
     _say_prompts(config, model, data, folder, console)
-    warned = [*check_counts(data.counts()), *check_task(model, data.validation)]
+    counts = dataclasses.replace(data, test=test).counts()
+    warned = [*check_counts(counts), *check_task(model, data.validation)]
     warn(warned, console)
     try:
         circuit = _find(config, model, data, folder, stop, console)

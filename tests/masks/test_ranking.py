@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mgnp_jax as mg
-from mgnp_jax.masks.edges import Graph
+from mgnp_jax.masks.edges import Graph, full_edges
 from mgnp_jax.masks.granularities import NEURONS, TABLE
 from mgnp_jax.masks.hierarchy import apply_hierarchy
 from mgnp_jax.masks.ranking import RANKING, above, all_the_way, distinct, largest_above, together
@@ -101,6 +102,42 @@ def test_cuts_between_numbers_are_as_without_the_nodes_own() -> None:
         chex.assert_trees_all_equal(largest_above(ranking, fits), whole)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.booleans())
+def test_what_is_alike_or_foreign_is_never_more_than_asked(seed: int, foreign: bool) -> None:
+    rng = np.random.default_rng(seed)
+    shapes = {n: x.shape for n, x in mg.full_masks(MODEL).items()}
+    own = {n: rng.integers(0, 6, shape).astype(np.float32) for n, shape in shapes.items()}
+    ranked = circuit(own)
+    if foreign:
+        others = {n: rng.integers(0, 6, shape).astype(np.float32) for n, shape in shapes.items()}
+        ranked = dataclasses.replace(ranked, log_alpha=others)
+    smaller: mg.Masks | None = None
+    for cut in distinct(ranked.scores or {})[::-1]:
+        whole = above(ranked.scores or {}, float(cut))
+        # Just that size, and a little less and more.
+        for share in (0.999 * (size := prunable_share(MODEL, whole)), size, 1.001 * size):
+            masks = ranked.at(keep=min(share, 1.0)).masks
+            chex.assert_trees_all_equal(apply_hierarchy(masks), masks)
+            assert smaller is None or within(smaller, masks)
+            kept, least = prunable_share(MODEL, masks), ranked.at(keep=1e-9).masks
+            assert kept <= share or acting(masks) == acting(least)
+            if share == size:
+                chex.assert_trees_all_equal(masks, whole)
+            smaller = masks
+
+
+@pytest.mark.parametrize("said", [{}, {"mlp_blocks": np.ones(3, np.float32)}])
+def test_without_all_of_the_nodes_own_numbers_they_come_together(said: dict[str, Any]) -> None:
+    ranked = circuit(numbers(0, 10.0))
+    some = dataclasses.replace(ranked, log_alpha=said)
+    alone = dataclasses.replace(ranked, log_alpha=None)
+    for share in (0.1, 0.3, 0.7):
+        chex.assert_trees_all_equal(some.at(keep=share).masks, alone.at(keep=share).masks)
+        exact = prunable_share(MODEL, ranked.at(keep=share).masks)
+        assert prunable_share(MODEL, alone.at(keep=share).masks) <= exact
+
+
 def test_what_nothing_tells_apart_comes_together() -> None:
     own = numbers(0, 0.0)
 
@@ -123,6 +160,9 @@ def test_a_price_is_read_off() -> None:
         found = ranked.at(price=price)
         chex.assert_trees_all_equal(found.masks, above(own, float(np.log(price))))
         assert found.metadata["at"] == {"price": price}
+    edges = mg.Circuit(masks=full_edges(MODEL), scores=full_edges(MODEL), metadata=ranked.metadata)
+    with pytest.raises(mg.MgnpError, match="of one that does not"):
+        edges.at(price=1.0)
     refused: tuple[dict[str, Any], ...]
     refused = ({"price": 0.0}, {"price": float("nan")}, {"price": 1.0, "keep": 0.5})
     for asked in refused:

@@ -293,8 +293,8 @@ def test_what_cannot_be_met_loses_no_ranking() -> None:
     untrained = dataclasses.replace(CONFIG, steps=1, learning_rate=1e-12, final_rate=1.0)
     found = find(dataclasses.replace(untrained, keep=0.3, heads=1))
     note = found.metadata["note"]
-    assert "of 0.3 with at most 1 heads, which is not met, so that of a price is kept: " in note
-    assert "heads must be at least 12 with this ranking, got 1" in note
+    assert "of 0.3 with at most 1 heads, which is not met: heads must be at least 12" in note
+    assert "this is the circuit of that share alone;" in note
     free = find(untrained)
     chex.assert_trees_all_equal(found.masks, free.masks)
     chex.assert_trees_all_equal(found.log_alpha, free.log_alpha)

@@ -61,7 +61,8 @@ def settled(work: Work, state: LoopState, on_record: OnRecord) -> LoopState:
             found = ranked.at(keep=config.keep, heads=config.heads)
         except MgnpError as error:
             # Heads that nothing tells apart; the ranking is not to be lost for that.
-            found, refused = ranked, str(error)
+            refused = str(error)
+            found = ranked if config.keep is None else ranked.at(keep=config.keep)
         heads = int(found.masks[ATTENTION_HEADS].sum())
         reached = heads if config.keep is None else metrics_of(found)["prunable_kept"]
     else:
@@ -117,7 +118,8 @@ def extracted(work: Work, state: LoopState, *, interrupted: bool) -> Circuit:
         scores = log_price_of(config, log_alpha)
         metadata[RANKING] = together(work.model.config)
     if config.votes > 1:
-        few = config.heads if "target" in record else None
+        met = "target" in record and "refused" not in record["target"]
+        few = config.heads if met else None
         no_larger = functools.partial(_no_larger, work.model.config, masks, few)
         votes = kept_by(config, state.best.log_alpha, no_larger)
     return Circuit(

@@ -119,7 +119,8 @@ def _what_was_reached(target: Record) -> str:
     asked = [f"a {ASKED[name]} of {wanted:g}" for name, wanted in sizes] + [few] * bool(few)
     text = f"Asked for {' with '.join(asked)}"
     if "refused" in target:
-        return f"{text}, which is not met, so that of a price is kept: {target['refused']}"
+        kept = "that share alone" if "keep" in target else "a price"
+        return f"{text}, which is not met: {target['refused']}; this is the circuit of {kept}"
     if not sizes:
         return f"{text}, kept {reached}"
     ((name, wanted),) = sizes
