@@ -64,6 +64,12 @@ def compiled_programs_go() -> Iterator[None]:
         gc.collect()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: begun last, one would run on alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(params=["gpt2", "llama"])
 def tiny_model(request: pytest.FixtureRequest) -> mg.Model:
     """A tiny random model of two families, which have little in common."""

@@ -70,6 +70,7 @@ def done(
         return config, compare(config, Console(quiet=True))
 
 
+@pytest.mark.slow
 def test_every_method_and_seed_has_its_rows(done: Any) -> None:
     config, rows = done
     assert json.loads((config.out / "comparison.json").read_text()) == rows

@@ -91,6 +91,7 @@ def whole(asked: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
+@pytest.mark.slow
 def test_the_circuit_is_that_of_one_process_with_two_devices(
     asked: tuple[object, ...], whole: Path, tmp_path: Path
 ) -> None:

@@ -34,7 +34,7 @@ COMMANDS = [
 FEW = ["--test-prompts", "8", "--validation-prompts", "8"]
 SHORT = {
     "run": [*("--steps", "2"), *FEW],
-    "evaluate": [],
+    "evaluate": FEW[:2],
     "magnitude": FEW[:2],
     "paper": [*("--tasks", "gp", "--seeds", "1", "--steps", "2"), *FEW],
     "decoys": [*("--steps", "2"), *FEW],
@@ -56,6 +56,7 @@ def test_readme_begins_with_install_and_run_then_test() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_module_commands_run_in_order(tmp_path: Path) -> None:
     ran: list[str] = []
     for command in COMMANDS:
@@ -79,7 +80,7 @@ def test_module_commands_run_in_order(tmp_path: Path) -> None:
 def test_the_smollm2_command_runs(tmp_path: Path, stage: str) -> None:
     (command,) = [c for c in COMMANDS if "smollm2-135m" in c and "--distributed" not in c]
     short = ("--steps", 1, "--cache", "batch", "--batch-size", 4, "--validation-prompts", 4)
-    short += ("--test-prompts", 8, "--out", tmp_path / "run")
+    short += ("--train-prompts", 8, "--test-prompts", 8, "--out", tmp_path / "run")
     done = call(*shlex.split(command)[2:], *short, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())

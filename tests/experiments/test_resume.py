@@ -69,6 +69,7 @@ def lines(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.full)])
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_circuit(
     asked: tuple[object, ...], whole: tuple[Path, float], tmp_path: Path, kills: int
 ) -> None:

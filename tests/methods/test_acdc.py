@@ -88,6 +88,7 @@ def found_by(name: str, effect_on: str, tau: float, at_once: int, **more: Any) -
         *(("gemma2", "kl", 0.02), ("olmo2", "score", 0.02)),
     ],
 )
+@pytest.mark.slow
 def test_the_circuit_is_that_of_testing_edges_one_at_a_time(
     name: str, effect_on: str, tau: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

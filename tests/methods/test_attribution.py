@@ -39,6 +39,7 @@ def mean_score(logits: jax.Array, runs: Any) -> jax.Array:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_neox", "gemma2", "gemma3_text", "olmo2"])
+@pytest.mark.slow
 def test_eap_is_the_first_order_change_of_every_edge(name: str) -> None:
     model = tiny.model(name)
     runs = plain_runs(model.config, model.params, tiny.batch(model.config, shared=3))

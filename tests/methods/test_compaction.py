@@ -43,6 +43,7 @@ def compacted(model: mg.Model, log_alpha: mg.Masks) -> compaction.Compaction:
     return compaction.compacted(model.config, model.params, chosen, left)
 
 
+@pytest.mark.slow
 def test_the_smaller_model_gives_the_logits_and_gradients_of_the_whole(
     any_block: mg.Model,
 ) -> None:

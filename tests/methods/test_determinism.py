@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import pytest
 
 import mgnp_jax as mg
 from tests import tiny
@@ -49,6 +50,7 @@ def found(name: str, seed: int) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits() -> None:
     first = {name: found(name, seed=1) for name in NAMES}
     again = {name: found(name, seed=1) for name in NAMES}

@@ -57,6 +57,7 @@ def find(model: mg.Model, config: Any, seed: int = 0, data: Any = None) -> mg.Ci
     "name",
     [pytest.param(name, marks=() if name in OFTEN else pytest.mark.full) for name in mg.METHODS],
 )
+@pytest.mark.slow
 def test_every_method_runs_through_the_same_commands(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:

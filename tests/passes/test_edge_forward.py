@@ -109,6 +109,7 @@ def test_ones_are_the_model_and_zeros_the_corrupted_run(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
 def test_values_and_gradients_are_those_of_loops(name: str) -> None:
     model, _, runs = prompts(name)
     masks = gates(model.config)

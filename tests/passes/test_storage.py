@@ -71,6 +71,7 @@ def all_of(model: mg.Model) -> Compaction:
     return compacted(model.config, model.params, plan_for(model.config, left, 4), left)
 
 
+@pytest.mark.slow
 def test_memory_never_changes_a_circuit(
     tiny_model: mg.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

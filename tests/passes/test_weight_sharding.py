@@ -95,6 +95,7 @@ def found(request: pytest.FixtureRequest) -> dict[str, Found]:
     return dict(zip(names, results(started(8, FOUND + CASES, *names)), strict=True))
 
 
+@pytest.mark.slow
 def test_what_is_learned_is_that_of_one_device(found: dict[str, Found]) -> None:
     for name, (alone, shared) in found.items():
         moved = np.concatenate([*alone["learned"].values()])

@@ -60,6 +60,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[CompareConfig, dict[
     return config, {row["control"]: row for row in rows}
 
 
+@pytest.mark.slow
 def test_every_control_has_a_row_that_says_what_it_should_be(done: Any) -> None:
     config, rows = done
     wanted = {

@@ -43,6 +43,7 @@ with open(os.devnull, "w") as nowhere:
 
 
 @pytest.mark.parametrize("count", [5, pytest.param(30, marks=pytest.mark.full)])
+@pytest.mark.slow
 def test_runs_after_the_third_take_no_more_memory_and_compile_nothing(
     tmp_path: Path, count: int
 ) -> None:
