@@ -31,7 +31,7 @@ from mgnp_jax.methods.node_pruning.nested import (
 )
 from mgnp_jax.methods.node_pruning.objective import objective
 from mgnp_jax.methods.node_pruning.prices import Nesting
-from mgnp_jax.metrics.scores import kl_divergence
+from mgnp_jax.metrics.scores import kl_divergence, score
 from mgnp_jax.metrics.sizes import prunable_share
 from mgnp_jax.passes.cached_runs import masked_logits, plain_runs
 from mgnp_jax.runs.states import States
@@ -110,7 +110,8 @@ def test_neurons_cost_what_hidden_ones_do_parameter_for_parameter(any_family: mg
     assert (said["attention_neurons"], said["mlp_output"]) == (0.25, 0.0)
 
 
-def test_what_a_prompt_loses_counts_over_its_price(tiny_model: mg.Model) -> None:
+@pytest.mark.parametrize("loss", ["matched", "hinge"])
+def test_what_a_prompt_loses_counts_over_its_price(tiny_model: mg.Model, loss: str) -> None:
     streams = plain_runs(tiny_model.config, tiny_model.params, tiny.batch(tiny_model.config))
     # So far open, and closed so far, that no price of the range changes a gate.
     log_alpha = {
@@ -119,18 +120,32 @@ def test_what_a_prompt_loses_counts_over_its_price(tiny_model: mg.Model) -> None
         )
         for name, leaf in mg.full_masks(tiny_model.config).items()
     }
-    config = dataclasses.replace(CONFIG, softened_weight=0.0, score_weight=0.0, kl_weight=1.0)
+    weights = {"kl_weight": 0.5, "score_weight": 0.25, "softened_weight": 0.75}
+    config = dataclasses.replace(CONFIG, loss=loss, margin=20.0, temperature=2.0, **weights)
     free = {f.name: 0.0 for f in dataclasses.fields(config.penalties)}
     config = dataclasses.replace(config, penalties=type(config.penalties)(**free))
     rest = (config, tiny_model.config, tiny_model.params, streams, jnp.int32(9))
     key = jax.random.key(1)
-    loss, terms = objective(log_alpha, key, *rest)
+    paid, terms = objective(log_alpha, key, *rest)
     prices = draw_prices(jax.random.fold_in(key, PRICES), config.nesting, 6, 9)
     masks = jax.tree.map(lambda leaf: (leaf > 0).astype(jnp.float32), log_alpha)
     rows = masked_logits(tiny_model.config, tiny_model.params, masks, streams)
-    kl = kl_divergence(streams.base_logits, rows)
-    assert float(loss) == pytest.approx(float((kl * prices.weight).mean()), rel=1e-4)
-    assert float(terms["kl"]) == pytest.approx(float(kl.mean()), rel=1e-4)
+    base, target = streams.base_logits, streams.targets.scores["score"]
+    each = {"kl": kl_divergence(base, rows)}
+    if loss == "hinge":
+        each["hinge"] = 20.0 - score(target, rows)
+        whole = 0.5 * each["kl"] + 0.25 * each["hinge"]
+    else:
+        off = jnp.abs(score(target, rows) - score(target, base))
+        each["score_gap"] = off / jnp.abs(score(target, base)).mean()
+        each["softened_kl"] = 2.0**2 * kl_divergence(base / 2.0, rows / 2.0)
+        whole = 0.5 * (each["kl"] + 0.75 * each["softened_kl"]) + 0.25 * each["score_gap"]
+    assert float(paid) == pytest.approx(float((whole * prices.weight).mean()), rel=1e-4)
+    # What is logged is of all prompts alike.
+    assert {*terms} - {"loss", "penalty", "kept"} == {*each}
+    for name, values in each.items():
+        assert float(values.mean()) > 0, name
+        assert float(terms[name]) == pytest.approx(float(values.mean()), rel=1e-4), name
 
 
 @pytest.mark.parametrize("seed", range(3))
