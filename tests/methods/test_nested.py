@@ -26,11 +26,13 @@ from mgnp_jax.methods.node_pruning.compaction import closed, still_open
 from mgnp_jax.methods.node_pruning.gates import expected_open, sample_masks
 from mgnp_jax.methods.node_pruning.nested import (
     PRICES,
+    circuit_of,
     draw_prices,
     log_price_of,
 )
 from mgnp_jax.methods.node_pruning.objective import objective
 from mgnp_jax.methods.node_pruning.prices import Nesting
+from mgnp_jax.methods.node_pruning.state import first_trained
 from mgnp_jax.metrics.scores import kl_divergence, score
 from mgnp_jax.metrics.sizes import prunable_share
 from mgnp_jax.passes.cached_runs import masked_logits, plain_runs
@@ -279,6 +281,18 @@ def test_what_is_kept_is_the_circuit_of_the_price_asked_for() -> None:
         chex.assert_trees_all_equal(circuit.at(price=1.0).masks, one)
         sizes.add(sum(int(np.asarray(mask).sum()) for mask in circuit.masks.values()))
     assert len(sizes) > 1
+
+
+def test_what_is_not_trained_is_open_at_any_price(tiny_model: mg.Model) -> None:
+    nesting = Nesting(least=1e-6, most=1e6, slope=1e3)
+    config = dataclasses.replace(CONFIG, nesting=nesting, penalty=1e6)
+    config = dataclasses.replace(config, granularities=("attention_heads",))
+    masks = circuit_of(
+        config, first_trained(config, tiny_model.config, jax.random.key(0)).log_alpha
+    )
+    kept = {name for name, mask in masks.items() if mask.all()}
+    assert kept == {"mlp_blocks", "mlp_hidden", "mlp_output"}
+    assert not masks["attention_heads"].any()
 
 
 def test_gates_are_drawn_open_as_often_as_their_rank_says() -> None:

@@ -19,8 +19,8 @@ from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.sharding import BatchSharding
 from mgnp_jax.types import INIT_STREAM, Masks, stream_key
 
-SURELY_OPEN = 20.0
-"""Log-alpha of gates that are not trained."""
+SURELY_OPEN = 1e5
+"""Log-alpha of gates that are not trained: more than any price takes from it."""
 
 
 @struct.dataclass
