@@ -46,7 +46,7 @@ class CompareConfig:
     """Of prompts and methods. Defaults were chosen on seeds 0 to 2, so these are not theirs."""
     settings: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="set")] = ()
     """METHOD.FIELD=VALUE, such as eap.keep=0.1: a setting of one method; may be given again.
-    Fields are those of experiments.run --method METHOD."""
+    Fields are those of experiments.run --method METHOD; several values with commas between."""
     test_prompts: int = 1000
     """Measure on the first so many test prompts."""
     curve_prompts: int = 200
