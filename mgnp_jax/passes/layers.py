@@ -83,7 +83,7 @@ def masked_layer(
     What a site writes is the corrupted run's value plus the gated difference to it, which
     is equation 5: c + m (v − c) = m v + (1 − m) c, carried through the affine output maps.
     So heads and hidden neurons that are closed for good may be left out of all arguments,
-    and where none is left the site's own work, too.
+    and where none is left the site's own work, too; as where binary gates close all there are.
 
     Args:
       model_config: the model's shape, heads and MLP width those of the layer.
@@ -117,15 +117,20 @@ def _attention_written(
     """[K, D]: what attention writes to the masked stream, which it reads at `x`."""
     if not gate.attn_z.shape[-2]:
         return other.attn_out
-    q, k, v = layer.qkv(layout, x)
-    z = layer.attend(layout, q, k, v, prefix)
-    difference = _acting(layout, gate.attn_z, x, 2) * (z - other.attn_z)
-    difference = hooks.write("attn_z", difference)
-    own = layer.linear("attn_out", difference)
-    if other.attn_projected is not None:
-        # A norm that follows is not affine: it acts on the whole, not on the difference.
-        own = layer.step("attn_write", other.attn_projected + own) - other.attn_out
-    return other.attn_out + hooks.write("attn_out", _acting(layout, gate.attn_out, x, 1) * own)
+
+    def written(x: jax.Array) -> jax.Array:
+        q, k, v = layer.qkv(layout, x)
+        z = layer.attend(layout, q, k, v, prefix)
+        difference = _acting(layout, gate.attn_z, x, 2) * (z - other.attn_z)
+        difference = hooks.write("attn_z", difference)
+        own = layer.linear("attn_out", difference)
+        if other.attn_projected is not None:
+            # A norm that follows is not affine: it acts on the whole, not on the difference.
+            own = layer.step("attn_write", other.attn_projected + own) - other.attn_out
+        own = hooks.write("attn_out", _acting(layout, gate.attn_out, x, 1) * own)
+        return other.attn_out + own
+
+    return _unless_closed(written, x, (gate.attn_z, gate.attn_out), other.attn_out, hooks)
 
 
 def _mlp_written(
@@ -139,13 +144,41 @@ def _mlp_written(
     """[K, D]: what the MLP writes to the masked stream, which it reads at `x`."""
     if not gate.mlp_hidden.shape[-1]:
         return other.mlp_out
-    hidden = layer.step("mlp_hidden", x)
-    difference = _acting(layout, gate.mlp_hidden, x, 1) * (hidden - other.mlp_hidden)
-    difference = hooks.write("mlp_hidden", difference)
-    own = layer.linear("mlp_out", difference)
-    if other.mlp_projected is not None:
-        own = layer.step("mlp_write", other.mlp_projected + own) - other.mlp_out
-    return other.mlp_out + hooks.write("mlp_out", _acting(layout, gate.mlp_out, x, 1) * own)
+
+    def written(x: jax.Array) -> jax.Array:
+        hidden = layer.step("mlp_hidden", x)
+        difference = _acting(layout, gate.mlp_hidden, x, 1) * (hidden - other.mlp_hidden)
+        difference = hooks.write("mlp_hidden", difference)
+        own = layer.linear("mlp_out", difference)
+        if other.mlp_projected is not None:
+            own = layer.step("mlp_write", other.mlp_projected + own) - other.mlp_out
+        own = hooks.write("mlp_out", _acting(layout, gate.mlp_out, x, 1) * own)
+        return other.mlp_out + own
+
+    return _unless_closed(written, x, (gate.mlp_hidden, gate.mlp_out), other.mlp_out, hooks)
+
+
+def _unless_closed(
+    written: Callable[[jax.Array], jax.Array],
+    x: jax.Array,
+    gates: tuple[jax.Array, jax.Array],
+    closed: jax.Array,
+    hooks: Hooks,
+) -> jax.Array:
+    """[K, D]: what a site writes; binary gates that close all of it leave its work out.
+
+    Args:
+      written: residual stream → what it writes.
+      x: [K, D] what it reads.
+      gates: that act one after the other.
+      closed: [K, D] what it writes where all of either is closed.
+      hooks: on the gated differences, which do not reach out of what may be left out.
+    """
+    if hooks != Hooks() or any(gate.dtype != bool for gate in gates):
+        return written(x)
+    acts = gates[0].any() & gates[1].any()
+    kind = jax.eval_shape(written, x).dtype
+    return jax.lax.cond(acts, written, lambda _: closed.astype(kind), x)
 
 
 def _acting(layout: Layout, gate: jax.Array, like: jax.Array, rank: int) -> jax.Array:

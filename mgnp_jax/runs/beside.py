@@ -131,14 +131,48 @@ def curve_of(
       some: prompts to measure on.
 
     Returns:
+      As `rows_of` has them.
+    """
+    every = every_size(model.config, circuit)
+    return rows_of(model, every, reference, evaluate_all(model, every, some))
+
+
+def every_size(model_config: ModelConfig, circuit: Circuit) -> dict[str, Circuit]:
+    """What a curve is measured of.
+
+    Args:
+      model_config: the model's shape.
+      circuit: with scores.
+
+    Returns:
+      The circuit with nothing kept, as `empty`, and one for each of `KEEPS`.
+    """
+    each = {f"{keep:g}": circuit.at(keep=keep) for keep in KEEPS}
+    return {"empty": emptied(model_config, circuit), **each}
+
+
+def rows_of(
+    model: Model,
+    every: Mapping[str, Circuit],
+    reference: Circuit,
+    figures: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """A curve, size by size.
+
+    Args:
+      model: of all circuits.
+      every: by `every_size`.
+      reference: whose sizes the circuits are put beside.
+      figures: as `evaluate` returns them, by the names of circuits.
+
+    Returns:
       Rows of curves.csv, one for each of `KEEPS`, without what is known of the method.
     """
-    every = {f"{keep:g}": circuit.at(keep=keep) for keep in KEEPS}
-    figures = evaluate_all(model, {"empty": emptied(model.config, circuit), **every}, some)
     wanted = ("edge_sparsity", "prunable_kept", "heads")
     wanted += ("kl", "score", "accuracy", "faithfulness")
     rows = []
-    for keep, (name, each) in zip(KEEPS, every.items()):
-        row = sized(model, each, reference, figures[name], figures["empty"])
+    for keep in KEEPS:
+        name = f"{keep:g}"
+        row = sized(model, every[name], reference, figures[name], figures["empty"])
         rows.append({"keep": keep, **{n: row[n] for n in wanted}})
     return rows

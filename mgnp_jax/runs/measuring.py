@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 from rich.console import Console
 from rich.progress import Progress
 
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.levels import level_of
-from mgnp_jax.metrics.evaluate import evaluate, evaluate_all
+from mgnp_jax.metrics.evaluate import evaluate
+from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
-from mgnp_jax.types import Batch, Record
+from mgnp_jax.types import Batch, Masks, Record
 
 
 def evaluate_with_bar(model: Model, circuit: Circuit, test: Batch, console: Console) -> Record:
@@ -35,23 +34,22 @@ def evaluate_with_bar(model: Model, circuit: Circuit, test: Batch, console: Cons
 
 
 def controls_of(
-    model: Model, circuit: Circuit, some: Batch, seed: int
-) -> dict[str, dict[str, Any]]:
+    model_config: ModelConfig, circuit: Circuit, seed: int
+) -> dict[str, Circuit | Masks]:
     """The circuit beside others that should fail.
 
     Args:
-      model: the model.
+      model_config: the model's shape.
       circuit: the circuit.
-      some: held-out prompts.
       seed: of the random one.
 
     Returns:
-      Metrics of the circuit, a random one of its size, what it leaves out, and nothing kept.
+      The circuit, a random one of its size, what it leaves out, and nothing kept.
     """
     masks, level = circuit.masks, level_of(circuit.masks)
-    others = {
-        "random": level.random(jax.random.key(seed), model.config, masks),
-        "complement": level.complement(model.config, masks),
-        "empty": level.full(model.config, 0.0, masks),
+    return {
+        "circuit": circuit,
+        "random": level.random(jax.random.key(seed), model_config, masks),
+        "complement": level.complement(model_config, masks),
+        "empty": level.full(model_config, 0.0, masks),
     }
-    return evaluate_all(model, {"circuit": circuit, **others}, some)

@@ -14,7 +14,7 @@ from rich.console import Console
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.levels import level_of
 from mgnp_jax.masks.ranking import RANKING
-from mgnp_jax.metrics.evaluate import evaluate
+from mgnp_jax.metrics.evaluate import evaluate, evaluate_all
 from mgnp_jax.metrics.sanity import check_circuit, check_controls
 from mgnp_jax.metrics.sizes import circuit_sizes
 from mgnp_jax.passes.settings import execution_of
@@ -23,7 +23,7 @@ from mgnp_jax.report.page.content import Shown, content_of
 from mgnp_jax.report.page.html import PAGE, write_page
 from mgnp_jax.report.summary import summary
 from mgnp_jax.report.votes import votes_of
-from mgnp_jax.runs.beside import curve_of
+from mgnp_jax.runs.beside import every_size, rows_of
 from mgnp_jax.runs.config import RunConfig
 from mgnp_jax.runs.loading import Loaded
 from mgnp_jax.runs.measuring import controls_of, evaluate_with_bar
@@ -86,15 +86,19 @@ def measure_and_save(
     sizes = circuit_sizes(model.config, circuit.masks)
     first = slice(config.control_prompts)
     some = test.of_pairs(first)
-    controls = controls_of(model, circuit, some, config.seed)
+    others = controls_of(model.config, circuit, config.seed)
+    ranked = every_size(model.config, circuit) if RANKING in circuit.metadata else {}
+    # All on the same prompts, whose plain passes run once.
+    beside = evaluate_all(model, {**ranked, **others}, some)
+    controls = {name: beside[name] for name in others}
     level = level_of(circuit.masks)
     warned = [*check_circuit(sizes, level), *check_controls(controls)]
     circuit = with_warnings(circuit, warned)
     results = run_folder.results_of(circuit, config.seed, sizes, figures)
     results["controls"] = controls
     results["train"] = run_folder.measured(evaluate(model, circuit, data.train.of_pairs(first)))
-    if RANKING in circuit.metadata:
-        results["curve"] = curve_of(model, circuit, circuit, some)
+    if ranked:
+        results["curve"] = rows_of(model, ranked, circuit, beside)
     rankings = circuit.metadata.get("settings", {}).get("votes")
     if circuit.votes is not None and rankings:
         results["votes"] = votes_of(circuit, rankings)

@@ -12,6 +12,7 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.passes import node_forward as passes
+from mgnp_jax.passes.cached_runs import masked_logits, plain_runs
 from mgnp_jax.passes.embeddings import embed, unembed
 from mgnp_jax.passes.layer_steps import Layer, stacked_layers
 from mgnp_jax.passes.node_values import blend, site_gates
@@ -124,6 +125,30 @@ def test_scan_equals_a_loop_that_gates_one_granularity_after_the_other(
     out = mg.two_stream_forward(c, p, masks, b.clean, b.corrupted, b.attention_mask)
     expected = loop_masked(c, p, masks, b)
     tiny.assert_near(real(b.attention_mask, out), real(b.attention_mask, expected))
+
+
+@pytest.mark.parametrize(
+    ("closed", "site"),
+    [
+        ("attention_blocks", "attention"),
+        ("attention_neurons", "attention"),
+        ("mlp_hidden", "mlp"),
+        ("mlp_output", "mlp"),
+    ],
+)
+def test_what_binary_gates_close_is_not_run(any_block: mg.Model, closed: str, site: str) -> None:
+    c, p = any_block.config, any_block.params
+    runs = plain_runs(c, p, tiny.batch(c))
+    masks = {name: leaf > 0.3 for name, leaf in random_masks(c).items()}
+    masks[closed] = masks[closed].at[1].set(False)
+    numbers = {name: leaf.astype(jnp.float32) for name, leaf in masks.items()}
+    expected = masked_logits(c, p, numbers, runs)
+    tiny.assert_near(masked_logits(c, p, masks, runs), expected)
+    # Weights of what is not run may be anything at all.
+    ruined = jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), p["blocks"][site])
+    without = {**p, "blocks": {**p["blocks"], site: ruined}}
+    tiny.assert_near(masked_logits(c, without, masks, runs), expected)
+    assert np.isnan(masked_logits(c, without, numbers, runs)).all()
 
 
 def test_padding_changes_nothing_at_real_positions(any_block: mg.Model) -> None:
