@@ -11,6 +11,7 @@ from mgnp_jax.masks.levels import level_of
 from mgnp_jax.metrics.evaluate import evaluate
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
+from mgnp_jax.runs.beside import emptied
 from mgnp_jax.types import Batch, Masks, Record
 
 
@@ -51,5 +52,5 @@ def controls_of(
         "circuit": circuit,
         "random": level.random(jax.random.key(seed), model_config, masks),
         "complement": level.complement(model_config, masks),
-        "empty": level.full(model_config, 0.0, masks),
+        "empty": emptied(model_config, circuit),
     }
