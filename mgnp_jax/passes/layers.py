@@ -100,40 +100,44 @@ def masked_layer(
     """
     layer = Layer(model_config, weights)
     before = x
-    x = x + _attention_written(layer, layout, x, gate, other, prefix, hooks)
-    read = before if model_config.parallel else x
-    return x + _mlp_written(layer, layout, read, gate, other, hooks)
 
-
-def _attention_written(
-    layer: Layer,
-    layout: Layout,
-    x: jax.Array,
-    gate: SiteValues,
-    other: SiteValues,
-    prefix: Prefix,
-    hooks: Hooks,
-) -> jax.Array:
-    """[K, D]: what attention writes to the masked stream, which it reads at `x`."""
-    if not gate.attn_z.shape[-2]:
-        return other.attn_out
-
-    def written(x: jax.Array) -> jax.Array:
+    def attended(x: jax.Array) -> jax.Array:
         q, k, v = layer.qkv(layout, x)
-        z = layer.attend(layout, q, k, v, prefix)
-        difference = _acting(layout, gate.attn_z, x, 2) * (z - other.attn_z)
-        difference = hooks.write("attn_z", difference)
-        own = layer.linear("attn_out", difference)
-        if other.attn_projected is not None:
-            # A norm that follows is not affine: it acts on the whole, not on the difference.
-            own = layer.step("attn_write", other.attn_projected + own) - other.attn_out
-        own = hooks.write("attn_out", _acting(layout, gate.attn_out, x, 1) * own)
-        return other.attn_out + own
+        return layer.attend(layout, q, k, v, prefix)
 
-    return _unless_closed(written, x, (gate.attn_z, gate.attn_out), other.attn_out, hooks)
+    def hidden(x: jax.Array) -> jax.Array:
+        return layer.step("mlp_hidden", x)
+
+    x = x + _written(_ATTENTION, attended, layer, layout, x, gate, other, hooks)
+    read = before if model_config.parallel else x
+    return x + _written(_MLP, hidden, layer, layout, read, gate, other, hooks)
 
 
-def _mlp_written(
+class _Site(NamedTuple):
+    """Where a block's values are gated, by the names that they and its steps have.
+
+    Attributes:
+      inner: values before the output map, whose nodes have `rank` axes.
+      outer: what is written, and the output map.
+      write: what follows the output map.
+      projected: the output map's value, where a norm follows.
+      rank: of a node's axes before the output map.
+    """
+
+    inner: str
+    outer: str
+    write: str
+    projected: str
+    rank: int
+
+
+_ATTENTION = _Site("attn_z", "attn_out", "attn_write", "attn_projected", 2)
+_MLP = _Site("mlp_hidden", "mlp_out", "mlp_write", "mlp_projected", 1)
+
+
+def _written(
+    site: _Site,
+    value: Callable[[jax.Array], jax.Array],
     layer: Layer,
     layout: Layout,
     x: jax.Array,
@@ -141,43 +145,36 @@ def _mlp_written(
     other: SiteValues,
     hooks: Hooks,
 ) -> jax.Array:
-    """[K, D]: what the MLP writes to the masked stream, which it reads at `x`."""
-    if not gate.mlp_hidden.shape[-1]:
-        return other.mlp_out
-
-    def written(x: jax.Array) -> jax.Array:
-        hidden = layer.step("mlp_hidden", x)
-        difference = _acting(layout, gate.mlp_hidden, x, 1) * (hidden - other.mlp_hidden)
-        difference = hooks.write("mlp_hidden", difference)
-        own = layer.linear("mlp_out", difference)
-        if other.mlp_projected is not None:
-            own = layer.step("mlp_write", other.mlp_projected + own) - other.mlp_out
-        own = hooks.write("mlp_out", _acting(layout, gate.mlp_out, x, 1) * own)
-        return other.mlp_out + own
-
-    return _unless_closed(written, x, (gate.mlp_hidden, gate.mlp_out), other.mlp_out, hooks)
-
-
-def _unless_closed(
-    written: Callable[[jax.Array], jax.Array],
-    x: jax.Array,
-    gates: tuple[jax.Array, jax.Array],
-    closed: jax.Array,
-    hooks: Hooks,
-) -> jax.Array:
-    """[K, D]: what a site writes; binary gates that close all of it leave its work out.
+    """[K, D]: what attention or an MLP writes to the masked stream.
 
     Args:
-      written: residual stream → what it writes.
+      site: which.
+      value: residual stream → its values before the output map.
+      layer: its steps.
+      layout: K tokens.
       x: [K, D] what it reads.
-      gates: that act one after the other.
-      closed: [K, D] what it writes where all of either is closed.
-      hooks: on the gated differences, which do not reach out of what may be left out.
+      gate: of the layer's nodes; binary ones that close all of it leave its work out.
+      other: [K, …] the corrupted run's values.
+      hooks: on the gated differences; they do not reach out of what may be left out.
     """
-    if hooks != Hooks() or any(gate.dtype != bool for gate in gates):
+    inner, outer = getattr(gate, site.inner), getattr(gate, site.outer)
+    closed, projected = getattr(other, site.outer), getattr(other, site.projected)
+    if not inner.shape[-site.rank]:
+        return closed
+
+    def written(x: jax.Array) -> jax.Array:
+        difference = value(x) - getattr(other, site.inner)
+        difference = _acting(layout, inner, x, site.rank) * difference
+        own = layer.linear(site.outer, hooks.write(site.inner, difference))
+        if projected is not None:
+            # A norm that follows is not affine: it acts on the whole, not on the difference.
+            own = layer.step(site.write, projected + own) - closed
+        return closed + hooks.write(site.outer, _acting(layout, outer, x, 1) * own)
+
+    if hooks != Hooks() or any(each.dtype != bool for each in (inner, outer)):
         return written(x)
-    acts = gates[0].any() & gates[1].any()
     kind = jax.eval_shape(written, x).dtype
+    acts = inner.any() & outer.any()
     return jax.lax.cond(acts, written, lambda _: closed.astype(kind), x)
 
 
