@@ -32,9 +32,8 @@ from mgnp_jax.tasks.gendered_pronouns import popular_names
 from mgnp_jax.types import Tokenizer
 from tests import tiny
 
-# A silently broadcast mask or a key used twice is a bug that no number shows.
+# A silently broadcast mask is a bug that no number shows.
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_debug_key_reuse", True)
 # A shell's background jobs ignore it, and hand that on; tests raise it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tracing makes millions of objects that live on: looking through them is a tenth of the time.
@@ -50,6 +49,19 @@ MOST_MAPS = 20_000
 """Stretches of memory that a worker may have after a file of tests; Linux ends it at 65,530."""
 
 
+DRAWING = {"experiments", "masks", "methods", "runs"}
+"""Folders of tests whose programs use random keys: each of these programs is run by one of them."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def keys_are_used_once(request: pytest.FixtureRequest) -> None:
+    """A key used twice is a bug that no number shows.
+
+    Looking for it takes a seventh of the time, so it is looked for where something is drawn.
+    """
+    jax.config.update("jax_debug_key_reuse", request.path.parent.name in DRAWING)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compiled_programs_go() -> Iterator[None]:
     """Forgets what was compiled where there is much of it: each program has stretches of its own.
@@ -62,6 +74,11 @@ def compiled_programs_go() -> Iterator[None]:
         # From the disk they are soon there again.
         jax.clear_caches()
         gc.collect()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: many tests wait for a process or a disk."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -129,6 +129,13 @@ def test_binary_gates_without_noise_are_the_extracted_circuit(kind: str) -> None
     np.testing.assert_array_equal(gates.astype(bool), hc.is_open(log_alpha))
 
 
+def test_a_key_that_is_used_twice_is_found() -> None:
+    key, log_alpha = jax.random.key(0), jnp.zeros((4,), jnp.float32)
+    hc.soft_gates(key, log_alpha)
+    with pytest.raises(jax.errors.KeyReuseError):
+        hc.soft_gates(key, log_alpha)
+
+
 def test_same_key_same_bits_and_another_key_others() -> None:
     log_alpha = jnp.zeros((64,), jnp.float32)
     draw = jax.jit(hc.soft_gates)
