@@ -81,7 +81,7 @@ def test_the_steps_of_the_slider_are_the_circuits_of_the_ranking(make: Any) -> N
     kept = steps["kept"]
     assert len(kept) > 10 and kept == sorted(set(kept)) and kept[-1] == pytest.approx(1)
     by_edges = {}
-    for masks in nested_masks(circuit):
+    for masks in nested_masks(circuit, tiny.LLAMA):
         count = edge_count(level.edges(tiny.LLAMA, masks))
         size = count / steps["edges"][-1] if level.name == "edge" else None
         size = size or mg.circuit_sizes(tiny.LLAMA, masks)["parameters"]["prunable_kept"]
@@ -98,6 +98,19 @@ def test_the_steps_of_the_slider_are_the_circuits_of_the_ranking(make: Any) -> N
             np.testing.assert_array_equal(np.array(first) <= step, np.ravel(masks[name]))
     assert set(steps["first_edges"]) == (set(READERS) if level.name == "edge" else set())
     assert steps_of(dataclasses.replace(circuit, scores=None), tiny.LLAMA) is None
+
+
+def test_the_slider_goes_through_what_has_one_number() -> None:
+    config = tiny.GPT2
+    own: Any = dict(ranked(config).scores or {})
+    # A block that comes last, and with it all that it has in it.
+    own["mlp_blocks"] = np.where(np.arange(config.layers) == 1, -9.0, own["mlp_blocks"])
+    scores: Any = jax.device_put(all_the_way(own))
+    circuit = dataclasses.replace(ranked(config), scores=scores, log_alpha=own)
+    steps = steps_of(circuit, config)
+    assert steps is not None
+    hidden = {counts[1] for counts in steps["counts"]["mlp_hidden"]}
+    assert len(np.unique(scores["mlp_hidden"][1])) == 1 and len(hidden) > 2
 
 
 def test_scores_that_do_not_rank_all_nodes_together_give_steps_too() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.edges import edge_count
 from mgnp_jax.masks.granularities import NEURONS, TABLE
 from mgnp_jax.masks.levels import EDGE, level_of
-from mgnp_jax.masks.ranking import RANKING, above
+from mgnp_jax.masks.ranking import RANKING, largest_above
 from mgnp_jax.metrics.sizes import prunable_share
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks
@@ -20,30 +21,33 @@ MOST_SIZES = {"node": 120, "edge": 40}
 """Circuits that a slider goes through, by level; each takes longer to find among edges."""
 
 LEAST_KEEP = 1e-3
-"""Smallest share of a ranking that is not of all nodes together."""
+"""Smallest share that is asked of a ranking."""
 
 
-def nested_masks(circuit: Circuit) -> Iterator[Masks]:
+def nested_masks(circuit: Circuit, model_config: ModelConfig) -> Iterator[Masks]:
     """Circuits of a ranking, each within the next; several may be the same.
 
     Args:
       circuit: with scores.
+      model_config: of its model.
 
     Yields:
       Bool arrays of the circuit's kinds.
     """
     assert circuit.scores is not None
     level = level_of(circuit.scores)
-    most = MOST_SIZES[level.name]
-    if level is EDGE or circuit.metadata.get(RANKING) is None:
-        for keep in np.geomspace(LEAST_KEEP, 1, most):
+    together = level is not EDGE and circuit.metadata.get(RANKING) is not None
+    for keep in np.geomspace(LEAST_KEEP, 1, MOST_SIZES[level.name]):
+        if not together:
             yield circuit.at(keep=float(keep)).masks
-        return
-    scores = {name: np.asarray(circuit.scores[name]) for name in TABLE}
-    order = -np.sort(-np.concatenate([score.ravel() for score in scores.values()]))
-    counts = np.unique(np.geomspace(1, len(order), most).astype(int))
-    for number in np.unique(order[counts - 1])[::-1]:
-        yield above(scores, float(number))
+            continue
+        # As `at` does, but metadata need not say what the model's nodes cost.
+        fits = functools.partial(_is_part, model_config, float(keep))
+        yield largest_above(circuit.scores, fits, circuit.log_alpha)
+
+
+def _is_part(model_config: ModelConfig, keep: float, masks: Masks) -> bool:
+    return prunable_share(model_config, masks) <= keep
 
 
 def steps_of(circuit: Circuit, model_config: ModelConfig) -> dict[str, Any] | None:
@@ -65,7 +69,7 @@ def steps_of(circuit: Circuit, model_config: ModelConfig) -> dict[str, Any] | No
     kept: list[float] = []
     edges: list[int] = []
     trees: list[dict[str, np.ndarray]] = []
-    for masks in nested_masks(circuit):
+    for masks in nested_masks(circuit, model_config):
         nodes = level.nodes(model_config, masks)
         count = edge_count(level.edges(model_config, masks))
         size = count if level is EDGE else prunable_share(model_config, nodes)
