@@ -17,6 +17,7 @@ ORDER = (
     "version",
     "types",
     "cachedir",
+    "choices",
     "files",
     "checkpoint",
     "tasks",

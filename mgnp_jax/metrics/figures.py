@@ -1,13 +1,18 @@
-"""Figures that a method may keep high: the task's own score, or closeness to the full model."""
+"""Figures that a method may keep high: how well prompts are answered, or closeness to the model."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import jax
 
 from mgnp_jax.metrics.scores import in_its_pair, kl_divergence, score
 from mgnp_jax.passes.attribution import Figure
 from mgnp_jax.passes.cached_runs import CachedRuns
+from mgnp_jax.tasks.metrics import probability_difference
 from mgnp_jax.types import MgnpError
+
+FigureName = Literal["score", "kl", "prob_diff"]
 
 
 def _score(logits: jax.Array, runs: CachedRuns) -> jax.Array:
@@ -18,20 +23,21 @@ def _closeness(logits: jax.Array, runs: CachedRuns) -> jax.Array:
     return -in_its_pair(runs.targets, kl_divergence(runs.base_logits, logits))
 
 
-FIGURES: dict[str, Figure] = {"score": _score, "kl": _closeness}
-"""What effects are measured on, higher is better: the task's score, or less KL to the model. Of
-pairs that are read in several rows, the sum over these is the pair's."""
+def _probability(logits: jax.Array, runs: CachedRuns) -> jax.Array:
+    answers = runs.targets.answers
+    if answers.whole:
+        raise MgnpError(
+            "prob_diff is of answers of one token each, and these prompts have whole answers; "
+            "take score, which is of their log-probabilities, or kl"
+        )
+    return probability_difference(logits, answers)
 
 
-def check_figure(setting: str, name: str) -> None:
-    """Refuses a figure that is not known.
-
-    Args:
-      setting: what names it.
-      name: what it names.
-
-    Raises:
-      MgnpError: naming both and those that are known.
-    """
-    if name not in FIGURES:
-        raise MgnpError(f"{setting} must be one of {', '.join(FIGURES)}, got {name!r}")
+FIGURES: dict[str, Figure] = {
+    "score": _score,
+    "kl": _closeness,
+    "prob_diff": _probability,
+}
+"""What effects are measured on, higher is better: the task's score; less KL to the model; equation
+9, the probability of the right answers less that of the wrong ones. Of pairs that are read in
+several rows, the sum over these is the pair's."""

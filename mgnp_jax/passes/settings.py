@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 import jax
 
+from mgnp_jax.choices import check_choices
 from mgnp_jax.models.mesh import check_shard
 from mgnp_jax.types import MgnpError
 
@@ -95,11 +96,7 @@ class Execution:
 
     def __post_init__(self) -> None:
         """Refuses values that cannot be meant."""
-        for name, kind in (("cache", CacheMode), ("cache_on", CachePlace), ("dtype", Dtype)):
-            if getattr(self, name) not in get_args(kind):
-                raise MgnpError(
-                    f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}"
-                )
+        check_choices(self)
         for name in ("devices", "shard", "accumulate", "max_segments"):
             if getattr(self, name) <= 0:
                 raise MgnpError(f"{name} must be greater than 0, got {getattr(self, name)}")

@@ -237,7 +237,7 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_circuit(tmp_path: Path) -
 def test_values_that_cannot_be_meant_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"tau": 0.0}, "tau must be greater than 0, got 0.0"),
-        ({"effect_on": "loss"}, "effect_on must be one of score, kl, got 'loss'"),
+        ({"effect_on": "loss"}, "effect_on must be one of score, kl, prob_diff, got 'loss'"),
         ({"prompts": 0}, "prompts must be at least 1"),
         ({"most_tests": 0}, "most_tests must be at least 1"),
     )

@@ -18,8 +18,8 @@ from mgnp_jax.methods.attribution.config import EapConfig, EapIgConfig, NapConfi
 from mgnp_jax.metrics.figures import FIGURES
 from mgnp_jax.metrics.scores import score
 from mgnp_jax.passes.cached_runs import masked_logits, plain_runs
-from mgnp_jax.passes.edge_forward import edge_logits
-from mgnp_jax.passes.effects import EDGES, NODES, effects
+from mgnp_jax.passes.circuit_forward import circuit_logits
+from mgnp_jax.passes.effects import EDGES, NODES, Kind, effects
 from mgnp_jax.passes.effects import Path as Points
 from tests import tiny
 from tests.passes.test_edge_forward import slow_logits
@@ -70,20 +70,22 @@ def test_nap_is_the_first_order_change_of_every_node(name: str) -> None:
         np.testing.assert_allclose(found[kind] / scale, leaf / scale, atol=1e-4, err_msg=kind)
 
 
-@pytest.mark.parametrize("figure", ["score", "kl"])
-def test_along_the_masks_effects_of_edges_add_up_to_the_whole_change(figure: str) -> None:
+@pytest.mark.parametrize("kind", [EDGES, NODES], ids=["edges", "nodes"])
+@pytest.mark.parametrize("figure", ["score", "kl", "prob_diff"])
+def test_along_the_masks_effects_add_up_to_the_whole_change(figure: str, kind: Kind) -> None:
     model = tiny.model("gpt2")
     steps = 64
     points = tuple((k + 0.5) / steps for k in range(steps))
-    found = found_effects("gpt2", EDGES, figure, Points("activations", points, steps))
+    found = found_effects("gpt2", kind, figure, Points("activations", points, steps))
     runs = plain_runs(model.config, model.params, tiny.batch(model.config, shared=3))
-    none, all_of_them = (full_edges(model.config, value) for value in (0.0, 1.0))
     before, after = (
-        FIGURES[figure](edge_logits(model.config, model.params, masks, runs), runs)
-        for masks in (none, all_of_them)
+        FIGURES[figure](
+            circuit_logits(model.config, model.params, kind.full(model.config, value), runs), runs
+        )
+        for value in (0.0, 1.0)
     )
     change = float((after - before).mean())
-    assert abs(change) > 0.05
+    assert abs(change) > (0.05 if figure != "prob_diff" else 1e-3)
     assert sum(leaf.sum() for leaf in found.values()) == pytest.approx(change, rel=1e-2)
 
 
@@ -153,7 +155,28 @@ def test_what_ranks_nothing_is_refused() -> None:
         with pytest.raises(mg.MgnpError, match="gradient is zero"):
             wrong(effect_on="kl")
     EapConfig(effect_on="kl", gradient_at="corrupted")
+    # The only point is the clean one.
+    for along in ("inputs", "activations"):
+        with pytest.raises(mg.MgnpError, match="nap-ig on kl .* gradient is zero.* more ig_steps"):
+            NapIgConfig(effect_on="kl", along=along, ig_steps=1)
+    NapIgConfig(effect_on="kl", points="midpoint", ig_steps=1)
     with pytest.raises(mg.MgnpError, match="ig_steps must be at least 1"):
         EapIgConfig(ig_steps=0)
     with pytest.raises(mg.MgnpError, match="random goes with along inputs"):
         NapIgConfig(along="activations", points="random")
+
+
+@pytest.mark.parametrize(
+    ("config", "setting", "known"),
+    [
+        (EapConfig, "effect_on", "score, kl, prob_diff"),
+        (EapConfig, "gradient_at", "clean, corrupted"),
+        (EapIgConfig, "points", "right, midpoint, random"),
+        (NapIgConfig, "along", "inputs, activations"),
+    ],
+)
+def test_a_name_that_is_none_of_the_choices_is_refused(
+    config: Any, setting: str, known: str
+) -> None:
+    with pytest.raises(mg.MgnpError, match=f"{setting} must be one of {known}, got 'left'"):
+        config(**{setting: "left"})

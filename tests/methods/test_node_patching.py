@@ -137,5 +137,6 @@ def test_what_ranks_nothing_is_refused() -> None:
             NodePatchingConfig(granularities=names)
     with pytest.raises(mg.MgnpError, match="prompts must be at least 1"):
         NodePatchingConfig(prompts=0)
-    with pytest.raises(mg.MgnpError, match="effect_on must be one of score, kl, got 'loss'"):
+    told = "effect_on must be one of score, kl, prob_diff, got 'loss'"
+    with pytest.raises(mg.MgnpError, match=told):
         NodePatchingConfig(effect_on="loss")  # type: ignore[arg-type]

@@ -155,6 +155,14 @@ def test_accuracy_is_of_sums_and_not_of_first_tokens(mini: mg.Model) -> None:
     assert of["whole"]["base_accuracy"] == 0
 
 
+def test_probabilities_of_whole_answers_have_no_difference(
+    mini: mg.Model, data: mg.TaskData
+) -> None:
+    method: Any = mg.METHODS["nap"]
+    with pytest.raises(mg.MgnpError, match="prob_diff is of answers of one token .* take score"):
+        mg.discover(jax.random.key(0), mini, data, method(effect_on="prob_diff"))
+
+
 def test_answers_of_one_token_have_the_figures_of_single(mini: mg.Model) -> None:
     pairs = pairs_of(((" {a}", " Anna"), (" {b}", " the")))
     single, whole = (

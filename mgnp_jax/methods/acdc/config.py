@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import jax
 
+from mgnp_jax.choices import check_choices
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.methods.acdc.order import by_kind, order_of
 from mgnp_jax.methods.acdc.search import Found, edges_removed, more
 from mgnp_jax.methods.acdc.trials import trials_of
 from mgnp_jax.methods.protocol import OnRecord, Saves, Search
-from mgnp_jax.metrics.figures import check_figure
+from mgnp_jax.metrics.figures import FigureName
 from mgnp_jax.models.hub import Model
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import MgnpError, Record
@@ -31,7 +32,7 @@ class AcdcConfig(Search):
     tau: float = 0.01
     """An edge is kept if without it the KL to the full model (or what `effect_on` says) is worse
     by so much, or more: in nats, or in the unit of the score."""
-    effect_on: Literal["kl", "score"] = "kl"
+    effect_on: FigureName = "kl"
     """What removals are measured on: KL to the full model, or how far the task's score falls; what
     improves it is removed at any `tau`."""
     prompts: int | None = 32
@@ -47,7 +48,7 @@ class AcdcConfig(Search):
         """Refuses values that cannot be meant."""
         if not 0 < self.tau < math.inf:
             raise MgnpError(f"tau must be greater than 0, got {self.tau}")
-        check_figure("effect_on", self.effect_on)
+        check_choices(self)
         for name in ("prompts", "most_tests", "at_once"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import jax
 import numpy as np
 
+from mgnp_jax.choices import check_choices
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.edges import existing
 from mgnp_jax.masks.selection import check_size
 from mgnp_jax.methods.protocol import OnRecord
 from mgnp_jax.methods.sizing import sizing
-from mgnp_jax.metrics.figures import FIGURES
+from mgnp_jax.metrics.figures import FIGURES, FigureName
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
 from mgnp_jax.passes import effects
@@ -28,10 +29,13 @@ from mgnp_jax.types import Batch, Masks, MgnpError
 class _Attribution:
     """What all of them can be asked for."""
 
+    name: ClassVar[str]
     kind: ClassVar[effects.Kind]
+    instead: ClassVar[str]
 
-    effect_on: Literal["score", "kl"] = "score"
-    """What effects are measured on: the task's own score, or KL to the full model."""
+    effect_on: FigureName = "score"
+    """What effects are measured on: the task's own score, KL to the full model, or the probability
+    of right answers less that of wrong ones."""
     signed: bool = False
     """Keep what raises it rather than what lowers it; by default both, by size alone."""
     keep: float = 0.05
@@ -40,8 +44,14 @@ class _Attribution:
     """Instead: a saved circuit, of which as many edges, or nodes of each granularity, are kept."""
 
     def __post_init__(self) -> None:
-        """Refuses a size that cannot be."""
+        """Refuses a size that cannot be, and figures that have no slope where they are taken."""
         check_size(self.keep, self.like)
+        check_choices(self)
+        if self.effect_on == "kl" and set(self.path.points or ()) == {1.0}:
+            raise MgnpError(
+                f"{self.name} on kl ranks nothing here: KL to the full model is least on clean "
+                f"prompts, where its gradient is zero. Use effect_on score, or {self.instead}"
+            )
 
     @property
     def path(self) -> effects.Path:
@@ -74,29 +84,24 @@ class _Integrated(_Attribution):
     ig_steps: int = 10
     """N, how many gradients are averaged."""
 
+    instead: ClassVar[str] = "more ig_steps"
+
     def __post_init__(self) -> None:
         """Refuses a path that cannot be."""
-        super().__post_init__()
         if self.ig_steps < 1:
             raise MgnpError(f"ig_steps must be at least 1, got {self.ig_steps}")
         if (self.along, self.points) == ("activations", "random"):
             raise MgnpError("points random goes with along inputs, as all prompts share masks")
+        super().__post_init__()
 
     @property
     def path(self) -> effects.Path:
         """Where gradients are taken."""
         n = self.ig_steps
-        back = {"right": 0.0, "midpoint": 0.5}.get(self.points)
-        points = None if back is None else tuple((k - back) / n for k in range(1, n + 1))
-        return effects.Path(self.along, points, n)
-
-
-def _check_gradient(method: Any, other: str) -> None:
-    if method.effect_on == "kl":
-        raise MgnpError(
-            f"{method.name} on kl ranks nothing: KL to the full model is least on clean "
-            f"prompts, where its gradient is zero. Use effect_on score, or {other}"
-        )
+        if self.points == "random":
+            return effects.Path(self.along, None, n)
+        back = 0.0 if self.points == "right" else 0.5
+        return effects.Path(self.along, tuple((k - back) / n for k in range(1, n + 1)), n)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,11 +114,7 @@ class EapConfig(_Attribution):
     gradient_at: Literal["clean", "corrupted"] = "clean"
     """On which prompts the gradient is taken."""
 
-    def __post_init__(self) -> None:
-        """Refuses what cannot be."""
-        super().__post_init__()
-        if self.gradient_at == "clean":
-            _check_gradient(self, "gradient_at corrupted, or eap-ig")
+    instead: ClassVar[str] = "gradient_at corrupted, or eap-ig"
 
     @property
     def path(self) -> effects.Path:
@@ -139,10 +140,7 @@ class NapConfig(_Attribution):
     keep: float = 0.1
     """Share of the heads and of the MLP hidden neurons to keep; nearly that of the parameters."""
 
-    def __post_init__(self) -> None:
-        """Refuses what cannot be."""
-        super().__post_init__()
-        _check_gradient(self, "nap-ig")
+    instead: ClassVar[str] = "nap-ig"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,16 +7,17 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import jax
 import optax
 import tyro
 
+from mgnp_jax.choices import check_choices
 from mgnp_jax.masks.edges import writer_count
 from mgnp_jax.masks.selection import check_size
 from mgnp_jax.methods.sizing import Sizing, sizing
-from mgnp_jax.metrics.figures import check_figure
+from mgnp_jax.metrics.figures import FigureName
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.passes.settings import Execution, that_count_alone
 from mgnp_jax.passes.spans import Sizes
@@ -54,8 +55,9 @@ class Learned(abc.ABC):
     """Adam's step size."""
     adam_eps: float = 1e-8
     """Added to Adam's root of the mean squared gradient."""
-    loss_on: Literal["kl", "score"] = "kl"
-    """What is minimised: KL to the full model, or minus the task's score, whatever the model's."""
+    loss_on: FigureName = "kl"
+    """What is minimised: KL to the full model; or, whatever the model's, minus the task's score or
+    the probability of right answers less that of wrong ones."""
     keep: float = 0.05
     """Share to keep: of the edges; or of the heads and of the MLP hidden neurons."""
     like: Path | None = None
@@ -76,7 +78,7 @@ class Learned(abc.ABC):
         positive += ["validate_every"]
         positive += ["validation_prompts"] * (self.validation_prompts is not None)
         self._check_within(positive, 0, math.inf, "must be a number greater than 0")
-        check_figure("loss_on", self.loss_on)
+        check_choices(self)
         if self.of_edges and self.execution.lockstep:
             raise MgnpError(
                 "cache must be dataset or batch for a method of edges, got off: their passes read "

@@ -18,6 +18,7 @@ from mgnp_jax.methods.learned.edge_gates import OfEdges, ranked_edges
 from mgnp_jax.methods.learned.method import LearnedMethod
 from mgnp_jax.methods.learned.soft_top import soft_top
 from mgnp_jax.methods.sizing import Sizing
+from mgnp_jax.metrics.figures import FigureName
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks, MgnpError
 
@@ -34,8 +35,9 @@ class _Mattr(LearnedMethod, abc.ABC):
 
     learning_rate: float = 0.05
     """Adam's step size."""
-    loss_on: Literal["kl", "score"] = "score"
-    """What is minimised: minus the task's score as published, whatever the model's; or KL."""
+    loss_on: FigureName = "score"
+    """What is minimised: minus the task's score as published, whatever the model's; KL; or
+    minus the probability of right answers less that of wrong ones."""
     temperature: float = 1.0
     """T of the soft mask σ((s − τ) / T)."""
     least: float = 0.001
@@ -94,8 +96,6 @@ class MattrConfig(_Mattr):
     def __post_init__(self) -> None:
         """Refuses values that cannot be meant."""
         super().__post_init__()
-        if self.level not in RANKED:
-            raise MgnpError(f"level must be one of {', '.join(RANKED)}, got {self.level!r}")
 
     def fixed(self, model_config: ModelConfig, size: Sizing) -> Fixed:
         """Open gates of what is not ranked, see `Learned.fixed`."""

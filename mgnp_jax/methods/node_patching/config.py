@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import jax
 import numpy as np
 
+from mgnp_jax.choices import check_choices
 from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.granularities import (
     ATTENTION_HEADS,
@@ -21,7 +22,7 @@ from mgnp_jax.masks.selection import check_size, filled
 from mgnp_jax.methods.node_patching.removal import effects_of_removal
 from mgnp_jax.methods.protocol import OnRecord, Saves, Search
 from mgnp_jax.methods.sizing import sizing
-from mgnp_jax.metrics.figures import FIGURES, check_figure
+from mgnp_jax.metrics.figures import FIGURES, FigureName
 from mgnp_jax.models.hub import Model
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import MgnpError
@@ -33,7 +34,7 @@ class NodePatchingConfig(Search):
 
     name: ClassVar[str] = "node-patching"
 
-    effect_on: Literal["score", "kl"] = "score"
+    effect_on: FigureName = "score"
     """What removals are measured on: the task's own score, or KL to the full model."""
     signed: bool = False
     """Keep what raises it rather than what lowers it; by default both, by size alone."""
@@ -51,7 +52,7 @@ class NodePatchingConfig(Search):
     def __post_init__(self) -> None:
         """Refuses a size that cannot be, and nodes that do not rank all others."""
         check_size(self.keep, self.like)
-        check_figure("effect_on", self.effect_on)
+        check_choices(self)
         if self.prompts is not None and self.prompts < 1:
             raise MgnpError(f"prompts must be at least 1 (or None), got {self.prompts}")
         names = self.granularities

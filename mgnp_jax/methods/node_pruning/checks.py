@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
+from mgnp_jax.choices import check_choices
 from mgnp_jax.masks.granularities import ATTENTION_HEADS, GRANULARITIES
 from mgnp_jax.types import MgnpError
 
@@ -28,24 +29,13 @@ def check(config: Settings) -> None:
     Raises:
       MgnpError: naming the setting, what was wanted and what it is.
     """
-    _check_choices(config)
+    check_choices(config)
+    _check_granularities(config)
     _check_numbers(config)
     _check_together(config)
 
 
-def _check_choices(config: Settings) -> None:
-    choices: dict[str, Any] = {
-        "gates": GateKind,
-        "draws": Draws,
-        "loss": Loss,
-        "ablation": Ablation,
-        "choose": Choice,
-    }
-    for name, kind in choices.items():
-        if getattr(config, name) not in get_args(kind):
-            raise MgnpError(
-                f"{name} must be one of {get_args(kind)}, got {getattr(config, name)!r}"
-            )
+def _check_granularities(config: Settings) -> None:
     names = config.granularities
     if set(names) - set(GRANULARITIES) or not names or not isinstance(names, tuple):
         raise MgnpError(
