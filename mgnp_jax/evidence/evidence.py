@@ -67,7 +67,7 @@ class Evidence:
         the best of them, 1 for the most likely token.
       votes: by granularity, the share of circuits that keep the node; empty if there is one alone.
       seconds: that it took.
-      peak_mb: most memory of the process, MiB.
+      peak_mb: most memory, MiB: of an accelerator, else of the process.
     """
 
     task: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,6 +27,7 @@ from mgnp_jax.masks.levels import NODE, check_masks, level_of
 from mgnp_jax.metrics.evaluate import checked
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.models.hub import Model
+from mgnp_jax.passes.memory import peak_mb
 from mgnp_jax.passes.spans import spans_of
 from mgnp_jax.types import Batch, Masks, MgnpError, Record
 
@@ -79,8 +79,7 @@ def explain(
         driver_prompts=prompt_texts(model.tokenizer, batch),
         votes=_votes(model.config, masks, others),
         seconds=time.perf_counter() - started,
-        # Of the process, whatever else it has done; kibibytes, as Linux counts.
-        peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_mb=peak_mb(),
     )
 
 

@@ -8,7 +8,6 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from mgnp_jax.methods.protocol import CIRCUITS, Interrupted, Method, OnRecord, R
 from mgnp_jax.metrics.evaluate import check_prompts
 from mgnp_jax.models.hub import Model
 from mgnp_jax.models.weights import weights_checksum
+from mgnp_jax.passes.memory import peak_mb
 from mgnp_jax.passes.settings import execution_of, that_count
 from mgnp_jax.tasks.task import TaskData
 from mgnp_jax.types import Record, checksum, plain_json
@@ -180,8 +180,7 @@ def _with_origin(
     """The circuit, consistent, with everything in its metadata that is not the method's."""
     training = {
         "seconds": time.perf_counter() - started,
-        # Of the process, whatever else it has done; kibibytes, as Linux counts.
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": peak_mb(),
     }
     metadata = {**origin, "level": level_of(circuit.masks).name, **circuit.metadata}
     metadata["training"] = training | circuit.metadata.get("training", {})

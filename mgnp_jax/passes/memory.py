@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
+import resource
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import psutil
@@ -34,6 +36,24 @@ _CGROUPS = (
 def resident() -> int:
     """Bytes that this process holds of the machine's memory."""
     return psutil.Process().memory_info().rss
+
+
+def peak_mb(devices: Sequence[Any] | None = None) -> float:
+    """Most memory that was taken at a time so far, MiB.
+
+    Args:
+      devices: accelerators or CPUs of this process; all by default.
+
+    Returns:
+      What arrays and programs took on the accelerator that took most, whatever was reserved; where
+      none says that, what the process held of the machine's memory. All that it did counts.
+    """
+    all_of_them = jax.local_devices() if devices is None else devices
+    stats = [d.memory_stats() or {} for d in all_of_them if d.platform != "cpu"]
+    if known := [found["peak_bytes_in_use"] for found in stats if "peak_bytes_in_use" in found]:
+        return max(known) / 2**20
+    # Kibibytes, as Linux counts.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def free_on_host(cgroup: Path = CGROUP) -> int:

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import os
 import re
+import types
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +337,16 @@ def test_a_container_has_what_it_may_take(tmp_path: Path, version: int) -> None:
     assert memory.is_short(tmp_path)
     (tmp_path / names[0]).write_text("max\n")
     assert memory.free_on_host(tmp_path) > GIB / 10
+
+
+def test_the_peak_is_that_of_the_accelerator_where_there_is_one() -> None:
+    def device(platform: str, stats: Any) -> Any:
+        return types.SimpleNamespace(platform=platform, memory_stats=lambda: stats)
+
+    used = [device("gpu", {"peak_bytes_in_use": count * 2**20}) for count in (3, 7)]
+    assert memory.peak_mb([device("cpu", None), *used]) == 7.0
+    of_process = memory.peak_mb([device("cpu", {"peak_bytes_in_use": 2**20}), device("tpu", None)])
+    assert of_process == memory.peak_mb() > 50
 
 
 def test_giving_back_keeps_what_is_used() -> None:
