@@ -15,6 +15,7 @@ from mgnp_jax.runs.config import RunConfig, check_least, method_named
 from mgnp_jax.runs.method_settings import configured, other_circuit, settings_of
 from mgnp_jax.tasks import check_source
 from mgnp_jax.tasks.altered import check_movable
+from mgnp_jax.tasks.task import EXTRA_CORRUPTIONS
 from mgnp_jax.types import MgnpError
 
 
@@ -32,8 +33,12 @@ class CompareConfig:
     """As for experiments.run."""
     prefix: str | None = None
     """As for experiments.run."""
+    skip_bad: bool = False
+    """As for experiments.run."""
     train_prompts: int | None = None
     """As for experiments.run; all methods train on the same."""
+    extra_corruptions: int = EXTRA_CORRUPTIONS
+    """As for experiments.run."""
     model: str = "gpt2-mini"
     """As for experiments.run."""
     methods: str | None = None
@@ -114,7 +119,9 @@ class CompareConfig:
             metric=self.metric,
             answer=self.answer,
             prefix=self.prefix,
+            skip_bad=self.skip_bad,
             train_prompts=self.train_prompts,
+            extra_corruptions=self.extra_corruptions,
             model=self.model,
             seed=seed,
             out=out,

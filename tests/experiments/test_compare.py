@@ -58,9 +58,9 @@ def done(
 ) -> tuple[CompareConfig, list[dict[str, Any]]]:
     config = CompareConfig(
         data=prompts,
-        methods="eap,random,magnitude",
+        methods="eap,random,magnitude,acdc",
         seeds=2,
-        settings=(*SHORT, "eap.effect-on=score"),
+        settings=(*SHORT, "eap.effect-on=score", "acdc.prompts=2", "acdc.most-tests=2"),
         test_prompts=4,
         curve_prompts=2,
         out=tmp_path_factory.mktemp("compare") / "all",
@@ -79,11 +79,11 @@ def test_every_method_and_seed_has_its_rows(done: Any) -> None:
     assert len(set(found)) == len(found)
     ranked = {
         (m, s, size)
-        for m in ("eap", "magnitude")
+        for m in ("eap", "magnitude", "random")
         for s in (3, 4)
         for size in ("own", "edges", "parameters")
     }
-    single = {(m, s, "own") for m in ("node-pruning", "random") for s in (3, 4)}
+    single = {(m, s, "own") for m in ("node-pruning", "acdc") for s in (3, 4)}
     assert set(found) == ranked | single
     for row in rows:
         assert row["seconds"] > 0 and row["peak_mb"] > 50
@@ -98,7 +98,7 @@ def test_sizes_are_matched_from_below_as_closely_as_the_ranking_allows(
     for seed in (3, 4):
         (ours,) = [r for r in rows if (r["method"], r["seed"]) == ("node-pruning", seed)]
         assert 0 < ours["prunable_kept"] < 0.98
-        for method in ("eap", "magnitude"):
+        for method in ("eap", "magnitude", "random"):
             own = {r["matched"]: r for r in rows if (r["method"], r["seed"]) == (method, seed)}
             assert own["edges"]["edges"] <= ours["edges"] and own["edges"]["within"]["edges"]
             assert own["parameters"]["prunable_kept"] <= ours["prunable_kept"]
@@ -141,8 +141,8 @@ def test_curves_end_at_the_model(done: Any) -> None:
     config, rows = done
     with (config.out / "curves.csv").open() as file:
         curve = list(csv.DictReader(file))
-    assert {row["method"] for row in curve} == {"node-pruning", "eap", "magnitude"}
-    for method in ("node-pruning", "eap", "magnitude"):
+    assert {row["method"] for row in curve} == {"node-pruning", "eap", "magnitude", "random"}
+    for method in ("node-pruning", "eap", "magnitude", "random"):
         own = [row for row in curve if (row["method"], row["seed"]) == (method, "3")]
         assert [float(row["keep"]) for row in own] == list(KEEPS)
         assert float(own[-1]["kl"]) == pytest.approx(0, abs=1e-5)
@@ -151,7 +151,7 @@ def test_curves_end_at_the_model(done: Any) -> None:
         assert kept == sorted(kept, reverse=True) and kept[-1] == 0
         areas = next(row for row in rows if (row["method"], row["seed"]) == (method, 3))
         assert areas["cmd"] >= 0 and areas["cmd"] + areas["cpr"] >= 1 - 1e-9
-    assert next(row for row in rows if row["method"] == "random")["cmd"] is None
+    assert next(row for row in rows if row["method"] == "acdc")["cmd"] is None
 
 
 def test_the_page_says_who_wins_and_shows_every_method(done: Any) -> None:
@@ -162,8 +162,11 @@ def test_the_page_says_who_wins_and_shows_every_method(done: Any) -> None:
     for part in (*words, "CMD", "Peak memory", *methods_in(rows), *wins(rows, "node-pruning")):
         assert part in page.replace("\\", "")
     assert page.index("At equal edges") < page.index("**As table 3")
-    command = f"python -m experiments.compare --data {config.data} --methods eap,random,magnitude"
-    assert f"`{command} --seeds 2 --set node-pruning.steps=6" in page
+    command = f"python -m experiments.compare --data {config.data}"
+    assert (
+        f"`{command} --methods eap,random,magnitude,acdc --seeds 2 --set node-pruning.steps=6"
+        in page
+    )
     assert (config.out / "comparison.png").stat().st_size > 20_000
 
 
@@ -173,7 +176,7 @@ def test_what_is_done_is_not_done_again_and_what_is_lost_is(
     config, rows = done
     monkeypatch.setattr(module, "apart", here)
     watched = [*config.out.glob("*/results.json"), *config.out.glob("figures/*.json")]
-    assert len(watched) == 16
+    assert len(watched) == 20
     before = {file: file.stat().st_mtime_ns for file in watched}
     assert compare(config, Console(quiet=True)) == rows
     assert {file: file.stat().st_mtime_ns for file in watched} == before
@@ -206,7 +209,7 @@ def test_a_search_done_again_and_lost_circuits_are_measured_anew(
     lost = moved.out / "matched" / "eap-seed3-edges"
     shutil.rmtree(lost)
     found = compare(moved, Console(quiet=True))
-    assert [row["seconds"] for row in found if row["method"] == "random"] == [1234.5]
+    assert [row["seconds"] for row in found if row["method"] == "random"] == 3 * [1234.5]
     assert mg.load_circuit(lost).metadata["at"]
     assert {row["method"] for row in found} == {row["method"] for row in rows}
 
@@ -304,10 +307,12 @@ def test_settings_reach_their_method_alone() -> None:
     assert config.run_of("eap", 3, Path()).config == mg.METHODS["eap"]()
 
 
-def test_all_methods_train_on_as_many_prompts() -> None:
-    config = CompareConfig(task="gp", methods="eap,random", train_prompts=40)
-    assert {config.run_of(name, 3, Path()).train_prompts for name in config.names} == {40}
-    assert "--train-prompts 40" in config.command
+def test_all_methods_train_on_the_same_prompts(prompts: Path) -> None:
+    asked: dict[str, Any] = {"train_prompts": 40, "extra_corruptions": 0, "skip_bad": True}
+    config = CompareConfig(data=prompts, methods="eap,random", **asked)
+    for run in (config.run_of(name, 3, Path()) for name in config.names):
+        assert {name: getattr(run, name) for name in asked} == asked
+    assert "--skip-bad --train-prompts 40 --extra-corruptions 0" in config.command
     assert "--train-prompts" not in dataclasses.replace(config, train_prompts=None).command
 
 
@@ -320,7 +325,7 @@ def test_the_command_runs_each_method_in_a_process_of_its_own(
     rows = json.loads((tmp_path / "all" / "comparison.json").read_text())
     assert [(row["method"], row["matched"]) for row in rows] == [
         ("magnitude", "own"),
-        ("random", "own"),
+        *(("random", size) for size in ("own", "edges", "parameters")),
     ]
     assert "open index.html, or README.md" in " ".join(capfd.readouterr().out.split())
     assert call_here("experiments.compare", *asked, "--methods", "nonsense") == 2

@@ -16,6 +16,8 @@ import pytest
 from rich.console import Console
 
 import mgnp_jax as mg
+from mgnp_jax.masks.edge_graph import edges_between
+from mgnp_jax.masks.edges import Graph
 from mgnp_jax.masks.hierarchy import apply_hierarchy
 from mgnp_jax.methods.magnitude import MagnitudeConfig, magnitudes
 from mgnp_jax.methods.node_pruning.published import PublishedConfig, once_each
@@ -169,6 +171,31 @@ def test_random_circuits_differ_by_their_key() -> None:
     first, again, other = (find(model, RandomConfig(keep=0.5), seed).masks for seed in (0, 0, 1))
     chex.assert_trees_all_equal(first, again)
     assert (first["mlp_hidden"] != other["mlp_hidden"]).any()
+
+
+@pytest.mark.parametrize("level", ["node", "edge"])
+def test_random_rankings_begin_with_what_is_as_large_as_another_circuit(
+    tmp_path: Path, level: str
+) -> None:
+    model = tiny.model("gpt2")
+    masks = find(model, MagnitudeConfig(keep=0.5)).masks
+    like = masks if level == "node" else edges_between(Graph.of(model.config), masks)
+    mg.Circuit(masks=like, metadata={}).save(tmp_path / "like")
+    circuit = find(model, RandomConfig(like=tmp_path / "like"))
+    assert circuit.scores is not None and circuit.metadata["level"] == level
+    counted = circuit.masks if level == "node" else circuit.scores
+    wanted = {name: int(np.sum(mask)) for name, mask in like.items()}
+    if level == "node":
+        assert {name: int(np.sum(mask)) for name, mask in counted.items()} == wanted
+    else:
+        # What leads nowhere is left out of the circuit, not of the ranking.
+        assert {name: int((np.asarray(s) >= 1).sum()) for name, s in counted.items()} == wanted
+    for name, mask in circuit.masks.items():
+        score = np.asarray(circuit.scores[name])
+        assert score[np.asarray(mask)].min() >= 1
+    smaller, larger = (circuit.at(edges=edges) for edges in (40, 100))
+    sizes = [mg.circuit_sizes(model.config, each.masks)["edges"] for each in (smaller, larger)]
+    assert 0 < sizes[0]["active"] <= 40 < sizes[1]["active"] <= 100
 
 
 def test_magnitudes_by_hand(any_block: mg.Model) -> None:

@@ -15,12 +15,12 @@ import pytest
 from rich.console import Console
 
 import mgnp_jax as mg
-from mgnp_jax.masks.levels import level_of
+from mgnp_jax.masks.levels import NODE, level_of
 from mgnp_jax.passes.cached_runs import plain_runs
 from mgnp_jax.runs import decoy_methods as module
 from mgnp_jax.runs.decoy_config import DecoyConfig
 from mgnp_jax.runs.decoy_methods import decoys_by_method
-from mgnp_jax.runs.decoy_model import with_decoys
+from mgnp_jax.runs.decoy_model import Widened, with_decoys
 from mgnp_jax.runs.decoys import auc, compared, decoys
 from mgnp_jax.runs.flags import with_method
 from tests import tiny
@@ -97,8 +97,8 @@ def test_the_comparison_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert result["settings"]["config"]["steps"] == 2 and heads["auc"] is not None
 
 
-@pytest.mark.parametrize(("method", "ranked"), [("magnitude", True), ("random", False)])
-def test_any_method_may_be_asked(mini: mg.Model, method: str, ranked: bool) -> None:
+@pytest.mark.parametrize(("method", "least"), [("magnitude", 0.99), ("random", 0.0)])
+def test_any_method_may_be_asked(mini: mg.Model, method: str, least: float) -> None:
     wide = with_decoys(mini, heads=1, hidden=8, layers=1, written=0.1, seed=0)
     data = tiny.data(mini.config)
     plain, circuit = (
@@ -106,10 +106,49 @@ def test_any_method_may_be_asked(mini: mg.Model, method: str, ranked: bool) -> N
         for model in (mini, wide.model)
     )
     found = compared(mini.config, plain, wide, circuit)
-    assert {row["auc"] is not None for row in found.values()} == {ranked}
-    if ranked:
-        # Decoys write a tenth of what others do, so the largest weights are not theirs.
-        assert found["mlp_hidden"]["auc"] > 0.99 and found["mlp_hidden"]["decoys_kept"] == 0
+    assert all(0 < row["auc"] <= 1 for row in found.values())
+    # Decoys write a tenth of what others do, so the largest weights are not theirs.
+    assert found["mlp_hidden"]["auc"] > least
+    assert (found["mlp_hidden"]["decoys_kept"] == 0) == (method == "magnitude")
+
+
+FEW_STEPS: dict[str, dict[str, Any]] = {
+    "node-patching": {"prompts": 8},
+    "node-pruning": {"steps": 40, "batch_size": 8, "validate_every": 40},
+    "mattr": {"steps": 40, "batch_size": 8, "validate_every": 40},
+    **{
+        name: {"steps": steps, "batch_size": 4, "validate_every": steps}
+        for name, steps in (("edge-pruning", 30), ("mattr-edges", 30), ("ugs", 20))
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def planted(mini: mg.Model) -> tuple[Widened, mg.TaskData, dict[str, mg.Circuit]]:
+    """A model with decoys, few prompts, and what matters without decoys, by level."""
+    data = mg.load_task("ioi", mini.tokenizer, extra_corruptions=0)
+    few = {"train": data.train.take(slice(16)), "validation": data.validation.take(slice(8))}
+    data, plain = dataclasses.replace(data, **few), {}
+    for method, keep in (("eap", 0.02), ("nap", 0.1)):
+        config: Any = mg.METHODS[method]
+        circuit = mg.discover(jax.random.key(0), mini, data, config(keep=keep))
+        plain[level_of(circuit.masks).name] = circuit
+    return with_decoys(mini, heads=2, hidden=8, layers=1, written=0.1, seed=0), data, plain
+
+
+@pytest.mark.parametrize("method", ["eap", "eap-ig", "nap", "nap-ig", *FEW_STEPS])
+def test_every_ranking_has_what_matters_above_the_decoys(
+    mini: mg.Model, planted: Any, method: str
+) -> None:
+    wide, data, plain = planted
+    config: Any = mg.METHODS[method]
+    made = config(**FEW_STEPS.get(method, {}))
+    circuit = mg.discover(jax.random.key(0), wide.model, data, made)
+    level = level_of(circuit.masks)
+    found = compared(mini.config, plain[level.name], wide, circuit)
+    assert found["attention_heads"]["auc"] == 1.0
+    if level is NODE:
+        assert found["mlp_hidden"]["auc"] > 0.97
 
 
 def test_edges_tell_heads_from_decoys(mini: mg.Model) -> None:
@@ -156,13 +195,13 @@ def test_several_methods_are_in_one_table(
         assert json.loads((config.folder / name / "decoys.json").read_text()) == result
         # What ranks nothing has no figure, and is there nevertheless.
         areas = {kind: row["auc"] is not None for kind, row in result["granularities"].items()}
-        assert areas["attention_heads"] == result["ranks"] == (name not in ("random", "acdc"))
-        assert areas["mlp_hidden"] == (name in ("node-pruning", "magnitude"))
+        assert areas["attention_heads"] == result["ranks"] == (name != "acdc")
+        assert areas["mlp_hidden"] == (name in ("node-pruning", "magnitude", "random"))
         assert result["level"] == ("edge" if name in ("acdc", "hybrid") else "node")
         assert min(result["seconds"].values()) > 0
     page = (config.folder / "decoys.md").read_text().replace("\\", "")
     for text in (printed, page):
-        assert "what ranks nothing (random, acdc)" in text
+        assert "what ranks nothing (acdc)" in text
         assert "† hybrid: within the circuit of another search" in text
     area = results["magnitude"]["granularities"]["mlp_hidden"]["auc"]
     (row,) = [line for line in page.splitlines() if line.startswith("| magnitude | nodes")]
