@@ -45,17 +45,22 @@ where a circuit is larger than that of {ours}, and is no fair rival. A method th
 for as many nodes or edges as another circuit has was run so, unless it was set otherwise;
 the table of circuits as they were run shows that.
 
-Search and peak memory are of one process for each run. Programs that were compiled before are not
-compiled again, so that the first run of a shape takes longer; of a search that was stopped and
-gone on with, the peak is that of its last part. {after} stands where a method works within the
-circuit that another search found: its seconds are those of both searches, its peak is the larger
-one, and both are unknown where that circuit's search is. Curves are of {curves}
-a seed, at .1, .2, .5, 1, 2, 5, 10, 20, 50 and 100 % of what is ranked: edges, or heads and MLP
-hidden neurons. Faithfulness is (score − score of nothing kept) / (the model's − score of nothing
-kept). CMD is the mean of |1 − faithfulness| over that range by trapezoids, 0 at best; CPR the mean
-of faithfulness, which also grows where circuits overshoot the model; accuracy area that of
-accuracy. Areas are of shares of what is ranked: those of rankings of nodes (heads and hidden
-neurons) and of edges are not comparable with each other, and a ranking of some edges has none,
+Search and peak memory are of one process for each run: of the accelerator's memory where there is
+one, else of the process's. Programs that were compiled before are not compiled again, so that the
+first run of a shape takes longer; of a search that was stopped and gone on with, the peak is that
+of its last part. {after} stands where a method works within the circuit that another search found:
+its seconds are those of both searches, its peak is the larger one, and both are unknown where that
+circuit's search is.
+
+Curves are of {curves} a seed, at .1, .2, .5, 1, 2, 5, 10, 20, 50 and 100 % of what is ranked:
+edges; heads and MLP hidden neurons; or, where nodes of all kinds are ranked together, prunable
+parameters. Faithfulness is (score − score of nothing kept) / (the model's − score of nothing kept).
+CMD is the mean of |1 − faithfulness| over that range by trapezoids, 0 at best; CPR the mean of
+faithfulness, which also grows where circuits overshoot the model; accuracy area that of accuracy.
+All three are of the ranking that chose the circuits, which goes by the size of effects
+unless a method's `signed` is set; published CPR is of signed ones. Areas are of shares of what is
+ranked: those of rankings of nodes and of edges are not comparable with each other, those of shares
+of the parameters and of heads and hidden neurons nearly, and a ranking of some edges has none,
 since its shares are of another whole. Stars in the picture are the circuits as they were run.
 
 | file | what it is |

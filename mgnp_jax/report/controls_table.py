@@ -24,12 +24,15 @@ def real_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
         (
             row["control"],
             row["should"],
+            written(row, "{}", "heads"),
+            written(row, "{:.1%}", "prunable_kept"),
             written(row, "{:z.4f}", "kl"),
             written(row, "{:.3f} / {:.3f}", "accuracy", "base_accuracy"),
             written(row, "{:.2f} / {:.2f}", "overlap_heads", "overlap_hidden"),
         )
         for row in rows
     ]
+    sizes = ("Heads", "Parameters kept")
     figures = ("KL, nats", "Accuracy / model's", "Overlap: heads / hidden")
-    columns = ("", "If the circuit is real", *figures)
+    columns = ("", "If the circuit is real", *sizes, *figures)
     return Table(title=title, columns=columns, rows=tuple(cells))

@@ -75,6 +75,9 @@ def test_every_control_has_a_row_that_says_what_it_should_be(done: Any) -> None:
     assert set(rows) == wanted
     table = real_table(list(rows.values()), "")
     assert all(cells[1] for cells in table.rows)
+    (own,) = [cells for cells in table.rows if cells[0] == "the circuit"]
+    circuit = rows["the circuit"]
+    assert own[2:4] == (str(circuit["heads"]), f"{circuit['prunable_kept']:.1%}")
     page = (config.out / "README.md").read_text()
     assert rows["circuit of ioi"]["should"] == "not measured: only 2 of 90 names are single tokens"
     assert "Is the circuit real? magnitude, seed 3" in page and "--controls" in page
