@@ -33,8 +33,9 @@ class AcdcConfig(Search):
     """An edge is kept if without it the KL to the full model (or what `effect_on` says) is worse
     by so much, or more: in nats, or in the unit of the score."""
     effect_on: FigureName = "kl"
-    """What removals are measured on: KL to the full model, or how far the task's score falls; what
-    improves it is removed at any `tau`."""
+    """What removals are measured on: KL to the full model; or how far the task's score, or the
+    probability of right answers less that of wrong ones, falls: what improves it is removed at any
+    `tau`."""
     prompts: int | None = 32
     """Training prompts that edges are tested on, from all over the split; None for all. Time and
     memory grow with it."""

@@ -93,10 +93,6 @@ class MattrConfig(_Mattr):
     keep: float = 0.1
     """Share to keep of the heads and of the MLP hidden neurons; nearly that of the parameters."""
 
-    def __post_init__(self) -> None:
-        """Refuses values that cannot be meant."""
-        super().__post_init__()
-
     def fixed(self, model_config: ModelConfig, size: Sizing) -> Fixed:
         """Open gates of what is not ranked, see `Learned.fixed`."""
         ones = {n: leaf.astype(bool) for n, leaf in full_masks(model_config).items()}

@@ -35,7 +35,8 @@ class NodePatchingConfig(Search):
     name: ClassVar[str] = "node-patching"
 
     effect_on: FigureName = "score"
-    """What removals are measured on: the task's own score, or KL to the full model."""
+    """What removals are measured on: the task's own score, KL to the full model, or the probability
+    of right answers less that of wrong ones."""
     signed: bool = False
     """Keep what raises it rather than what lowers it; by default both, by size alone."""
     granularities: tuple[str, ...] = (ATTENTION_HEADS, MLP_BLOCKS)
