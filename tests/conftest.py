@@ -76,11 +76,6 @@ def compiled_programs_go() -> Iterator[None]:
         gc.collect()
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than cores: many tests wait for a process or a disk."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first: begun last, one would run on alone."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}

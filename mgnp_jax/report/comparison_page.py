@@ -57,11 +57,11 @@ edges; heads and MLP hidden neurons; or, where nodes of all kinds are ranked tog
 parameters. Faithfulness is (score − score of nothing kept) / (the model's − score of nothing kept).
 CMD is the mean of |1 − faithfulness| over that range by trapezoids, 0 at best; CPR the mean of
 faithfulness, which also grows where circuits overshoot the model; accuracy area that of accuracy.
-All three are of the ranking that chose the circuits, which goes by the size of effects
-unless a method's `signed` is set; published CPR is of signed ones. Areas are of shares of what is
-ranked: those of rankings of nodes and of edges are not comparable with each other, those of shares
-of the parameters and of heads and hidden neurons nearly, and a ranking of some edges has none,
-since its shares are of another whole. Stars in the picture are the circuits as they were run.
+All three are of the ranking that chose the circuits; of methods that measure effects it goes by
+their size unless `signed` is set, where published CPR is of signed ones. Areas are of shares of
+what is ranked: those of rankings of nodes and of edges are not comparable with each other, those of
+shares of the parameters and of heads and hidden neurons nearly, and a ranking of some edges has
+none, since its shares are of another whole. Stars in the picture are the circuits as they were run.
 
 | file | what it is |
 |---|---|

@@ -26,6 +26,7 @@ from mgnp_jax.runs.run import ensured
 from mgnp_jax.runs.show import ShowConfig, show
 from mgnp_jax.runs.spread import Unit, at_work_on_all, shared_out
 from mgnp_jax.runs.stopping import Stop
+from mgnp_jax.tasks.task import EXTRA_CORRUPTIONS
 from mgnp_jax.types import MgnpError
 
 
@@ -115,6 +116,7 @@ def _controls(config: CompareConfig, out: Path, stop: Stop) -> list[dict[str, An
         folder = beside / f"{name}-seed{config.first_seed}"
         # Another task may not have as many prompts as were asked for of this one.
         other = {"task": name, "data": None, "skip_bad": False, "train_prompts": None}
+        other |= {"extra_corruptions": EXTRA_CORRUPTIONS}
         run = dataclasses.replace(ours[0], **other, out=folder)
         try:
             apart(ensured, run, stop=stop)

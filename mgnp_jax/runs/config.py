@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from mgnp_jax.choices import check_choices
 from mgnp_jax.methods import DEFAULT, METHODS
 from mgnp_jax.methods.protocol import CIRCUITS, Method
 from mgnp_jax.passes.settings import SAME_RESULT, that_count
@@ -70,6 +71,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Refuses what cannot be meant."""
+        check_choices(self)
         if (self.task is None) == (self.data is None):
             raise MgnpError(
                 f"pass one of --task ({', '.join(TASKS)}) and --data FILE"

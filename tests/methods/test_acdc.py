@@ -85,7 +85,7 @@ def found_by(name: str, effect_on: str, tau: float, at_once: int, **more: Any) -
     ("name", "effect_on", "tau"),
     [
         *(("gpt2", "kl", 0.02), ("llama", "kl", 0.05), ("parallel", "score", 0.02)),
-        *(("gemma2", "kl", 0.02), ("olmo2", "score", 0.02)),
+        *(("gemma2", "kl", 0.02), ("olmo2", "score", 0.02), ("llama", "prob_diff", 0.001)),
     ],
 )
 @pytest.mark.slow

@@ -34,7 +34,7 @@ ALL: dict[str, Any] = {
     "ugs": UgsConfig(**SHORT, draws=3, at_once=2),
     "mattr": MattrConfig(**SHORT, level="node", keep=0.5),
     "mattr-neuron": MattrConfig(**SHORT, level="neuron", keep=0.5),
-    "mattr-edges": MattrEdgesConfig(**SHORT),
+    "mattr-edges": MattrEdgesConfig(**SHORT, loss_on="prob_diff"),
 }
 
 

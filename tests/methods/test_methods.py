@@ -193,6 +193,8 @@ def test_random_rankings_begin_with_what_is_as_large_as_another_circuit(
     for name, mask in circuit.masks.items():
         score = np.asarray(circuit.scores[name])
         assert score[np.asarray(mask)].min() >= 1
+        if level == "node":
+            assert score[~np.asarray(mask)].max(initial=0) < 1
     smaller, larger = (circuit.at(edges=edges) for edges in (40, 100))
     sizes = [mg.circuit_sizes(model.config, each.masks)["edges"] for each in (smaller, larger)]
     assert 0 < sizes[0]["active"] <= 40 < sizes[1]["active"] <= 100

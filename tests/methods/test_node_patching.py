@@ -50,7 +50,13 @@ def one_by_one(model: mg.Model, batch: mg.Batch, figure: str) -> dict[str, np.nd
 
 @pytest.mark.parametrize(
     ("name", "figure"),
-    [("gpt2", "score"), ("gpt2", "kl"), ("llama", "score"), ("post-norm", "kl")],
+    [
+        ("gpt2", "score"),
+        ("gpt2", "kl"),
+        ("llama", "score"),
+        ("post-norm", "kl"),
+        ("llama", "prob_diff"),
+    ],
 )
 def test_effects_are_those_of_closing_one_gate_at_a_time(
     name: str, figure: str, monkeypatch: pytest.MonkeyPatch

@@ -113,6 +113,11 @@ def test_a_lock_that_is_given_up_at_that_moment_is_taken(
         assert given_up and (folder / ".lock").read_text() == str(os.getpid())
 
 
+def test_a_name_that_is_none_of_the_choices_is_refused() -> None:
+    with pytest.raises(mg.MgnpError, match="gt_corruption must be one of 01, other, got '02'"):
+        RunConfig(task="gt", gt_corruption="02")  # type: ignore[arg-type]
+
+
 def test_what_a_run_holds_decides_what_is_said(config: RunConfig) -> None:
     assert config.out is not None
     again = dataclasses.replace(config, resume=True)

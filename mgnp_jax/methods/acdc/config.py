@@ -31,7 +31,7 @@ class AcdcConfig(Search):
 
     tau: float = 0.01
     """An edge is kept if without it the KL to the full model (or what `effect_on` says) is worse
-    by so much, or more: in nats, or in the unit of the score."""
+    by so much, or more: in nats, in the unit of the score, or in probability."""
     effect_on: FigureName = "kl"
     """What removals are measured on: KL to the full model; or how far the task's score, or the
     probability of right answers less that of wrong ones, falls: what improves it is removed at any

@@ -50,7 +50,7 @@ class _Attribution:
         if self.effect_on == "kl" and set(self.path.points or ()) == {1.0}:
             raise MgnpError(
                 f"{self.name} on kl ranks nothing here: KL to the full model is least on clean "
-                f"prompts, where its gradient is zero. Use effect_on score, or {self.instead}"
+                f"prompts, where its gradient is zero. Use another effect_on, or {self.instead}"
             )
 
     @property

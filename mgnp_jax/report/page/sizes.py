@@ -12,7 +12,7 @@ from mgnp_jax.masks.circuit import Circuit
 from mgnp_jax.masks.edges import edge_count
 from mgnp_jax.masks.granularities import NEURONS, TABLE
 from mgnp_jax.masks.levels import EDGE, level_of
-from mgnp_jax.masks.ranking import RANKING, largest_above
+from mgnp_jax.masks.ranking import RANKING
 from mgnp_jax.metrics.sizes import prunable_share
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import Masks
@@ -43,7 +43,7 @@ def nested_masks(circuit: Circuit, model_config: ModelConfig) -> Iterator[Masks]
             continue
         # As `at` does, but metadata need not say what the model's nodes cost.
         fits = functools.partial(_is_part, model_config, float(keep))
-        yield largest_above(circuit.scores, fits, circuit.log_alpha)
+        yield circuit.within(fits, {}).masks
 
 
 def _is_part(model_config: ModelConfig, keep: float, masks: Masks) -> bool:
