@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parents[2] / "experiments" / "notebooks"
 SHORT = {"steps=200": "steps=2", "steps=150": "steps=2", "prompts=32": "prompts=2"} | {
     "slice(500)": "slice(8)",
     "slice(100)": "slice(8)",
-    'along="activations")': 'along="activations", ig_steps=1)',
+    'along="activations")': 'along="activations", ig_steps=2)',
 }
 """What is said in a notebook → what is run here."""
 

@@ -121,7 +121,7 @@ FEW_STEPS: dict[str, dict[str, Any]] = {
     "mattr": {"steps": 40, "batch_size": 8, "validate_every": 40},
     **{
         name: {"steps": steps, "batch_size": 4, "validate_every": steps}
-        for name, steps in (("edge-pruning", 30), ("mattr-edges", 30), ("ugs", 20))
+        for name, steps in (("edge-pruning", 30), ("mattr-edges", 30), ("ugs", 8))
     },
 }
 
