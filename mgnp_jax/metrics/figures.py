@@ -13,6 +13,7 @@ from mgnp_jax.tasks.metrics import probability_difference
 from mgnp_jax.types import MgnpError
 
 FigureName = Literal["score", "kl", "prob_diff"]
+"""Names of `FIGURES`."""
 
 
 def _score(logits: jax.Array, runs: CachedRuns) -> jax.Array:

@@ -115,9 +115,8 @@ def _controls(config: CompareConfig, out: Path, stop: Stop) -> list[dict[str, An
     for name in config.other_tasks:
         folder = beside / f"{name}-seed{config.first_seed}"
         # Another task may not have as many prompts as were asked for of this one.
-        other = {"task": name, "data": None, "skip_bad": False, "train_prompts": None}
-        other |= {"extra_corruptions": EXTRA_CORRUPTIONS}
-        run = dataclasses.replace(ours[0], **other, out=folder)
+        own = {"train_prompts": None, "extra_corruptions": EXTRA_CORRUPTIONS}
+        run = dataclasses.replace(ours[0], task=name, data=None, skip_bad=False, out=folder, **own)
         try:
             apart(ensured, run, stop=stop)
             tasks[name] = folder
