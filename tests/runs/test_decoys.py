@@ -110,9 +110,9 @@ def test_any_method_may_be_asked(mini: mg.Model, method: str, least: float, most
     found = compared(mini.config, plain, wide, circuit)
     assert all(0 < row["auc"] <= 1 for row in found.values())
     # Decoys write a tenth of what others do, so the largest weights are not theirs.
+    assert (found["mlp_hidden"]["decoys_kept"] == 0) == (method == "magnitude")
     # Chance is not near a half: a neuron comes no sooner than its MLP, and there are five of these.
     assert least < found["mlp_hidden"]["auc"] <= most
-    assert (found["mlp_hidden"]["decoys_kept"] == 0) == (method == "magnitude")
 
 
 FEW_STEPS: dict[str, dict[str, Any]] = {
@@ -152,20 +152,11 @@ def test_every_ranking_has_what_matters_above_the_decoys(
     assert found["attention_heads"]["auc"] == 1.0
     if level is NODE:
         assert found["mlp_hidden"]["auc"] > 0.97
-
-
-def test_edges_tell_heads_from_decoys(mini: mg.Model) -> None:
-    wide = with_decoys(mini, heads=2, hidden=8, layers=1, written=0.1, seed=0)
-    data = mg.load_task("ioi", mini.tokenizer, extra_corruptions=0)
-    data = dataclasses.replace(data, train=data.train.take(slice(16)))
-    plain, circuit = (
-        mg.discover(jax.random.key(0), model, data, mg.METHODS["eap"](keep=0.1))  # type: ignore[call-arg]
-        for model in (mini, wide.model)
-    )
-    found = compared(mini.config, plain, wide, circuit)
-    # What a decoy writes reaches no logit, so its edges have no effect.
-    assert found["attention_heads"]["auc"] > 0.99 and found["attention_heads"]["decoys_kept"] == 0
-    assert found["mlp_hidden"]["auc"] is None
+    else:
+        assert found["mlp_hidden"]["auc"] is None
+    if method not in FEW_STEPS:
+        # What a decoy writes reaches no logit, so it has no effect.
+        assert found["attention_heads"]["decoys_kept"] == 0
 
 
 @pytest.fixture(scope="module")
