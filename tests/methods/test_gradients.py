@@ -13,6 +13,7 @@ import pytest
 
 import mgnp_jax as mg
 from mgnp_jax.masks.granularities import NEURONS
+from mgnp_jax.masks.hierarchy import downwards
 from mgnp_jax.methods.node_pruning import losses
 from mgnp_jax.methods.node_pruning.config import GateKind
 from mgnp_jax.methods.node_pruning.gates import sample_masks
@@ -135,6 +136,51 @@ def test_a_node_costs_the_same_in_every_model() -> None:
         costs.append(float(losses.penalty(shares, sizes, prices)))
     expected = 3 * penalties.mlp_hidden + penalties.attention_heads
     np.testing.assert_allclose(costs, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [
+        ("attention_heads", "mlp_blocks"),
+        ("attention_blocks", "mlp_hidden"),
+        ("attention_neurons", "mlp_blocks", "mlp_output"),
+    ],
+)
+def test_what_stays_with_a_node_is_paid_for_with_it(trained: tuple[str, ...]) -> None:
+    prices = mg.Penalties(attention_blocks=0.5)
+    rng = np.random.default_rng(0)
+    masks = {
+        name: rng.random(leaf.shape) < 0.5 if name in trained else np.ones(leaf.shape, bool)
+        for name, leaf in mg.full_masks(tiny.GPT2).items()
+    }
+    masks = downwards(masks, lambda own, parent: own & parent)
+    shares = {name: jnp.float32(leaf.mean()) for name, leaf in masks.items()}
+    sizes = {name: leaf.size for name, leaf in masks.items()}
+    # All that is open is paid for once, whichever of its gates are trained.
+    paid = losses.penalty(shares, sizes, prices.of_model(tiny.GPT2, trained))
+    whole = losses.penalty(shares, sizes, prices.of_model(tiny.GPT2))
+    assert float(paid) == pytest.approx(float(whole), rel=1e-6)
+
+
+def test_closing_a_head_or_an_mlp_saves_what_its_neurons_cost() -> None:
+    model = tiny.model("gpt2")
+    trained = ("attention_heads", "mlp_blocks")
+    config = mg.DiscoverConfig(granularities=trained, nested=False, warmup=0.0)
+    runs = plain_runs(model.config, model.params, tiny.batch(model.config))
+
+    @jax.jit
+    def penalty(log_alpha: mg.Masks) -> jax.Array:
+        key, step = jax.random.key(0), jnp.int32(5)
+        _, terms = objective(log_alpha, key, config, model.config, model.params, runs, step)
+        return terms["penalty"]
+
+    closed = mg.full_masks(model.config, -30.0)
+    full, prices = mg.full_masks(model.config), config.penalties.of_model(model.config)
+    # Attention blocks are not trained, so they stay.
+    left = model.config.layers * prices["attention_blocks"]
+    assert float(penalty(closed)) == pytest.approx(left, rel=1e-5)
+    everything = sum(prices[name] * leaf.size for name, leaf in full.items())
+    assert float(penalty(mg.full_masks(model.config, 30.0))) == pytest.approx(everything, rel=1e-5)
 
 
 def test_a_circuit_better_than_the_model_is_not_faithful() -> None:

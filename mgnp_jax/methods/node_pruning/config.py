@@ -91,7 +91,8 @@ class Settings:
     """What a pruned node is given: the corrupted run's value, zero, or its mean over the corrupted
     runs of the training prompts."""
     granularities: tuple[str, ...] = GRANULARITIES
-    """Granularities that are trained together; gates of the others stay open."""
+    """Granularities that are trained together; gates of the others stay open, and are paid for
+    with what contains them."""
     warmup: float = 0.4
     """Fraction of the steps over which the penalty grows from nothing to full."""
     train_embedding: bool = False

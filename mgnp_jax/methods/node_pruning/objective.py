@@ -71,7 +71,7 @@ def objective(
         loss, terms = unfaithful(masks, runs, weight)
     kept = expected_open(log_alpha, config.trained, shift, config.votes)
     sizes = {name: leaf.size // config.votes for name, leaf in log_alpha.items()}
-    prices = config.penalties.of_model(model_config)
+    prices = config.penalties.of_model(model_config, config.trained)
     terms["penalty"] = losses.penalty(kept, sizes, prices)
     # With a price a prompt, `penalty` is not one of training's.
     price = 1.0 if config.nested else config.penalty

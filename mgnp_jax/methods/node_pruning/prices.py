@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
-from mgnp_jax.masks.granularities import ATTENTION_NEURONS, MLP_OUTPUT
+from mgnp_jax.masks.granularities import (
+    ATTENTION_NEURONS,
+    GRANULARITIES,
+    MLP_OUTPUT,
+    TABLE,
+    mask_shapes,
+)
 from mgnp_jax.models.config import ModelConfig
 from mgnp_jax.types import MgnpError
 
@@ -18,7 +25,8 @@ class Penalties:
     Neurons are paid for by their parameters; heads and blocks have prices of their own, as they
     are what a person reads. Hidden neurons, heads and blocks cost the same in every model: a
     mean over a granularity's gates, as in appendix C, would make each node of a small model dearer
-    than one of a large model. Chosen on SmolLM2 (experiments/LOG.md).
+    than one of a large model. A node is paid for with all in it that is not trained apart. Chosen
+    on SmolLM2 (experiments/LOG.md).
     """
 
     attention_blocks: float = 0.01
@@ -43,12 +51,16 @@ class Penalties:
             if value is not None and value < 0:
                 raise MgnpError(f"penalties.{name} must not be negative, got {value}")
 
-    def of_model(self, model_config: ModelConfig) -> dict[str, float]:
+    def of_model(
+        self, model_config: ModelConfig, trained: Sequence[str] = GRANULARITIES
+    ) -> dict[str, float]:
         """What one open node of each granularity costs.
 
         Args:
           model_config: whose shape says how many parameters a neuron has. Value weights that
             several heads share count for each of them in part.
+          trained: granularities whose gates may close. Nodes of the others stay as long as what
+            contains them, which is paid for with them; apart they cost nothing.
         """
         c, costs = model_config, model_config.family.costs(model_config)
         hidden = costs.hidden_in + costs.hidden_row * c.width
@@ -58,7 +70,13 @@ class Penalties:
         }
         by_size = {name: self.mlp_hidden * size / hidden for name, size in parameters.items()}
         said = dataclasses.asdict(self)
-        return {name: by_size[name] if price is None else price for name, price in said.items()}
+        prices = {name: by_size[name] if price is None else price for name, price in said.items()}
+        shapes = mask_shapes(c)
+        for name, kind in reversed(TABLE.items()):
+            if name not in trained and kind.parent is not None:
+                prices[kind.parent] += shapes[name][-1] * prices[name]
+                prices[name] = 0.0
+        return prices
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
