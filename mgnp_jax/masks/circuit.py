@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,10 @@ from mgnp_jax.masks.granularities import as_bool
 from mgnp_jax.masks.hard_concrete import is_open
 from mgnp_jax.masks.hierarchy import apply_hierarchy
 from mgnp_jax.masks.notebook import as_html, as_line
-from mgnp_jax.masks.of_size import of_price, of_size
+from mgnp_jax.masks.of_size import good_enough, of_price, of_size
 from mgnp_jax.masks.ranking import RANKING
 from mgnp_jax.masks.selection import largest
 from mgnp_jax.types import AblationValues, Masks, MgnpError, checksum, plain_json
-
-SMALLEST, TRIES = 1e-4, 10
-"""Share that a search for a circuit begins at, and how many it looks at: to about one per cent."""
 
 TREES = ("masks", "log_alpha", "scores", "votes", "ablation_values")
 """What a saved circuit may hold; masks it must."""
@@ -72,6 +68,8 @@ class Circuit:
         edges: int | None = None,
         heads: int | None = None,
         price: float | None = None,
+        max_kl: float | None = None,
+        kl: Callable[[Circuit], float] | None = None,
     ) -> Circuit:
         """The circuit of another size by the same ranking.
 
@@ -82,70 +80,32 @@ class Circuit:
           heads: instead, so many heads at most; where all nodes are ranked together, also beside
             one of the others: then the highest heads, with as much of the rest as fits.
           price: instead, where all nodes are ranked together: what is kept at this price, above 0.
+          max_kl: instead, one of the smallest circuits that lose at most so many nats, at least 0;
+            eleven are looked at. KL need not fall with every node that is added, so that a smaller
+            one may be good enough, too.
+          kl: with it, circuit → what it loses, such as
+            `lambda each: mg.evaluate(model, each, data.validation)["kl"]`.
 
         Returns:
           The circuit, nested in larger ones with as many heads asked for; without figures, which
           are of the other size.
 
         Raises:
-          MgnpError: if the circuit's method ranks nothing, or sizes are given that do not go
-            together.
+          MgnpError: if the circuit's method ranks nothing, sizes are given that do not go
+            together, or all that is ranked is not good enough.
         """
         asked = {"keep": keep, "edges": edges, "heads": heads}
         given = {name: value for name, value in asked.items() if value is not None}
         scores, said = self._ranking(), self.metadata.get(RANKING)
+        if max_kl is not None or kl is not None:
+            given |= {} if price is None else {"price": price}
+            found = good_enough(lambda share: self.at(keep=share), max_kl, kl, given)
+            return found._resized(found.masks, {"max_kl": max_kl, **found.metadata["at"]})
         if price is not None:
             return self._resized(of_price(scores, price, given, said), {"price": price})
         graph = Graph.said(self.metadata.get("graph"))
         masks = of_size(scores, graph, ranking=said, own=self.log_alpha, **given)
         return self._resized(masks, given)
-
-    def good_enough(self, max_kl: float, kl: Callable[[Circuit], float]) -> Circuit:
-        """One of the smallest circuits by the same ranking that are as near to the model as wanted.
-
-        All that is ranked is looked at, then `TRIES` sizes, so that with prompts of the validation
-        split this costs as many validations. KL need not fall with every node that is added: a
-        smaller circuit may be good enough, too.
-
-        Args:
-          max_kl: the most that may be lost, in nats, at least 0.
-          kl: circuit → what it loses, such as
-            `lambda each: mg.evaluate(model, each, data.validation)["kl"]`.
-
-        Returns:
-          The circuit, nested in larger ones.
-
-        Raises:
-          MgnpError: if the circuit's method ranks nothing, all that is ranked is not enough, or
-            what is lost is not a number.
-        """
-        if not 0 <= max_kl < math.inf:
-            raise MgnpError(f"max_kl must be a number of nats from 0 on, got {max_kl}")
-
-        def lost(each: Circuit) -> float:
-            if math.isnan(value := float(kl(each))):
-                raise MgnpError(
-                    f"the KL of the circuit of {each.metadata['at']} is not a number; measure it "
-                    "on prompts that the model can take"
-                )
-            return value
-
-        found = self.at(keep=1.0)
-        if (least := lost(found)) > max_kl:
-            raise MgnpError(
-                f"with all that is ranked KL is {least:.4g} nats, wanted at most {max_kl:g}; ask "
-                "for more nats, or rank more"
-            )
-        low, high = math.log(SMALLEST), 0.0
-        for _ in range(TRIES):
-            middle = (low + high) / 2
-            each = self.at(keep=math.exp(middle))
-            if lost(each) <= max_kl:
-                found, high = each, middle
-            else:
-                low = middle
-        at = {"max_kl": max_kl, **found.metadata["at"]}
-        return dataclasses.replace(found, metadata={**found.metadata, "at": at})
 
     def within(self, fits: Callable[[Masks], bool], at: dict[str, Any]) -> Circuit:
         """The largest circuit of the same ranking that fits, by any measure of size.

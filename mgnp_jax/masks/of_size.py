@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,11 @@ from mgnp_jax.masks.granularities import ATTENTION_HEADS
 from mgnp_jax.masks.ranking import RANKING, above, all_the_way, largest_above, share_of
 from mgnp_jax.masks.selection import check_size, largest, strongest, strongest_edges
 from mgnp_jax.types import Masks, MgnpError
+
+SMALLEST, TRIES = 1e-4, 10
+"""Share that a search for a circuit begins at, and how many it looks at: to about one per cent."""
+
+Found = TypeVar("Found")
 
 
 def of_size(
@@ -104,6 +109,62 @@ def of_price(
             f"{'does' if ranked else 'does not'}"
         )
     return above(scores, math.log(price))
+
+
+def good_enough(
+    of_share: Callable[[float], Found],
+    max_kl: float | None,
+    kl: Callable[[Found], float] | None,
+    beside: dict[str, Any],
+) -> Found:
+    """One of the smallest circuits of a ranking that are as near to the model as wanted.
+
+    All that is ranked is looked at, then `TRIES` sizes, so that with prompts of the validation
+    split this costs as many validations.
+
+    Args:
+      of_share: share → the circuit of that size.
+      max_kl: the most that may be lost, in nats.
+      kl: circuit → what it loses.
+      beside: sizes that were asked for with it, of which there may be none.
+
+    Raises:
+      MgnpError: if one of the two is missing or a size is given beside them, all that is ranked is
+        not enough, or what is lost is not a number.
+    """
+    if max_kl is None or kl is None or beside:
+        raise MgnpError(
+            "pass max_kl with kl, which says what a circuit loses, such as lambda each: "
+            'mg.evaluate(model, each, data.validation)["kl"], and no size beside them; got '
+            f"max_kl={max_kl}, kl={kl}, {beside or 'nothing else'}"
+        )
+    if not 0 <= max_kl < math.inf:
+        raise MgnpError(f"max_kl must be a number of nats from 0 on, got {max_kl}")
+
+    def lost(share: float) -> tuple[Found, float]:
+        found = of_share(share)
+        if math.isnan(value := float(kl(found))):
+            raise MgnpError(
+                f"the KL of the circuit of {share:.2%} is not a number; measure it on prompts that "
+                "the model can take"
+            )
+        return found, value
+
+    found, least = lost(1.0)
+    if least > max_kl:
+        raise MgnpError(
+            f"with all that is ranked KL is {least:.4g} nats, wanted at most {max_kl:g}; ask for "
+            "more nats, or rank more"
+        )
+    low, high = math.log(SMALLEST), 0.0
+    for _ in range(TRIES):
+        middle = (low + high) / 2
+        each, value = lost(math.exp(middle))
+        if value <= max_kl:
+            found, high = each, middle
+        else:
+            low = middle
+    return found
 
 
 def _check(asked: dict[str, float | None], ranking: dict[str, Any] | None) -> None:

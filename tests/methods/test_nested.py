@@ -248,7 +248,7 @@ def test_a_quality_is_read_off_a_saved_ranking(tmp_path: Path) -> None:
     cuts = [prunable_share(model.config, above(ranking, float(n))) for n in distinct(ranking)]
     shares = []
     for wanted in (0.3, 0.1, 0.01):
-        found = circuit.good_enough(wanted, kl)
+        found = circuit.at(max_kl=wanted, kl=kl)
         assert kl(found) <= wanted and found.metadata["at"]["max_kl"] == wanted
         # The largest that was found wanting is the next one by the ranking, but for a hundredth.
         rejected = max((c for c in asked if share(c) < share(found)), key=share)
@@ -258,14 +258,24 @@ def test_a_quality_is_read_off_a_saved_ranking(tmp_path: Path) -> None:
         shares.append(share(found))
         asked.clear()
     assert shares == sorted(shares)
-    whole = circuit.good_enough(1e-7, kl)
+    whole = circuit.at(max_kl=1e-7, kl=kl)
     assert share(whole) == 1.0
     with pytest.raises(mg.MgnpError, match="max_kl must be a number of nats from 0 on, got -1"):
-        circuit.good_enough(-1.0, kl)
+        circuit.at(max_kl=-1.0, kl=kl)
     with pytest.raises(mg.MgnpError, match="all that is ranked KL is 2 nats, wanted at most 1"):
-        circuit.good_enough(1.0, lambda _: 2.0)
+        circuit.at(max_kl=1.0, kl=lambda _: 2.0)
     with pytest.raises(mg.MgnpError, match="KL of the circuit of .* is not a number"):
-        circuit.good_enough(1.0, lambda _: math.nan)
+        circuit.at(max_kl=1.0, kl=lambda _: math.nan)
+    wrong: list[dict[str, Any]] = [
+        {"max_kl": 0.1},
+        {"kl": kl},
+        {"max_kl": 0.1, "kl": kl, "keep": 1},
+    ]
+    for asked_for in wrong:
+        with pytest.raises(mg.MgnpError, match="pass max_kl with kl, .* and no size beside them"):
+            circuit.at(**asked_for)
+    with pytest.raises(mg.MgnpError, match="got max_kl=0.1, kl=.*, {'price': 1.0}"):
+        circuit.at(max_kl=0.1, kl=kl, price=1.0)
 
 
 def test_what_is_kept_is_the_circuit_of_the_price_asked_for() -> None:
@@ -440,7 +450,7 @@ def test_looking_for_a_quality_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -
     def stopped(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mg.Circuit, "good_enough", stopped)
+    monkeypatch.setattr("mgnp_jax.masks.circuit.good_enough", stopped)
     with pytest.raises(mg.Interrupted) as raised:
         find(dataclasses.replace(CONFIG, max_kl=0.3))
     circuit = raised.value.circuit

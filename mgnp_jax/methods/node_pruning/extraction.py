@@ -84,7 +84,7 @@ def _near_enough(ranked: Circuit, max_kl: float, kl: Callable[[Circuit], float])
     whole = ranked.at(keep=1.0)
     if not kl(whole) <= max_kl:
         return whole
-    return ranked.good_enough(max_kl, kl)
+    return ranked.at(max_kl=max_kl, kl=kl)
 
 
 def extracted(work: Work, state: LoopState, *, interrupted: bool) -> Circuit:
