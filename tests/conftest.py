@@ -19,6 +19,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # Nearly all the time of these tests is compilation of programs that run for milliseconds.
 # Commands that tests call inherit this, as they do XLA's flags below.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# Nobody reads from which line an operation of a compiled program comes.
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 
 # ruff: noqa: E402
 import jax
@@ -39,7 +41,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tracing makes millions of objects that live on: looking through them is a tenth of the time.
 gc.set_threshold(200_000, 20, 20)
 # XLA reads these with the first computation, and ends the process for one that it does not know.
-CHEAP = ["--xla_cpu_multi_thread_eigen=false"]
+CHEAP = ["--xla_cpu_multi_thread_eigen=false", "--xla_cpu_parallel_codegen_split_count=1"]
 if jax.__version_info__ < (0, 11):
     CHEAP += ["--xla_cpu_use_fusion_emitters=false"]
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *CHEAP]).strip()

@@ -72,10 +72,10 @@ def all_of(model: mg.Model) -> Compaction:
     return compacted(model.config, model.params, plan_for(model.config, left, 4), left)
 
 
+@pytest.mark.parametrize("name", ["llama", pytest.param("gpt2", marks=pytest.mark.full)])
 @pytest.mark.slow
-def test_memory_never_changes_a_circuit(
-    tiny_model: mg.Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_never_changes_a_circuit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.model(name)
     # What an accelerator has free, None where the host is the device, and what is said.
     ways: list[tuple[int | None, dict[str, Any], str]] = [
         (None, {}, "in memory"),
@@ -89,7 +89,7 @@ def test_memory_never_changes_a_circuit(
     for free, way, said in ways:
         monkeypatch.setattr("mgnp_jax.passes.budget.free_on_device", lambda free=free: free)
         records: list[dict[str, Any]] = []
-        circuits.append(found(tiny_model, records, **way))
+        circuits.append(found(model, records, **way))
         assert records[0]["passing"] and re.search(said, records[0]["text"])
         assert sum("cost" in record for record in records) >= 2, "nothing left the computation"
     for other in circuits[1:]:
