@@ -80,9 +80,8 @@ class Circuit:
           heads: instead, so many heads at most; where all nodes are ranked together, also beside
             one of the others: then the highest heads, with as much of the rest as fits.
           price: instead, where all nodes are ranked together: what is kept at this price, above 0.
-          max_kl: instead, one of the smallest circuits that lose at most so many nats, at least 0;
-            eleven are looked at. KL need not fall with every node that is added, so that a smaller
-            one may be good enough, too.
+          max_kl: instead, one of the smallest circuits that lose at most so many nats, at least 0.
+            KL need not fall with every node that is added: a smaller one may do, too.
           kl: with it, circuit → what it loses, such as
             `lambda each: mg.evaluate(model, each, data.validation)["kl"]`.
 

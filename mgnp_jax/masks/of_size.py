@@ -128,6 +128,9 @@ def good_enough(
       kl: circuit → what it loses.
       beside: sizes that were asked for with it, of which there may be none.
 
+    Returns:
+      The circuit.
+
     Raises:
       MgnpError: if one of the two is missing or a size is given beside them, all that is ranked is
         not enough, or what is lost is not a number.
@@ -172,7 +175,8 @@ def _check(asked: dict[str, float | None], ranking: dict[str, Any] | None) -> No
     several = ranking is not None and len(given) == 2 and "heads" in given
     if len(given) != 1 and not several:
         beside = "" if ranking is None else ", or heads beside one of the others"
-        raise MgnpError(f"pass one of keep, edges and heads{beside}; got {given or 'none'}")
+        told = f"pass one of keep, edges and heads{beside}; got {given or 'none'}"
+        raise MgnpError(f"{told} (price and max_kl stand alone)")
     for name, size in given.items():
         if name == "keep":
             check_size(size, None)

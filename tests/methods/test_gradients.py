@@ -143,7 +143,7 @@ def test_a_node_costs_the_same_in_every_model() -> None:
     [
         ("attention_heads", "mlp_blocks"),
         ("attention_blocks", "mlp_hidden"),
-        ("attention_neurons", "mlp_blocks", "mlp_output"),
+        ("attention_blocks", "mlp_blocks", "mlp_output"),
     ],
 )
 def test_what_stays_with_a_node_is_paid_for_with_it(trained: tuple[str, ...]) -> None:

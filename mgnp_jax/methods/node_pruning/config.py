@@ -92,7 +92,7 @@ class Settings:
     runs of the training prompts."""
     granularities: tuple[str, ...] = GRANULARITIES
     """Granularities that are trained together; gates of the others stay open, and are paid for
-    with what contains them."""
+    with the node that they are in."""
     warmup: float = 0.4
     """Fraction of the steps over which the penalty grows from nothing to full."""
     train_embedding: bool = False

@@ -25,8 +25,8 @@ class Penalties:
     Neurons are paid for by their parameters; heads and blocks have prices of their own, as they
     are what a person reads. Hidden neurons, heads and blocks cost the same in every model: a
     mean over a granularity's gates, as in appendix C, would make each node of a small model dearer
-    than one of a large model. A node is paid for with all in it that is not trained apart. Chosen
-    on SmolLM2 (experiments/LOG.md).
+    than one of a large model. What is in a node and not trained apart is paid for beside these.
+    Chosen on SmolLM2 (experiments/LOG.md).
     """
 
     attention_blocks: float = 0.01
@@ -59,8 +59,8 @@ class Penalties:
         Args:
           model_config: whose shape says how many parameters a neuron has. Value weights that
             several heads share count for each of them in part.
-          trained: granularities whose gates may close. Nodes of the others stay as long as what
-            contains them, which is paid for with them; apart they cost nothing.
+          trained: granularities whose gates may close. All others that are in a node are paid for
+            with it, as they stay as long as it does, but for heads that lose all their neurons.
         """
         c, costs = model_config, model_config.family.costs(model_config)
         hidden = costs.hidden_in + costs.hidden_row * c.width

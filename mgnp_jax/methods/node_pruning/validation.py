@@ -45,7 +45,7 @@ def binary_objective(
     terms["penalty"] = losses.penalty(
         {name: mask.mean() for name, mask in masks.items()},
         {name: mask.size for name, mask in masks.items()},
-        config.penalties.of_model(model_config, config.trained),
+        config.penalties.of_model(model_config),
     )
     off = abs(measured["score"] - measured["base_score"]) / max(abs(measured["base_score"]), 1e-6)
     return float(losses.total(config, terms, price)) + config.mean_score_weight * off
