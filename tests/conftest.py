@@ -41,6 +41,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tracing makes millions of objects that live on: looking through them is a tenth of the time.
 gc.set_threshold(200_000, 20, 20)
 # XLA reads these with the first computation, and ends the process for one that it does not know.
+# Programs as small as these compile sooner whole than in several parts.
 CHEAP = ["--xla_cpu_multi_thread_eigen=false", "--xla_cpu_parallel_codegen_split_count=1"]
 if jax.__version_info__ < (0, 11):
     CHEAP += ["--xla_cpu_use_fusion_emitters=false"]

@@ -97,8 +97,8 @@ class Circuit:
         given = {name: value for name, value in asked.items() if value is not None}
         scores, said = self._ranking(), self.metadata.get(RANKING)
         if max_kl is not None or kl is not None:
-            given |= {} if price is None else {"price": price}
-            found = good_enough(lambda share: self.at(keep=share), max_kl, kl, given)
+            beside = given if price is None else {**given, "price": price}
+            found = good_enough(lambda share: self.at(keep=share), max_kl, kl, beside)
             return found._resized(found.masks, {"max_kl": max_kl, **found.metadata["at"]})
         if price is not None:
             return self._resized(of_price(scores, price, given, said), {"price": price})
